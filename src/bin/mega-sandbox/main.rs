@@ -1,0 +1,123 @@
+//! mega-sandbox: a fake WeChat on loopback for trying things out and for tests. It takes template messages
+//! over plain HTTP, lists what it took, and plays the faults it is told to. One thread (server.rs); it
+//! refuses to listen beyond loopback unless told so, for it checks nobody.
+
+mod answer;
+mod connection;
+mod deliveries;
+mod faults;
+mod http;
+mod page;
+mod server;
+mod tokens;
+mod wechat;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::deliveries::Keep;
+use crate::faults::Faults;
+use crate::server::Server;
+use crate::wechat::{Account, WeChat};
+
+/// A fake WeChat for trying out mega: nothing sent to it reaches anyone.
+#[derive(Parser)]
+#[command(name = "mega-sandbox", version)]
+struct Options {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:9580")]
+    listen: SocketAddr,
+    /// Listen beyond loopback, where anyone may set faults and read messages
+    #[arg(long)]
+    allow_remote: bool,
+    /// Life of an access token
+    #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    token_ttl: u64,
+    /// The only appid that gets a token [default: any]
+    #[arg(long, value_name = "ID")]
+    app_id: Option<String>,
+    /// The only secret that gets a token [default: any]
+    #[arg(long, value_name = "SECRET")]
+    app_secret: Option<String>,
+    /// Faults to play from the start, as POST /sandbox/faults takes them
+    #[arg(long, value_name = "JSON")]
+    faults: Option<String>,
+    /// How many messages are kept in full; the ids of all are kept
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    keep: usize,
+    /// Count only: keep no messages and no ids, notice no repeats
+    #[arg(long, conflicts_with = "keep")]
+    no_record: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("mega-sandbox: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), String> {
+    let address = options.listen;
+    if !address.ip().is_loopback() && !options.allow_remote {
+        return Err(format!(
+            "refusing to listen on {address}: it is not loopback (--allow-remote permits it)"
+        ));
+    }
+    let faults = Faults::parse(options.faults.as_deref().unwrap_or("{}").as_bytes())
+        .map_err(|error| format!("--faults: {error}"))?;
+    let keep = match options.no_record {
+        true => Keep::Counts,
+        false => Keep::Messages(options.keep),
+    };
+    let account = Account { app_id: options.app_id, app_secret: options.app_secret };
+    raise_file_limit();
+    let signals = catch_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
+    let listener = mio::net::TcpListener::bind(address).map_err(|error| {
+        format!("cannot listen on {address}: {error} (is another mega-sandbox running?)")
+    })?;
+    let address =
+        listener.local_addr().map_err(|error| format!("cannot read the bound address: {error}"))?;
+    let wechat = WeChat::new(account, Duration::from_secs(options.token_ttl), keep, faults);
+    let mut server = Server::new(listener, signals, wechat)
+        .map_err(|error| format!("cannot poll the listener: {error}"))?;
+    announce(address).map_err(|error| format!("cannot write to standard output: {error}"))?;
+    server.run().map_err(|error| format!("cannot go on serving: {error}"))
+}
+
+/// Tests wait for this line, so it is flushed.
+fn announce(address: SocketAddr) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "mega-sandbox listening on http://{address}")?;
+    out.flush()
+}
+
+/// TERM and INT arrive as a byte on the stream that is returned.
+fn catch_signals() -> std::io::Result<mio::net::UnixStream> {
+    let (receiver, sender) = std::os::unix::net::UnixStream::pair()?;
+    receiver.set_nonblocking(true)?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+    }
+    Ok(mio::net::UnixStream::from_std(receiver))
+}
+
+/// Each connection takes a file descriptor. A limit that cannot be raised still serves, with fewer of them.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        eprintln!(
+            "mega-sandbox: cannot raise the limit of open files: {error} (going on with the present one)"
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! The one thread of the sandbox: a mio loop over the listener, its connections, the answers that are held
+//! back and the signals. Each connection is answered one request at a time, in order; while an answer is
+//! pending its further requests wait in a bounded buffer, then in the kernel's.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io::{self, ErrorKind, Read};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::answer::Answer;
+use crate::connection::{Connection, Fill, Flush, Stage, Step};
+use crate::http::{Afterwards, Next};
+use crate::wechat::WeChat;
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const SIGNALS: Token = Token(usize::MAX - 2);
+const READ_SIZE: usize = 64 * 1024;
+/// A connection that always has something to do gives way to the others after this many steps.
+const STEPS_PER_TURN: usize = 64;
+/// How long a finished connection is read on, so that the client gets the last answer and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// Without free file descriptors, accepting is tried again after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Timers by time. One whose connection has moved on since fires for nothing.
+#[derive(Default)]
+struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    last: u64,
+}
+
+impl Timers {
+    fn set(&mut self, when: Instant, key: usize) -> u64 {
+        self.last += 1;
+        self.heap.push(Reverse((when, self.last, key)));
+        self.last
+    }
+
+    fn due(&mut self, now: Instant) -> Option<(u64, usize)> {
+        match self.heap.peek() {
+            Some(Reverse((when, timer, key))) if *when <= now => {
+                let due = (*timer, *key);
+                self.heap.pop();
+                Some(due)
+            }
+            _ => None,
+        }
+    }
+}
+
+pub struct Server {
+    poll: Poll,
+    listener: TcpListener,
+    signals: UnixStream,
+    connections: Slab<Connection>,
+    timers: Timers,
+    /// Connections that used up their turn.
+    unfinished: VecDeque<usize>,
+    accept_paused: bool,
+    scratch: Vec<u8>,
+    wechat: WeChat,
+}
+
+impl Server {
+    /// `signals` becomes readable when the sandbox is to end.
+    pub fn new(
+        mut listener: TcpListener,
+        mut signals: UnixStream,
+        wechat: WeChat,
+    ) -> io::Result<Server> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        Ok(Server {
+            poll,
+            listener,
+            signals,
+            connections: Slab::new(),
+            timers: Timers::default(),
+            unfinished: VecDeque::new(),
+            accept_paused: false,
+            scratch: vec![0; READ_SIZE],
+            wechat,
+        })
+    }
+
+    /// Serves until a signal arrives.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            if self.accept_paused {
+                self.accept();
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    SIGNALS => {
+                        if self.signalled()? {
+                            return Ok(());
+                        }
+                    }
+                    Token(key) if event.is_error() => self.remove(key),
+                    Token(key) => self.turn(key),
+                }
+            }
+            let now = Instant::now();
+            while let Some((timer, key)) = self.timers.due(now) {
+                self.fire(timer, key);
+            }
+            for _ in 0..self.unfinished.len() {
+                if let Some(key) = self.unfinished.pop_front() {
+                    self.turn(key);
+                }
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.unfinished.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = self
+            .timers
+            .heap
+            .peek()
+            .map(|Reverse((when, ..))| when.saturating_duration_since(Instant::now()));
+        match (next, self.accept_paused) {
+            (next, false) => next,
+            (Some(next), true) => Some(next.min(ACCEPT_PAUSE)),
+            (None, true) => Some(ACCEPT_PAUSE),
+        }
+    }
+
+    fn signalled(&mut self) -> io::Result<bool> {
+        match self.signals.read(&mut [0; 16]) {
+            Ok(_) => Ok(true),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accept(&mut self) {
+        self.accept_paused = false;
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.add(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                    ) => {}
+                // Out of file descriptors or memory: the listener is not reported again by itself.
+                Err(_) => {
+                    self.accept_paused = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A connection that cannot be registered is dropped: its client sees it closed.
+    fn add(&mut self, mut stream: TcpStream) {
+        let entry = self.connections.vacant_entry();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Without it a small answer may wait for the client's delayed acknowledgement.
+        let ready = stream.set_nodelay(true);
+        if ready
+            .and_then(|()| self.poll.registry().register(&mut stream, Token(entry.key()), interest))
+            .is_err()
+        {
+            return;
+        }
+        entry.insert(Connection::new(stream));
+        let stats = &mut self.wechat.stats;
+        stats.connections += 1;
+        stats.max_connections = stats.max_connections.max(stats.connections);
+    }
+
+    fn remove(&mut self, key: usize) {
+        let Some(connection) = self.connections.try_remove(key) else {
+            return;
+        };
+        self.wechat.stats.connections -= 1;
+        if connection.is_held() {
+            self.wechat.stats.in_flight -= 1;
+        }
+    }
+
+    /// Lets a connection do what it can, up to one turn.
+    fn turn(&mut self, key: usize) {
+        for _ in 0..STEPS_PER_TURN {
+            match self.step(key) {
+                Ok(Step::Again) => {}
+                Ok(Step::Blocked) => return,
+                Ok(Step::Gone) | Err(_) => return self.remove(key),
+            }
+        }
+        self.unfinished.push_back(key);
+    }
+
+    /// A key may have been removed, or be another connection's by now: both do no harm.
+    fn step(&mut self, key: usize) -> io::Result<Step> {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return Ok(Step::Blocked);
+        };
+        match connection.stage {
+            Stage::Reading => self.read(key),
+            Stage::Delayed { .. } | Stage::Hanging => {
+                if let Flush::More = connection.flush()? {
+                    return Ok(Step::Again);
+                }
+                if connection.reader.has_room()
+                    && let Fill::Some = connection.fill(&mut self.scratch)?
+                {
+                    return Ok(Step::Again);
+                }
+                let hopeless =
+                    connection.peer_finished && matches!(connection.stage, Stage::Hanging);
+                Ok(if hopeless { Step::Gone } else { Step::Blocked })
+            }
+            Stage::Finishing => match connection.flush()? {
+                Flush::Blocked => Ok(Step::Blocked),
+                Flush::More => Ok(Step::Again),
+                Flush::Done if connection.peer_finished => Ok(Step::Gone),
+                Flush::Done => {
+                    connection.stream.shutdown(Shutdown::Write)?;
+                    let timer = self.timers.set(Instant::now() + LINGER, key);
+                    connection.stage = Stage::Lingering { timer };
+                    Ok(Step::Again)
+                }
+            },
+            Stage::Lingering { .. } => connection.discard(&mut self.scratch),
+        }
+    }
+
+    fn read(&mut self, key: usize) -> io::Result<Step> {
+        let connection = &mut self.connections[key];
+        if connection.is_full()
+            && let Flush::Blocked = connection.flush()?
+        {
+            return Ok(Step::Blocked);
+        }
+        match connection.reader.next() {
+            Ok(Next::Request(request)) => {
+                let now = Instant::now();
+                let reply = self.wechat.reply(&request, now);
+                let afterwards = match request.keep_alive {
+                    true => Afterwards::KeepAlive,
+                    false => Afterwards::Close,
+                };
+                let step = if reply.delay > Duration::ZERO {
+                    let timer = self.timers.set(now + reply.delay, key);
+                    let outcome = reply.outcome;
+                    connection.stage = Stage::Delayed { timer, outcome, afterwards };
+                    Step::Again
+                } else {
+                    connection.conclude(reply.outcome, afterwards)
+                };
+                if connection.is_held() {
+                    self.wechat.stats.hold();
+                }
+                Ok(step)
+            }
+            Ok(Next::Continue) => {
+                connection.put_continue();
+                Ok(Step::Again)
+            }
+            Ok(Next::More) => {
+                let flushed = connection.flush()?;
+                match (connection.fill(&mut self.scratch)?, flushed) {
+                    (Fill::Some, _) => Ok(Step::Again),
+                    (Fill::Blocked, Flush::Done) if connection.peer_finished => Ok(Step::Gone),
+                    (Fill::Blocked, _) => Ok(Step::Blocked),
+                }
+            }
+            Err(refused) => {
+                connection.put(&Answer::status(refused.0), Afterwards::Close);
+                Ok(Step::Again)
+            }
+        }
+    }
+
+    fn fire(&mut self, timer: u64, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        match std::mem::replace(&mut connection.stage, Stage::Reading) {
+            Stage::Delayed { timer: own, outcome, afterwards } if own == timer => {
+                let step = connection.conclude(outcome, afterwards);
+                if !connection.is_held() {
+                    self.wechat.stats.in_flight -= 1;
+                }
+                match step {
+                    Step::Gone => self.remove(key),
+                    _ => self.turn(key),
+                }
+            }
+            Stage::Lingering { timer: own } if own == timer => self.remove(key),
+            other => connection.stage = other,
+        }
+    }
+}

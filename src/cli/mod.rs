@@ -1,0 +1,166 @@
+//! The command line: which configuration is meant, and which command. Runs in short-lived processes
+//! beside the daemon, except for `start`, which becomes it.
+
+mod control;
+mod request;
+mod template;
+
+use crate::config::Config;
+use crate::server::exit;
+use clap::{Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+/// Exit codes of `status` that LSB asks for beside 0 for running.
+const DEAD_WITH_PIDFILE: u8 = 1;
+const NOT_RUNNING: u8 = 3;
+
+/// A daemon that delivers WeChat template messages for legacy PHP clients, and keeps each of them
+/// on disk until its outcome is known.
+#[derive(Parser)]
+#[command(name = "mega", version, subcommand_required = true, arg_required_else_help = true)]
+struct Line {
+    /// Which configuration: conf/NAME.ini under the installation's root ("demo" is built in)
+    name: Option<String>,
+    /// A configuration file anywhere, instead of NAME
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The installation's root, the folder that holds conf/ (default: found from the executable,
+    /// else the current folder)
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the daemon; returns when it listens
+    Start(Start),
+    /// Stop the daemon; returns when it has ended
+    Stop(Stop),
+    /// Stop it, if it runs, and start it
+    Restart,
+    /// Reload templates, log.log_level and server.allow[]
+    Reload,
+    /// Say whether it runs, and how it is (exit code 0 running, 1 dead but a pidfile is there, 3 not
+    /// running)
+    Status {
+        /// Print everything as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the configuration, say what is wrong with it, and show what would apply
+    Check,
+    /// Manage the templates in the database
+    #[command(subcommand)]
+    Template(template::Template),
+    /// Queue a message: answered as soon as it is safe on disk
+    Push(request::Message),
+    /// Send a message and wait for WeChat's answer
+    Send(request::Message),
+    /// Make the daemon reload one template from the database
+    Tset {
+        /// The template's key
+        key: String,
+    },
+}
+
+#[derive(Args)]
+struct Start {
+    /// Stay in the foreground, and log to stderr too when that is a terminal
+    #[arg(short, long)]
+    foreground: bool,
+}
+
+#[derive(Args)]
+struct Stop {
+    /// Do not wait for calls to WeChat that are under way
+    #[arg(long)]
+    now: bool,
+}
+
+/// Runs the process's command line and returns its exit code.
+pub fn main() -> u8 {
+    let line = Line::parse();
+    match line.run() {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("mega: {why}");
+            exit::FAILED
+        }
+    }
+}
+
+impl Line {
+    fn run(self) -> Result<u8, String> {
+        let mut config = self.load()?;
+        for warning in &config.warnings {
+            eprintln!("mega: warning: {warning}");
+        }
+        match self.command {
+            Command::Start(Start { foreground }) => {
+                config.setting.daemonize &= !foreground;
+                control::start(config)
+            }
+            Command::Stop(Stop { now }) => control::stop(&config, now),
+            Command::Restart => {
+                if let crate::daemon::Probe::Running(_) = control::probe(&config) {
+                    control::stop(&config, false)?;
+                }
+                control::start(config)
+            }
+            Command::Reload => control::reload(&config),
+            Command::Status { json } => control::status(&config, json),
+            Command::Check => {
+                println!("{}", config.describe());
+                println!("; {}: no problem found", config.file.display());
+                Ok(exit::OK)
+            }
+            Command::Template(command) => template::run(&config, command),
+            Command::Push(message) => request::push(&config, &message),
+            Command::Send(message) => request::send(&config, &message),
+            Command::Tset { key } => request::tset(&config, &key),
+        }
+    }
+
+    fn load(&self) -> Result<Config, String> {
+        let loaded = match (&self.config, &self.name) {
+            (Some(file), _) => {
+                let file =
+                    std::path::absolute(file).map_err(|e| format!("{}: {e}", file.display()))?;
+                let folder = file.parent().unwrap_or(Path::new("/"));
+                let in_conf = folder.file_name().is_some_and(|name| name == "conf");
+                let beside = if in_conf { folder.parent().unwrap_or(folder) } else { folder };
+                Config::load(&file, &self.root_or(|| beside.to_owned())?)
+            }
+            (None, Some(name)) => {
+                if name.contains('/') {
+                    return Err(format!("{name} is not a name (for a file use -c {name})"));
+                }
+                let root = self.root_or(installation)?;
+                let file = root.join("conf").join(format!("{name}.ini"));
+                match name.as_str() {
+                    "demo" if !file.exists() => Config::demo(&root),
+                    _ => Config::load(&file, &root),
+                }
+            }
+            (None, None) => {
+                let example = "mega wechat start, or mega -c FILE start";
+                return Err(format!("which configuration? Give its name or a file: {example}"));
+            }
+        };
+        loaded.map_err(|error| error.to_string())
+    }
+
+    fn root_or(&self, otherwise: impl FnOnce() -> PathBuf) -> Result<PathBuf, String> {
+        let root = self.root.clone().unwrap_or_else(otherwise);
+        std::path::absolute(&root).map_err(|error| format!("{}: {error}", root.display()))
+    }
+}
+
+/// The closest folder above the executable that holds conf/, else the current folder.
+fn installation() -> PathBuf {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let above = executable.ancestors().skip(1).take(4).find(|folder| folder.join("conf").is_dir());
+    above.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}

@@ -1,0 +1,145 @@
+//! `mega NAME template ...`: the rows of the template table, managed in the database and made known
+//! to the running daemon.
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::server::{admin_path, exit};
+use crate::template::{self, Row, Store, Template as Compiled};
+use crate::wire::command;
+use clap::Subcommand;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Subcommand)]
+pub enum Template {
+    /// List keys, sizes and titles
+    List,
+    /// Print one template's text
+    Show { key: String },
+    /// Store a template, and tell the running daemon to reload it
+    Put {
+        /// Its key, at most 32 characters and no spaces
+        key: String,
+        /// The file that holds its JSON; - or nothing reads standard input
+        file: Option<PathBuf>,
+        /// A title for people
+        #[arg(long)]
+        title: Option<String>,
+    },
+    /// Remove a template from the database; a running daemon keeps it until it is reloaded
+    Rm { key: String },
+}
+
+/// What the original's column holds.
+const KEY_CHARACTERS: usize = 32;
+
+pub fn run(config: &Config, command: Template) -> Result<u8, String> {
+    let mut store = template::open(&config.pdo).map_err(|error| error.to_string())?;
+    match command {
+        Template::List => list(store.as_mut()),
+        Template::Show { key } => {
+            println!("{}", find(store.as_mut(), &key)?.template);
+            Ok(exit::OK)
+        }
+        Template::Put { key, file, title } => put(config, store.as_mut(), &key, file, title),
+        Template::Rm { key } => {
+            let key = find(store.as_mut(), &key)?.key;
+            store.remove(&key).map_err(|error| error.to_string())?;
+            println!("{key} removed; mega {} reload drops it from the daemon", config.name);
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn list(store: &mut dyn Store) -> Result<u8, String> {
+    for row in store.list().map_err(|error| error.to_string())? {
+        println!("{:<32}  {:>6} bytes  {}", row.key, row.template.len(), row.title);
+    }
+    Ok(exit::OK)
+}
+
+fn find(store: &mut dyn Store, key: &str) -> Result<Row, String> {
+    let found = store.find(key.as_bytes()).map_err(|error| error.to_string())?;
+    found.ok_or_else(|| format!("there is no template {key} (see template list)"))
+}
+
+fn put(
+    config: &Config,
+    store: &mut dyn Store,
+    key: &str,
+    file: Option<PathBuf>,
+    title: Option<String>,
+) -> Result<u8, String> {
+    if key.is_empty() || key.contains(char::is_whitespace) || key.chars().count() > KEY_CHARACTERS {
+        return Err(format!("a key has 1 to {KEY_CHARACTERS} characters and no spaces: {key:?}"));
+    }
+    let text = read(file)?;
+    let variables = examine(config, &text)?;
+    let now = (crate::clock::now_ms() / 1_000) as i64;
+    let old = store.find(key.as_bytes()).map_err(|error| error.to_string())?;
+    let title = title.or_else(|| old.map(|row| row.title)).unwrap_or_default();
+    let row = Row { key: key.into(), title, template: text, created_at: now, updated_at: now };
+    store.put(&row).map_err(|error| error.to_string())?;
+    println!("{key} stored, variables: {}", variables.join(", "));
+    tell(config, key)
+}
+
+fn read(file: Option<PathBuf>) -> Result<String, String> {
+    let (name, bytes) = match file.filter(|file| file.as_os_str() != "-") {
+        Some(file) => (file.display().to_string(), std::fs::read(&file)),
+        None => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().read_to_end(&mut bytes);
+            ("standard input".into(), read.map(|_| bytes))
+        }
+    };
+    let bytes = bytes.map_err(|error| format!("cannot read {name}: {error}"))?;
+    let text = String::from_utf8(bytes).map_err(|error| format!("{name} is not UTF-8: {error}"))?;
+    Ok(text.trim_start_matches('\u{feff}').trim().to_owned())
+}
+
+/// Refuses what WeChat would refuse, and returns the variables.
+fn examine(config: &Config, text: &str) -> Result<Vec<String>, String> {
+    let limit = config.server.template_size;
+    if text.len() > limit {
+        return Err(format!(
+            "the template has {} bytes, server.template_size allows {limit}",
+            text.len()
+        ));
+    }
+    let template = Compiled::compile(text, config.wechat.template_escape);
+    let variables: Vec<String> = template.variables().into_iter().map(str::to_owned).collect();
+    // With a digit for every variable the text must be JSON, inside a string or outside.
+    let sample: serde_json::Map<_, _> =
+        variables.iter().map(|name| (name.clone(), serde_json::Value::from(0))).collect();
+    let sample = serde_json::Value::Object(sample).to_string();
+    let mut rendered = Vec::new();
+    let shown = template.render("0", sample.as_bytes(), None, &mut rendered);
+    shown.map_err(|error| error.to_string())?;
+    let message: serde_json::Value = serde_json::from_slice(&rendered).map_err(|error| {
+        format!("the template is not JSON once its variables are filled: {error}")
+    })?;
+    for member in ["touser", "template_id"] {
+        if message.get(member).is_none() {
+            eprintln!("mega: warning: the template has no \"{member}\", WeChat will refuse it");
+        }
+    }
+    Ok(variables)
+}
+
+fn tell(config: &Config, key: &str) -> Result<u8, String> {
+    let Ok(mut daemon) = Client::admin(&admin_path(config), Duration::from_secs(10)) else {
+        println!("no daemon is running; it will load the template when it starts");
+        return Ok(exit::OK);
+    };
+    let mut frame = Vec::new();
+    command::encode_tset(&mut frame, 1, key.as_bytes());
+    let answer =
+        daemon.call(&frame).map_err(|error| format!("the daemon does not answer: {error}"))?;
+    if answer.code != command::OK {
+        return Err(format!("the daemon did not load it: {} {}", answer.code, answer.message));
+    }
+    println!("the running daemon uses it from now on");
+    Ok(exit::OK)
+}

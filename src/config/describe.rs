@@ -1,0 +1,192 @@
+//! `Config` → INI text for `mega NAME check`: what is in effect, defaults and resolved paths included,
+//! secrets masked. The order and the comments come from the table of keys.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::keys::{self, Allowed, Key};
+use super::value::{BYTES, Named, TIME, show};
+use super::{Config, Dsn, SyncPolicy};
+
+impl Config {
+    /// The effective configuration, which reads back as the same but for its secrets.
+    pub fn describe(&self) -> String {
+        let mut text = format!("; {}\n", self.file.display());
+        let mut section = "";
+        let known = keys::ALL.iter();
+        for key in known.filter(|key| !matches!(key.allowed, Allowed::Ignored)) {
+            if key.section != section {
+                section = key.section;
+                text.push_str(&format!("\n[{section}]\n"));
+            }
+            for (name, value) in self.settings(key) {
+                let setting = format!("{name} = {}", quote(&value));
+                text.push_str(&format!("{setting:<40} ; {}\n", key.meaning));
+            }
+        }
+        text
+    }
+
+    /// A key's names and values: one of each, but for lists and errcodes.
+    fn settings(&self, key: &Key) -> Vec<(String, String)> {
+        let named = |value: String| (key.name.to_owned(), value);
+        let server = &self.server;
+        match (key.section, key.name) {
+            ("server", "listen[]") => {
+                let listen = server.listen.iter().map(ToString::to_string);
+                listen.map(named).collect()
+            }
+            ("server", "allow[]") => {
+                let allow = server.allow.iter().map(ToString::to_string);
+                allow.map(named).collect()
+            }
+            ("errcode", _) => {
+                let classes = self.errcode.iter();
+                classes.map(|(code, class)| (code.to_string(), class.name().to_owned())).collect()
+            }
+            _ => vec![named(self.scalar(key))],
+        }
+    }
+
+    fn scalar(&self, key: &Key) -> String {
+        let (server, setting, queue) = (&self.server, &self.setting, &self.queue);
+        let (pdo, wechat, log) = (&self.pdo, &self.wechat, &self.log);
+        match (key.section, key.name) {
+            ("server", "table_size") => server.table_size.to_string(),
+            ("server", "template_size") => server.template_size.to_string(),
+            ("server", "queue_file_path") => server.queue_file_path.display().to_string(),
+            ("setting", "task_worker_num") => setting.task_worker_num.to_string(),
+            ("setting", "package_max_length") => setting.package_max_length.to_string(),
+            ("setting", "daemonize") => flag(setting.daemonize),
+            ("setting", "pid_file") => setting.pid_file.display().to_string(),
+            ("setting", "user") => setting.user.clone().unwrap_or_default(),
+            ("setting", "group") => setting.group.clone().unwrap_or_default(),
+            ("setting", "max_conn") => setting.max_conn.to_string(),
+            ("setting", "heartbeat_idle_time") => time(setting.heartbeat_idle_time),
+            ("setting", "backlog") => setting.backlog.to_string(),
+            ("setting", "buffer_output_size") => setting.buffer_output_size.to_string(),
+            ("setting", "stop_timeout") => time(setting.stop_timeout),
+            ("setting", "log_file") => match &setting.log_file {
+                Some(path) => path.display().to_string(),
+                None => String::new(),
+            },
+            ("queue", "sync") => match queue.sync {
+                SyncPolicy::Always => "always".to_owned(),
+                SyncPolicy::Never => "never".to_owned(),
+                SyncPolicy::Every(interval) => time(interval),
+            },
+            ("queue", "segment_size") => show(queue.segment_size, BYTES),
+            ("queue", "queue_max_bytes") => show(queue.queue_max_bytes, BYTES),
+            ("queue", "send_first") => flag(queue.send_first),
+            ("queue", "retry_max") => queue.retry_max.to_string(),
+            ("queue", "retry_base") => time(queue.retry_base),
+            ("queue", "retry_cap") => time(queue.retry_cap),
+            ("pdo", "dsn") => pdo.dsn.to_string(),
+            ("pdo", "username") => pdo.username.clone(),
+            ("pdo", "password") if pdo.password.is_empty() => String::new(),
+            ("pdo", "password") => "***".to_owned(),
+            ("pdo", "table_prefix") => pdo.table_prefix.clone(),
+            ("wechat", "app_id") => wechat.app_id.clone(),
+            ("wechat", "app_secret") => wechat.app_secret.to_string(),
+            ("wechat", "api_hosts") => wechat.api_hosts.join(", "),
+            ("wechat", "token_source") => wechat.token_source.name().to_owned(),
+            ("wechat", "connect_timeout") => time(wechat.connect_timeout),
+            ("wechat", "timeout") => time(wechat.timeout),
+            ("wechat", "send_retry_for") => time(wechat.send_retry_for),
+            ("wechat", "template_escape") => wechat.template_escape.name().to_owned(),
+            ("log", "log_file") => log.log_file.display().to_string(),
+            ("log", "log_level") => log.log_level.name().to_owned(),
+            ("log", "log_prefix") => log.log_prefix.clone(),
+            ("log", "log_max_files") => log.log_max_files.to_string(),
+            // What is left are the protocol's own values, which no file can change.
+            _ => key.default.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Dsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port, dbname, unix_socket, charset) = match self {
+            Dsn::Sqlite(path) => return write!(f, "sqlite:{}", path.display()),
+            Dsn::Mysql { host, port, dbname, unix_socket, charset } => {
+                (host, port, dbname, unix_socket, charset)
+            }
+        };
+        write!(f, "mysql:host={host};port={port};dbname={dbname}")?;
+        if let Some(socket) = unix_socket {
+            write!(f, ";unix_socket={}", socket.display())?;
+        }
+        write!(f, ";charset={charset}")
+    }
+}
+
+fn flag(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
+}
+
+fn time(time: Duration) -> String {
+    let millis = u64::try_from(time.as_millis());
+    show(millis.unwrap_or(u64::MAX), TIME)
+}
+
+/// In quotes where the text would not read back as it is.
+fn quote(value: &str) -> String {
+    let plain = value.trim() == value && !value.contains([';', '"']) && !value.starts_with('\'');
+    match value {
+        _ if plain => value.to_owned(),
+        _ if value.contains('"') => format!("'{value}'"),
+        _ => format!("\"{value}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Secret, read};
+    use super::*;
+
+    /// Differs from the default in every key that can differ.
+    const ALL_SET: &str = "[server]\nlisten[] = [::1]:0\nlisten[] = localhost:1\nallow[] = 10.0.0.0/8\n\
+        table_size = 7\ntemplate_size = 8K\nqueue_file_path = \"a;b\"\n[setting]\ntask_worker_num = 3\n\
+        package_max_length = 1M\ndaemonize = off\npid_file = 'a\"b'\nuser = u\ngroup = g\nmax_conn = 9\n\
+        heartbeat_idle_time = 0\nbacklog = 5\nbuffer_output_size = 64K\nstop_timeout = 1500ms\nlog_file = e\n\
+        [queue]\nsync = always\nsegment_size = 1M\nqueue_max_bytes = 3G\nsend_first = off\nretry_max = 2\n\
+        retry_base = 2\nretry_cap = 3m\n[pdo]\n\
+        dsn = \"mysql:host=h;port=1;dbname=d;unix_socket=/s;charset=utf8\"\nusername = it's\n\
+        password = hunter2\ntable_prefix = p_\n[wechat]\napp_id = i\napp_secret = hunter2\n\
+        api_hosts = a, http://localhost:1\ntoken_source = classic\nconnect_timeout = 1\ntimeout = 2\n\
+        send_retry_for = 0\ntemplate_escape = raw\n[errcode]\n-1 = rate\n43101 = ok\n[log]\n\
+        log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\n";
+
+    fn read(text: &str) -> Config {
+        let file = Path::new("conf/wechat.ini");
+        read::config(text.as_bytes(), file, Path::new("/srv/mega")).unwrap()
+    }
+
+    #[test]
+    fn the_description_reads_back_as_the_same_configuration() {
+        let least = "[wechat]\napp_id = i\napp_secret = hunter2\n";
+        for text in [least, ALL_SET] {
+            let mut config = read(text);
+            let described = config.describe();
+            assert!(!described.contains("hunter2"), "{described}");
+            if !config.pdo.password.is_empty() {
+                config.pdo.password = "***".to_owned();
+            }
+            config.wechat.app_secret = Secret("***".to_owned());
+            assert_eq!(read(&described), config, "{described}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_described_by_its_default_alone() {
+        let config = read(ALL_SET);
+        let changeable = |key: &&Key| !matches!(key.allowed, Allowed::Ignored | Allowed::Only(_));
+        for key in keys::ALL.iter().filter(changeable) {
+            for (_, value) in config.settings(key) {
+                assert_ne!(value, key.default_for("wechat"), "{key}");
+            }
+        }
+    }
+}

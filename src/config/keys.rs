@@ -1,0 +1,342 @@
+//! The one table of keys: section, key, default, what is allowed (range and unit) and what it means.
+//! conf/wechat.ini explains the same keys to the operator; the tests below tie the two together.
+//! Nothing here reads a file: value.rs judges values by this table, mod.rs reads them.
+
+use std::fmt;
+
+use super::value::{self, BYTES, TIME};
+use super::{Class, Escape, Level, TokenSource};
+
+pub struct Key {
+    pub section: &'static str,
+    /// With `[]` at its end where the key may be repeated.
+    pub name: &'static str,
+    /// As it would stand in the file; NAME is the file's name without `.ini`.
+    pub default: &'static str,
+    pub allowed: Allowed,
+    pub meaning: &'static str,
+}
+
+/// What a value may be. Numbers are inclusive bounds: a count, bytes, or milliseconds.
+pub enum Allowed {
+    Flag,
+    Count(u64, u64),
+    Bytes(u64, u64),
+    PowerOfTwo(u64, u64),
+    Time(u64, u64),
+    Sync(u64, u64),
+    /// The function lists the names of the enum, so that they are written once.
+    Word(fn() -> String),
+    Address,
+    Network,
+    Path,
+    OptionalPath,
+    Text,
+    /// It becomes part of an SQL table name, where nothing can be escaped by a placeholder.
+    Identifier,
+    Dsn,
+    Hosts,
+    /// There is no default; the text says where the operator finds the value.
+    Required(&'static str),
+    /// The protocol's own value, which the original's file states.
+    Only(&'static str),
+    /// The original had it; here it means nothing.
+    Ignored,
+}
+
+use Allowed::*;
+
+const ACCOUNT: &str =
+    "as shown on mp.weixin.qq.com, 设置与开发 > 基本配置 (Settings > Basic configuration)";
+const DAY: u64 = 24 * 60 * MINUTE;
+const MINUTE: u64 = 60 * SECOND;
+const SECOND: u64 = 1000;
+const G: u64 = 1024 * M;
+const M: u64 = 1024 * K;
+const K: u64 = 1024;
+
+// A row is `/// meaning` and `"key" = "default", what is allowed;`.
+macro_rules! table {
+    ($([$section:ident] $(#[doc = $meaning:literal] $name:literal = $default:literal, $allowed:expr;)*)*) => {
+        &[$($(Key {
+            section: stringify!($section),
+            name: $name,
+            default: $default,
+            allowed: $allowed,
+            meaning: $meaning.trim_ascii_start(),
+        },)*)*]
+    };
+}
+
+pub const ALL: &[Key] = table! {
+    [server]
+    /// The original's server class
+    "class" = "", Ignored;
+    /// The original's protocol class
+    "protocol" = "", Ignored;
+    /// Where clients connect, repeated for several addresses; port 0 is any free port
+    "listen[]" = "127.0.0.1:9501", Address;
+    /// Networks clients may connect from, repeated for several; none given: from anywhere
+    "allow[]" = "", Network;
+    /// Templates kept in memory
+    "table_size" = "100", Count(1, 1_000_000);
+    /// Longest template
+    "template_size" = "4048", Bytes(1, 16 * M);
+    /// The queue's folder
+    "queue_file_path" = "run/NAME.queue", Path;
+
+    [setting]
+    /// Swoole's way of sharing out connections
+    "dispatch_mode" = "", Ignored;
+    /// Swoole's processes that read connections
+    "worker_num" = "", Ignored;
+    /// Workers, that is messages on their way to WeChat at the same time
+    "task_worker_num" = "8", Count(1, 1024);
+    /// Swoole's frame ends
+    "open_eof_check" = "", Ignored;
+    /// How a frame states its length: 32 bits, big-endian
+    "package_length_type" = "N", Only("N");
+    /// Where the length stands in a frame
+    "package_length_offset" = "0", Only("0");
+    /// Where the bytes that the length counts begin
+    "package_body_offset" = "4", Only("4");
+    /// Longest frame
+    "package_max_length" = "2465792", Bytes(64, 64 * M);
+    /// Run in the background
+    "daemonize" = "on", Flag;
+    /// The process id, locked while the daemon runs
+    "pid_file" = "run/NAME.pid", Path;
+    /// User to run as after start-up; empty: unchanged
+    "user" = "", Text;
+    /// Group to run as after start-up; empty: the user's own
+    "group" = "", Text;
+    /// Clients connected at the same time
+    "max_conn" = "10000", Count(1, 1_000_000);
+    /// A client that sent part of a frame and then nothing for so long is closed; 0 is never
+    "heartbeat_idle_time" = "60s", Time(0, DAY);
+    /// Connections the kernel holds until they are accepted
+    "backlog" = "512", Count(1, 65_535);
+    /// Replies kept for a client that does not read them
+    "buffer_output_size" = "8M", Bytes(64 * K, G);
+    /// How long stopping waits for messages that are on their way
+    "stop_timeout" = "10s", Time(0, 10 * MINUTE);
+    /// Where the daemon's stderr goes; empty: nowhere
+    "log_file" = "", OptionalPath;
+
+    [queue]
+    /// How often the queue is forced to disk; always: before a push is answered; never: when the kernel likes
+    "sync" = "50ms", Sync(1, MINUTE);
+    /// Size of one file of the queue
+    "segment_size" = "64M", PowerOfTwo(M, G);
+    /// Largest size of the queue on disk; 0 is no limit
+    "queue_max_bytes" = "0", Bytes(0, 1024 * G);
+    /// A send, whose client is waiting, goes before queued messages
+    "send_first" = "on", Flag;
+    /// Attempts before a message counts as failed
+    "retry_max" = "8", Count(1, 100);
+    /// Wait before the first retry; each further wait is twice as long
+    "retry_base" = "1s", Time(1, 60 * MINUTE);
+    /// Longest wait between two attempts
+    "retry_cap" = "60s", Time(1, DAY);
+
+    [pdo]
+    /// The database that holds the templates
+    "dsn" = "sqlite:run/NAME.db", Dsn;
+    /// Database user
+    "username" = "", Text;
+    /// Database password
+    "password" = "", Text;
+    /// Prefix of the template table's name
+    "table_prefix" = "", Identifier;
+
+    [wechat]
+    /// AppID of the account
+    "app_id" = "", Required(ACCOUNT);
+    /// AppSecret of the account
+    "app_secret" = "", Required(ACCOUNT);
+    /// The original's callback token
+    "token" = "", Ignored;
+    /// WeChat's API, comma-separated, the preferred one first
+    "api_hosts" = "https://api.weixin.qq.com, https://api2.weixin.qq.com", Hosts;
+    /// How the access token is fetched: stable can be shared by several machines, classic ends every earlier token
+    "token_source" = "stable", Word(value::names::<TokenSource>);
+    /// Longest wait for a connection to WeChat
+    "connect_timeout" = "5s", Time(100, MINUTE);
+    /// Longest wait for WeChat's answer
+    "timeout" = "15s", Time(100, 10 * MINUTE);
+    /// How long a send is retried while its client waits
+    "send_retry_for" = "10s", Time(0, 10 * MINUTE);
+    /// How a value enters a template: json escapes it, raw leaves it as it is
+    "template_escape" = "json", Word(value::names::<Escape>);
+
+    [errcode]
+    /// What a WeChat errcode means, where the built-in answer does not suit you
+    "CODE" = "", Word(value::names::<Class>);
+
+    [log]
+    /// The log; a file a day, with the date put before the extension
+    "log_file" = "logs/NAME.log", Path;
+    /// Least severe level that is logged
+    "log_level" = "warning", Word(value::names::<Level>);
+    /// Channel name in each log line
+    "log_prefix" = "NAME", Text;
+    /// Days of logs to keep; 0 keeps all
+    "log_max_files" = "0", Count(0, 100_000);
+};
+
+impl Key {
+    pub fn is_list(&self) -> bool {
+        self.name.ends_with("[]")
+    }
+
+    /// The default for the configuration called `name`.
+    pub fn default_for(&self, name: &str) -> String {
+        self.default.replace("NAME", name)
+    }
+}
+
+/// Whether the value of a key with this name must never be shown, be the key known or not.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.trim_end_matches("[]");
+    matches!(name, "password" | "app_secret" | "token")
+}
+
+/// The key of an entry; every name in `[errcode]` is one.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    ALL.iter().find(|key| key.section == section && (key.name == name || section == "errcode"))
+}
+
+/// The known key that `section.name` was most likely meant to be.
+pub fn nearest(section: &str, name: &str) -> &'static Key {
+    let distance = |key: &&Key| {
+        // The right key in the wrong section is nearer than any misspelling.
+        2 * strsim::osa_distance(key.name, name) + usize::from(key.section != section)
+    };
+    let known = ALL.iter().filter(|key| !matches!(key.allowed, Ignored));
+    known.min_by_key(distance).expect("invariant: the table is not empty")
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.section, self.name)
+    }
+}
+
+/// Reads on after "must be".
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |n: &u64| value::show(*n, BYTES);
+        let time = |n: &u64| value::show(*n, TIME);
+        match self {
+            Flag => f.write_str("on or off"),
+            Count(min, max) => write!(f, "{min} to {max}"),
+            Bytes(min, max) => write!(f, "{} to {} bytes", bytes(min), bytes(max)),
+            PowerOfTwo(min, max) => {
+                write!(f, "a power of two, {} to {} bytes", bytes(min), bytes(max))
+            }
+            Time(min, max) => write!(f, "{} to {}", time(min), time(max)),
+            Sync(min, max) => write!(f, "always, never, or {} to {}", time(min), time(max)),
+            Word(names) => f.write_str(&names()),
+            Address => f.write_str("ADDRESS:PORT, IPv6 as [::1]:9501"),
+            Network => f.write_str("an address or a network such as 10.0.0.0/8"),
+            Path => f.write_str("a path"),
+            OptionalPath => f.write_str("a path, or empty"),
+            Text => f.write_str("any text"),
+            Identifier => f.write_str("at most 40 letters, digits and _"),
+            Dsn => f.write_str(
+                "\"mysql:host=..;port=..;dbname=..;unix_socket=..;charset=..\" or \"sqlite:PATH\"",
+            ),
+            Hosts => f.write_str("host names or https URLs; http to loopback only"),
+            Required(text) | Only(text) => f.write_str(text),
+            Ignored => f.write_str("anything, it is ignored"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ini;
+
+    const MANUAL: &str = include_str!("../../conf/wechat.ini");
+
+    /// Settings of the manual, also those commented out: `;key = value` without a space after `;`.
+    fn settings() -> Vec<ini::Entry> {
+        let uncomment = |line: &'static str| match line.strip_prefix(';') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphanumeric()) => rest,
+            _ => line,
+        };
+        let lines: Vec<&str> = MANUAL.lines().map(uncomment).collect();
+        ini::parse(lines.join("\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_key_is_in_the_manual_with_its_default() {
+        let settings = settings();
+        for key in ALL.iter().filter(|key| key.section != "errcode") {
+            let stated = settings.iter().filter(|e| e.section == key.section && e.key == key.name);
+            let mut values = stated.map(|e| e.value.as_str());
+            let default = key.default_for("wechat");
+            let found = match key.allowed {
+                Required(_) | Ignored => values.next().is_some(),
+                _ => values.any(|value| value == default),
+            };
+            assert!(found, "{key} = {default} is not in conf/wechat.ini");
+        }
+    }
+
+    #[test]
+    fn every_setting_in_the_manual_is_a_key() {
+        for entry in settings() {
+            let known = find(&entry.section, &entry.key);
+            assert!(known.is_some(), "{}.{}", entry.section, entry.key);
+        }
+    }
+
+    #[test]
+    fn the_manual_says_what_each_key_means_and_allows() {
+        for section in MANUAL.split("\n[").skip(1) {
+            let name = section.split(']').next().unwrap();
+            for key in ALL.iter().filter(|key| key.section == name) {
+                let comment = match key.allowed {
+                    Ignored => format!("; {} (ignored)", key.meaning),
+                    Only(_) => format!("; {} (always {})", key.meaning, key.allowed),
+                    _ => format!("; {} ({})", key.meaning, key.allowed),
+                };
+                let line = section
+                    .lines()
+                    .position(|line| line == comment)
+                    .unwrap_or_else(|| panic!("{key}: {comment:?} is not in conf/wechat.ini"));
+                let setting = section.lines().nth(line + 1).unwrap_or_default();
+                let setting = setting.trim_start_matches(';');
+                assert!(
+                    setting.starts_with(&format!("{} = ", key.name))
+                        || setting == format!("{} =", key.name)
+                        || name == "errcode",
+                    "{key} does not follow its comment, {setting:?} does"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_is_in_the_table_twice() {
+        for (i, key) in ALL.iter().enumerate() {
+            let first = ALL.iter().position(|k| k.section == key.section && k.name == key.name);
+            assert_eq!(first, Some(i), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_or_misplaced_key_has_a_neighbour() {
+        for (section, name, meant) in [
+            ("server", "tabel_size", "server.table_size"),
+            ("setting", "table_size", "server.table_size"),
+            ("wechat", "dsn", "pdo.dsn"),
+            ("log", "Log_Level", "log.log_level"),
+            ("sever", "listen", "server.listen[]"),
+        ] {
+            assert_eq!(nearest(section, name).to_string(), meant);
+        }
+    }
+}

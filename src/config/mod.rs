@@ -1,0 +1,287 @@
+//! conf/NAME.ini → a typed `Config`. Every key, default, range and unit lives in this folder and nowhere else:
+//! ini.rs reads lines, keys.rs is the table of keys, value.rs and address.rs read one value, read.rs puts them together,
+//! describe.rs prints the result. Used by main at start-up and on reload; nothing here keeps state.
+//! It refuses a file with any problem in it, and names all of them at once.
+
+mod address;
+mod describe;
+mod ini;
+mod keys;
+mod read;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use value::Named;
+
+/// A complete configuration that runs against the sandbox, for trying things out.
+pub const DEMO: &str = include_str!("../../conf/demo.ini");
+
+/// Paths are below `root` where the file has them relative, and absolute if `root` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub file: PathBuf,
+    /// The folder that holds conf/.
+    pub root: PathBuf,
+    /// The file's name without `.ini`.
+    pub name: String,
+    pub server: Server,
+    pub setting: Setting,
+    pub queue: Queue,
+    pub pdo: Pdo,
+    pub wechat: Wechat,
+    /// The operator's corrections to the errcode table, each code once.
+    pub errcode: Vec<(i64, Class)>,
+    pub log: Log,
+    /// One line each: what the file says that has no effect.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    /// Empty: every client may connect.
+    pub allow: Vec<IpNet>,
+    pub table_size: usize,
+    /// Bytes.
+    pub template_size: usize,
+    /// A folder.
+    pub queue_file_path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub task_worker_num: usize,
+    /// Bytes, the length field included.
+    pub package_max_length: usize,
+    pub daemonize: bool,
+    pub pid_file: PathBuf,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub max_conn: usize,
+    /// How long half a frame may stay half; zero: for ever.
+    pub heartbeat_idle_time: Duration,
+    pub backlog: u32,
+    /// Bytes for each connection.
+    pub buffer_output_size: usize,
+    pub stop_timeout: Duration,
+    /// Where the daemon's stderr goes.
+    pub log_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    pub sync: SyncPolicy,
+    /// Bytes, a power of two.
+    pub segment_size: u64,
+    /// Zero: no limit.
+    pub queue_max_bytes: u64,
+    pub send_first: bool,
+    pub retry_max: u8,
+    pub retry_base: Duration,
+    /// Not shorter than `retry_base`.
+    pub retry_cap: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    Always,
+    Every(Duration),
+    Never,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pdo {
+    pub dsn: Dsn,
+    pub username: String,
+    pub password: String,
+    /// Letters, digits and `_` only.
+    pub table_prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dsn {
+    Mysql {
+        host: String,
+        port: u16,
+        dbname: String,
+        unix_socket: Option<PathBuf>,
+        /// Letters and digits only.
+        charset: String,
+    },
+    Sqlite(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wechat {
+    pub app_id: String,
+    pub app_secret: Secret,
+    /// Base URLs without a slash at the end, at least one.
+    pub api_hosts: Vec<String>,
+    pub token_source: TokenSource,
+    pub connect_timeout: Duration,
+    pub timeout: Duration,
+    pub send_retry_for: Duration,
+    pub template_escape: Escape,
+}
+
+/// Text that no log, error or status may show: printing it prints a mask.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenSource {
+    Stable,
+    Classic,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escape {
+    Json,
+    Raw,
+}
+
+/// What an errcode means for the message that got it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Done.
+    Ok,
+    /// The access token is refused: refresh it, try again at once, once.
+    Token,
+    /// Another attempt may succeed.
+    Later,
+    /// As `Later`, but only one more attempt is made.
+    Once,
+    /// A limit of the account: nobody sends until its window has passed.
+    Rate,
+    /// A limit of one openid: this message later, the others go on.
+    OpenidRate,
+    /// This message can never be sent.
+    Permanent,
+    /// The account or the configuration is at fault: sending stops, single messages probe.
+    Config,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The day's date is put before its extension.
+    pub log_file: PathBuf,
+    pub log_level: Level,
+    pub log_prefix: String,
+    /// Zero: all are kept.
+    pub log_max_files: usize,
+}
+
+/// Monolog's levels, the least severe first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+    Alert,
+    Emergency,
+}
+
+impl Named for TokenSource {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("stable", Self::Stable), ("classic", Self::Classic)];
+}
+
+impl Named for Escape {
+    const NAMES: &'static [(&'static str, Self)] = &[("json", Self::Json), ("raw", Self::Raw)];
+}
+
+impl Named for Class {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("ok", Self::Ok),
+        ("token", Self::Token),
+        ("later", Self::Later),
+        ("once", Self::Once),
+        ("rate", Self::Rate),
+        ("openid_rate", Self::OpenidRate),
+        ("permanent", Self::Permanent),
+        ("config", Self::Config),
+    ];
+}
+
+impl Named for Level {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("debug", Self::Debug),
+        ("info", Self::Info),
+        ("notice", Self::Notice),
+        ("warning", Self::Warning),
+        ("error", Self::Error),
+        ("critical", Self::Critical),
+        ("alert", Self::Alert),
+        ("emergency", Self::Emergency),
+    ];
+}
+
+impl Secret {
+    /// The text itself, for the one request that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for Pdo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pdo")
+            .field("dsn", &self.dsn)
+            .field("username", &self.username)
+            .field("table_prefix", &self.table_prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every problem of a file, one a line: file, line, key, value and what is allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads `file`; `root` is the folder that relative paths in it start from.
+    pub fn load(file: &Path, root: &Path) -> Result<Config, ConfigError> {
+        let bytes = std::fs::read(file).map_err(|e| {
+            let file = file.display();
+            ConfigError(vec![format!(
+                "cannot read {file}: {e} (conf/wechat.ini is a commented example)"
+            )])
+        })?;
+        read::config(&bytes, file, root)
+    }
+
+    /// The embedded default, as if it stood in conf/demo.ini.
+    pub fn demo(root: &Path) -> Result<Config, ConfigError> {
+        read::config(DEMO.as_bytes(), &root.join("conf/demo.ini"), root)
+    }
+}

@@ -1,0 +1,71 @@
+//! mega: takes "send this WeChat template message to this user" over TCP, keeps it safe on disk, and
+//! delivers it through WeChat's HTTPS API with N blocking workers.
+//!
+//! # Threads and channels
+//!
+//! ```text
+//!  clients ──TCP──▶ reactor ──batches──▶ spool ──jobs──▶ worker-1..N ──HTTPS──▶ WeChat
+//!  (PHP)   ◀──────  (mio)  ◀──mailbox──  (queue) ◀──events── outcomes ──┘
+//!                    │   ▲                  └──chores──▶ janitor ──events──┘
+//!                    └orders▶ store ──mailbox┘
+//!  main: signals, supervises the others, joins them in order
+//! ```
+//!
+//! | thread | module | owns | never does |
+//! |---|---|---|---|
+//! | main | `server` | signals, start and stop in order | work |
+//! | reactor | `reactor` | the poll, every socket and its buffers | block |
+//! | spool | `spool` | the queue, alone | touch a socket |
+//! | store | `store` | the one database connection | touch the queue |
+//! | worker-N | `worker` | one keep-alive HTTP connection | hold a lock while it waits for WeChat |
+//! | janitor | `queue::janitor` | slow file work | decide anything |
+//!
+//! # The path of a push
+//!
+//! 1. `reactor`: bytes arrive; `wire::frame` finds the frame, `wire::command` decodes it, the desk
+//!    checks key and JSON and copies it into the turn's batch.
+//! 2. `spool`: appends the batch to the queue, syncs as the policy asks, mails the results.
+//! 3. `reactor`: writes the results, one write for each client.
+//! 4. `spool`: takes the message from the queue and hands it out as a job.
+//! 5. `worker`: renders the template and posts it; the outcome goes back to the spool.
+//! 6. `spool`: marks the record done, or queues a retry, or puts it on the failed list.
+//! 7. `janitor`: deletes the segment when all its records are done.
+//!
+//! A send takes the same way past the disk: it lives in the spool's memory, because a client is
+//! waiting, and its outcome goes back through the mailbox.
+//!
+//! # Lexicon
+//!
+//! *frame*: one unit of the wire. *command*: what a frame says. *request*: a send or push on its way
+//! to the spool. *message*: a request the spool has accepted. *record*: a message's bytes in a
+//! *segment*, one file of the queue. *job*: a message in a worker's hands. *verdict*: what an attempt
+//! came to; *outcome*: the job with its verdict. *template*: the compiled text that a message is
+//! rendered with. *spool*: the thread between reactor and workers. *gate*: whether anything is sent.
+//! *chore*: slow file work for the janitor.
+//!
+//! # Invariants
+//!
+//! Each module numbers its own: Q1-Q6 in `queue`, S1-S3 in `spool`, R1-R3 in `reactor`, M1 in
+//! `queue::disk`. Those that matter to a user:
+//!
+//! - A push answered 200 is in the mapped file, and with `sync = always` on the disk (Q1, S1).
+//! - Only a known outcome ends a message (Q1, Q2); a repeat carries the same client_msg_id.
+//! - Every send is answered exactly once (S2).
+
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod logger;
+pub mod queue;
+pub mod reactor;
+pub mod server;
+pub mod signal;
+pub mod spool;
+pub mod stats;
+pub mod store;
+pub mod template;
+pub mod wechat;
+pub mod wire;
+pub mod worker;

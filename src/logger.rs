@@ -1,0 +1,318 @@
+//! The log: fern behind the `log` macros, Monolog's line format, a file a day. Written by whichever
+//! thread logs, under one lock; no record is more than one line, and no secret is in any.
+//!
+//! ```text
+//! [2026-11-23 10:00:00] mega.WARNING: message {"k":"v"} []
+//! ```
+
+use crate::config::{Level, Named};
+use chrono::{Local, NaiveDate};
+use log::kv::{Error, Key, Value, VisitSource};
+use parking_lot::RwLock;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// Targets that stand for the levels which `log` has no name for.
+pub const NOTICE: &str = "mega:notice";
+pub const CRITICAL: &str = "mega:critical";
+
+/// What an operator should see in normal operation.
+#[macro_export]
+macro_rules! notice {
+    ($($arg:tt)+) => { log::info!(target: $crate::logger::NOTICE, $($arg)+) };
+}
+
+/// The daemon cannot go on.
+#[macro_export]
+macro_rules! critical {
+    ($($arg:tt)+) => { log::error!(target: $crate::logger::CRITICAL, $($arg)+) };
+}
+
+/// Shorter texts would blank out innocent words.
+const SECRET_LENGTH: usize = 6;
+
+/// Access tokens come and go; the latest are enough.
+const SECRETS: usize = 32;
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Warning as u8);
+static REOPEN: AtomicBool = AtomicBool::new(false);
+static HIDDEN: RwLock<VecDeque<String>> = RwLock::new(VecDeque::new());
+
+pub struct Options {
+    /// As configured: the day's date is put before its extension.
+    pub log_file: PathBuf,
+    pub level: Level,
+    /// Monolog's channel.
+    pub prefix: String,
+    /// Files that are kept, 0 for all.
+    pub max_files: usize,
+    /// To stderr too.
+    pub stderr: bool,
+    pub secrets: Vec<String>,
+}
+
+/// To be called once in the life of a process.
+pub fn init(options: Options) -> io::Result<()> {
+    options.secrets.iter().for_each(|secret| hide(secret));
+    set_level(options.level);
+    let file = DayFile::open(options.log_file, options.max_files, Local::now().date_naive())?;
+    let prefix = options.prefix;
+    let mut dispatch = fern::Dispatch::new()
+        .level(log::LevelFilter::Trace)
+        .level_for("ureq", log::LevelFilter::Warn)
+        .level_for("ureq_proto", log::LevelFilter::Warn)
+        .level_for("rustls", log::LevelFilter::Warn)
+        .level_for("mysql", log::LevelFilter::Warn)
+        .filter(|metadata| severity(metadata) as u8 >= LEVEL.load(Ordering::Relaxed))
+        .format(move |out, message, record| {
+            let time = Local::now().format("%Y-%m-%d %H:%M:%S");
+            out.finish(format_args!(
+                "{}",
+                line(&time.to_string(), &prefix, &message.to_string(), record)
+            ));
+        })
+        .chain(fern::Output::writer(Box::new(file), "\n"));
+    if options.stderr {
+        dispatch = dispatch.chain(io::stderr());
+    }
+    dispatch.apply().map_err(io::Error::other)
+}
+
+/// The files were moved away: the next line opens a new one.
+pub fn reopen() {
+    REOPEN.store(true, Ordering::Relaxed);
+}
+
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// From now on this text is shown as `***`.
+pub fn hide(secret: &str) {
+    if secret.len() < SECRET_LENGTH {
+        return;
+    }
+    let mut hidden = HIDDEN.write();
+    if !hidden.iter().any(|known| known == secret) {
+        hidden.push_back(secret.to_owned());
+        if hidden.len() > SECRETS {
+            // The first ones are the configuration's and stay.
+            hidden.remove(SECRETS / 2);
+        }
+    }
+}
+
+/// A panic on any thread becomes a line of the log.
+pub fn panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        critical!("the thread {name} panicked: {panic}");
+    }));
+}
+
+fn severity(metadata: &log::Metadata) -> Level {
+    match (metadata.target(), metadata.level()) {
+        (NOTICE, _) => Level::Notice,
+        (CRITICAL, _) => Level::Critical,
+        (_, log::Level::Error) => Level::Error,
+        (_, log::Level::Warn) => Level::Warning,
+        (_, log::Level::Info) => Level::Info,
+        (_, log::Level::Debug | log::Level::Trace) => Level::Debug,
+    }
+}
+
+/// One record as Monolog's line formatter writes it.
+fn line(time: &str, prefix: &str, message: &str, record: &log::Record) -> String {
+    let level = severity(record.metadata()).name().to_uppercase();
+    let mut line = format!("[{time}] {prefix}.{level}: ");
+    for character in message.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    let mut context = Context(serde_json::Map::new());
+    let visited = record.key_values().visit(&mut context);
+    match visited.is_ok() && !context.0.is_empty() {
+        true => {
+            let _ = write!(line, " {} []", serde_json::Value::Object(context.0));
+        }
+        false => line.push_str(" [] []"),
+    }
+    mask(line)
+}
+
+fn mask(mut line: String) -> String {
+    for secret in HIDDEN.read().iter() {
+        if line.contains(secret.as_str()) {
+            line = line.replace(secret.as_str(), "***");
+        }
+    }
+    line
+}
+
+struct Context(serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Context {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0.insert(key.as_str().into(), value.to_string().into());
+        Ok(())
+    }
+}
+
+/// Writes to the file of the day; a line that cannot be written is counted, never waited for.
+struct DayFile {
+    log_file: PathBuf,
+    max_files: usize,
+    day: NaiveDate,
+    file: Option<File>,
+    lost: u64,
+}
+
+impl DayFile {
+    fn open(log_file: PathBuf, max_files: usize, day: NaiveDate) -> io::Result<DayFile> {
+        let file = open(&dated(&log_file, day))?;
+        let opened = DayFile { log_file, max_files, day, file: Some(file), lost: 0 };
+        opened.remove_old();
+        Ok(opened)
+    }
+
+    fn write_on(&mut self, day: NaiveDate, bytes: &[u8]) {
+        let asked = REOPEN.swap(false, Ordering::Relaxed);
+        if asked || day != self.day || self.file.is_none() {
+            self.file = open(&dated(&self.log_file, day)).ok();
+            if day != self.day {
+                self.day = day;
+                self.remove_old();
+            }
+        }
+        let written = self.file.as_mut().is_some_and(|file| {
+            if self.lost > 0 {
+                let note = format!("({} lines before this one could not be written)\n", self.lost);
+                if file.write_all(note.as_bytes()).is_err() {
+                    return false;
+                }
+                self.lost = 0;
+            }
+            file.write_all(bytes).is_ok()
+        });
+        self.lost += u64::from(!written);
+    }
+
+    /// Keeps the newest files, judged by the dates in their names.
+    fn remove_old(&self) {
+        let (Some(folder), true) = (self.log_file.parent(), self.max_files > 0) else { return };
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        let mut days: Vec<NaiveDate> =
+            entries.flatten().filter_map(|entry| day_of(&self.log_file, &entry.path())).collect();
+        days.sort_unstable();
+        days.reverse();
+        for day in days.iter().skip(self.max_files) {
+            // A file that cannot be removed today is tried again tomorrow.
+            let _ = std::fs::remove_file(dated(&self.log_file, *day));
+        }
+    }
+}
+
+impl Write for DayFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_on(Local::now().date_naive(), bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// `/x/mega.log` → `/x/mega-2026-11-23.log`.
+fn dated(log_file: &Path, day: NaiveDate) -> PathBuf {
+    let stem = log_file.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = log_file.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
+    log_file.with_file_name(format!("{stem}-{day}{}", ending.unwrap_or_default()))
+}
+
+fn day_of(log_file: &Path, path: &Path) -> Option<NaiveDate> {
+    let stem = path.file_stem()?.to_str()?;
+    let day: NaiveDate = stem.get(stem.len().checked_sub(10)?..)?.parse().ok()?;
+    (dated(log_file, day) == path).then_some(day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(text: &str) -> NaiveDate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_record_is_one_line_in_monologs_format() {
+        let source = [("k", 7)];
+        let record = log::Record::builder()
+            .level(log::Level::Warn)
+            .key_values(&source)
+            .args(format_args!("x"))
+            .build();
+        assert_eq!(
+            line("2026-11-23 10:00:00", "mega", "two\nlines", &record),
+            r#"[2026-11-23 10:00:00] mega.WARNING: two\nlines {"k":"7"} []"#
+        );
+    }
+
+    #[test]
+    fn notice_and_critical_have_their_own_levels() {
+        let of =
+            |target, level| severity(&log::Metadata::builder().target(target).level(level).build());
+        assert_eq!(of(NOTICE, log::Level::Info), Level::Notice);
+        assert_eq!(of(CRITICAL, log::Level::Error), Level::Critical);
+        assert_eq!(of("mega::spool", log::Level::Info), Level::Info);
+        assert!(Level::Notice > Level::Info && Level::Notice < Level::Warning);
+    }
+
+    #[test]
+    fn secrets_are_masked_and_short_ones_are_not() {
+        hide("e01207cc547f62d7");
+        hide("root");
+        assert_eq!(mask("a e01207cc547f62d7 root".into()), "a *** root");
+    }
+
+    #[test]
+    fn a_new_day_begins_a_new_file_and_removes_the_oldest() {
+        let folder = tempfile::tempdir().unwrap();
+        let log_file = folder.path().join("mega.log");
+        for kept in ["mega-failed-2026-11-01.jsonl", "mega-2026-11-0x.log", "other-2026-11-01.log"]
+        {
+            std::fs::write(folder.path().join(kept), "").unwrap();
+        }
+        let mut file = DayFile::open(log_file, 2, day("2026-11-23")).unwrap();
+        for today in ["2026-11-23", "2026-11-24", "2026-11-25"] {
+            file.write_on(day(today), b"line\n");
+        }
+        let mut names: Vec<String> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "mega-2026-11-0x.log",
+                "mega-2026-11-24.log",
+                "mega-2026-11-25.log",
+                "mega-failed-2026-11-01.jsonl",
+                "other-2026-11-01.log"
+            ]
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! A message on its way: what a worker needs to send it. Lives on any thread; its bytes are either
+//! in a mapped segment, which it keeps mapped, or its own.
+
+use super::Position;
+use super::disk::Map;
+use super::record::{self, Record};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where a message stands in the queue; only the queue can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(pub(super) Position);
+
+enum Bytes {
+    Mapped {
+        ticket: Ticket,
+        map: Arc<Map>,
+    },
+    /// A send: somebody waits for its result, so it is never stored.
+    Owned(Box<[u8]>),
+}
+
+pub struct Message {
+    /// What the first half of client_msg_id names: a queue, or the run of a process for a send.
+    origin: u64,
+    record: Record,
+    bytes: Bytes,
+}
+
+impl Message {
+    pub(super) fn on_disk(queue: u64, ticket: Ticket, record: Record, map: Arc<Map>) -> Message {
+        Message { origin: queue, record, bytes: Bytes::Mapped { ticket, map } }
+    }
+
+    /// A send's message: `run` is random per process, so its ids meet no other's.
+    pub fn in_memory(run: u64, id: u64, now: u64, new: super::New) -> Message {
+        let bytes = [new.openid, new.key, new.data].concat().into_boxed_slice();
+        let record = Record {
+            done: false,
+            attempts: 0,
+            openid: new.openid.len() as u32,
+            key: new.key.len() as u32,
+            length: bytes.len() as u32,
+            id,
+            enqueued: now,
+            due: 0,
+            first_try: 0,
+        };
+        Message { origin: run, record, bytes: Bytes::Owned(bytes) }
+    }
+
+    /// What WeChat recognises a repeat by: the same for every attempt, 32 hexadecimal digits.
+    pub fn client_msg_id(&self) -> String {
+        format!("{:016x}{:016x}", self.origin, self.record.id)
+    }
+
+    pub fn openid(&self) -> &[u8] {
+        let openid = self.record.openid as usize;
+        self.part(0..openid)
+    }
+
+    pub fn key(&self) -> &[u8] {
+        let (openid, key) = (self.record.openid as usize, self.record.key as usize);
+        self.part(openid..openid + key)
+    }
+
+    /// The variables, as the client's JSON.
+    pub fn data(&self) -> &[u8] {
+        let Record { openid, key, length, .. } = self.record;
+        self.part(openid as usize + key as usize..length as usize)
+    }
+
+    fn part(&self, range: Range<usize>) -> &[u8] {
+        match &self.bytes {
+            Bytes::Owned(bytes) => &bytes[range],
+            Bytes::Mapped { ticket: Ticket(position), map } => {
+                &map.bytes(record::payload(position.at, self.record.length))[range]
+            }
+        }
+    }
+
+    /// None for a send.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match &self.bytes {
+            Bytes::Mapped { ticket, .. } => Some(*ticket),
+            Bytes::Owned(_) => None,
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        self.record.id
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Hand-outs so far, this one included.
+    pub fn attempts(&self) -> u8 {
+        self.record.attempts
+    }
+
+    /// Counts one more attempt of a send; the queue counts those of a push.
+    pub fn count_attempt(&mut self) {
+        self.record.attempts = self.record.attempts.saturating_add(1);
+    }
+
+    /// Unix time in ms of acceptance.
+    pub fn enqueued(&self) -> u64 {
+        self.record.enqueued
+    }
+}

@@ -1,0 +1,537 @@
+//! The queue: messages on disk between acceptance and outcome. Owned by one thread, the spool;
+//! slow file work is handed out as chores for the janitor. Never touches a socket.
+//!
+//! # Shape
+//!
+//! A folder of segment files `NNNNNNNNNNNNNNNNNNNN.seg` of one size, really allocated before they
+//! are mapped, so that a full disk is an error code and marking a message done never needs space.
+//! Records are appended to the last segment (the tail); a cursor walks all segments once, from the
+//! first to the tail, and hands messages out. `segment` and `record` hold the byte layouts.
+//!
+//! ```text
+//!   00..07.seg   00..08.seg   00..0B.seg     00..0C.seg
+//!   dddddddrdd   rddrrrrrrr   rrrrrrr....    (spare, empty)
+//!                   ^ cursor         ^ end of the tail
+//! ```
+//!
+//! # Invariants
+//!
+//! - Q1: a message is accepted when its record is published in the mapped file; from then on only
+//!   `done` ends it, and `done` is called only when its outcome is known.
+//! - Q2: handing out is not doing: the record stays ready, so a crash hands it out again, with the
+//!   same id.
+//! - Q3: `outstanding` of a segment counts the records that the cursor has passed and that are not
+//!   done. A segment behind the cursor with none outstanding is finished and is retired.
+//! - Q4: a retry is a new record at the tail with the old one's id; the old one is marked done after
+//!   the new one is published, so a crash between the two repeats, and never loses.
+//! - Q5: records at or behind `ours_from` with a due time are in the heap already; the cursor
+//!   passes them by.
+//! - Q6: ids grow over restarts and are never used twice: the upper bits are the time of opening.
+//!
+//! # Limits
+//!
+//! A record must fit into a segment. Message ids allow 2^20 messages per millisecond. The heap of
+//! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
+
+pub mod disk;
+pub mod janitor;
+pub mod message;
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use janitor::{Chore, ChoreDone};
+pub use message::{Message, Ticket};
+
+use disk::Disk;
+use record::{Found, Record};
+use segment::Segment;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+/// Bits of a message id below the time of opening.
+const COUNTER_BITS: u32 = 20;
+
+/// Due times in memory, 24 bytes each.
+const HEAP_LIMIT: usize = if cfg!(test) { 64 } else { 200_000 };
+
+/// The smallest segment in which a message with a payload of `length` bytes fits.
+pub fn segment_size_for(length: usize) -> u64 {
+    (segment::HEADER + record::size(length)) as u64
+}
+
+pub struct Options {
+    pub segment_size: u64,
+    /// Bytes of records kept at most, 0 for no limit.
+    pub max_bytes: u64,
+}
+
+/// A part of a segment that cannot be trusted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Damage {
+    pub segment: u64,
+    pub at: usize,
+    pub bytes: u64,
+    pub why: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Damage { segment, at, bytes, why } = self;
+        let name = segment::name(*segment);
+        write!(f, "queue segment {name}: {why}; {bytes} bytes at offset {at} skipped, ")?;
+        write!(f, "the file is kept as {name}.bad")
+    }
+}
+
+#[derive(Debug)]
+pub enum OpenError {
+    Folder { error: io::Error },
+    Segment { name: String, why: String },
+    NoSpace { error: io::Error, size: u64 },
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            OpenError::Folder { error } => write!(f, "cannot read the folder: {error}"),
+            OpenError::Segment { name, why } => write!(f, "cannot open segment {name}: {why}"),
+            OpenError::NoSpace { error, size } => {
+                write!(f, "cannot create a segment of {size} bytes: {error}")
+            }
+        }
+    }
+}
+
+/// Why a message was not taken in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The tail is full and the janitor has not brought the next segment yet.
+    NoSegment,
+    /// `max_bytes` is reached.
+    Full,
+    /// It would not fit into any segment.
+    TooLarge,
+}
+
+/// What a client hands in.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    pub openid: &'a [u8],
+    pub key: &'a [u8],
+    pub data: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    segment: u64,
+    at: usize,
+}
+
+pub struct Queue {
+    options: Options,
+    queue: u64,
+    /// In order of their numbers; the last is the tail.
+    segments: VecDeque<Segment>,
+    spare: Option<Segment>,
+    spare_ordered: bool,
+    next_number: u64,
+    cursor: Position,
+    ours_from: Position,
+    heap: BinaryHeap<Reverse<(u64, Position)>>,
+    next_id: u64,
+    depth: u64,
+    bytes: u64,
+    damage: Vec<Damage>,
+    chores: VecDeque<Chore>,
+}
+
+impl Queue {
+    /// Opens the folder, creating what a new queue needs. `now` is Unix time in ms here and below.
+    pub fn open(disk: &dyn Disk, options: Options, now: u64) -> Result<Queue, OpenError> {
+        let recovered = recover::recover(disk)?;
+        let queue = match recovered.queue {
+            Some(queue) => queue,
+            None => random().map_err(|error| OpenError::Folder { error })?,
+        };
+        let mut next_number = recovered.highest_number + 1;
+        let mut segments = VecDeque::from(recovered.segments);
+        let last_used = segments.iter().rposition(|s| s.end > segment::HEADER || s.sealed);
+        let mut empty = segments.split_off(last_used.map_or(0, |i| i + 1));
+        // What is empty and unsealed comes after the tail, or is the tail of an empty queue.
+        if segments.back().is_none_or(|tail| tail.sealed) {
+            let tail = match empty.pop_front() {
+                Some(segment) => segment,
+                None => {
+                    next_number += 1;
+                    janitor::create(disk, next_number - 1, queue, options.segment_size, now)
+                        .map_err(|error| OpenError::NoSpace { error, size: options.segment_size })?
+                }
+            };
+            segments.push_back(tail);
+        }
+        let tail = segments.back().expect("invariant: a queue has a tail");
+        let ours_from = Position { segment: tail.number, at: tail.end };
+        let first = segments.front().expect("invariant: a queue has a tail");
+        let cursor = Position { segment: first.number, at: segment::HEADER };
+        let opened = now.max((recovered.highest_id >> COUNTER_BITS) + 1);
+        let mut queue = Queue {
+            queue,
+            spare: empty.pop_front(),
+            spare_ordered: false,
+            next_number,
+            cursor,
+            ours_from,
+            heap: BinaryHeap::new(),
+            next_id: opened << COUNTER_BITS,
+            depth: segments.iter().map(|s| s.unread as u64).sum(),
+            bytes: segments.iter().map(|s| s.end as u64).sum(),
+            damage: recovered.damage,
+            chores: VecDeque::new(),
+            segments,
+            options,
+        };
+        // More than one empty segment is left only by a crash in the middle of several starts.
+        for surplus in empty {
+            queue.chores.push_back(Chore::Retire { number: surplus.number, damaged: false });
+        }
+        queue.order_spare(now);
+        Ok(queue)
+    }
+
+    /// Takes a message in and returns its id. It survives the end of the process from here on.
+    pub fn append(&mut self, new: New, now: u64) -> Result<u64, Refused> {
+        let id = self.next_id;
+        let record = Record {
+            done: false,
+            attempts: 0,
+            openid: new.openid.len() as u32,
+            key: new.key.len() as u32,
+            length: (new.openid.len() + new.key.len() + new.data.len()) as u32,
+            id,
+            enqueued: now,
+            due: 0,
+            first_try: 0,
+        };
+        self.write(record, [new.openid, new.key, new.data], now)?;
+        self.next_id += 1;
+        Ok(id)
+    }
+
+    fn write(&mut self, record: Record, parts: [&[u8]; 3], now: u64) -> Result<Position, Refused> {
+        let size = record.size();
+        if segment_size_for(record.length as usize) > self.options.segment_size {
+            return Err(Refused::TooLarge);
+        }
+        if self.options.max_bytes > 0 && self.bytes + size as u64 > self.options.max_bytes {
+            return Err(Refused::Full);
+        }
+        if !self.tail().fits(size) {
+            self.rotate(now)?;
+        }
+        let tail = self.tail();
+        let at = tail.end;
+        record::write(&tail.map, tail.place(at), &record, parts);
+        tail.end += size;
+        tail.unread += 1;
+        tail.dirty = true;
+        tail.appended = true;
+        tail.count_appended();
+        let segment = tail.number;
+        self.depth += 1;
+        self.bytes += size as u64;
+        Ok(Position { segment, at })
+    }
+
+    fn rotate(&mut self, now: u64) -> Result<(), Refused> {
+        let Some(next) = self.spare.take() else {
+            self.order_spare(now);
+            return Err(Refused::NoSegment);
+        };
+        self.tail().seal();
+        self.bytes += next.end as u64;
+        self.segments.push_back(next);
+        self.order_spare(now);
+        Ok(())
+    }
+
+    fn tail(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("invariant: a queue has a tail")
+    }
+
+    /// Asks for the next segment unless one is there or under way. Called again after a failure.
+    pub fn order_spare(&mut self, now: u64) {
+        if self.spare.is_some() || self.spare_ordered {
+            return;
+        }
+        self.spare_ordered = true;
+        let (queue, size) = (self.queue, self.options.segment_size);
+        let number = self.next_number;
+        self.next_number += 1;
+        self.chores.push_back(Chore::Create { number, queue, size, now });
+    }
+
+    /// The next message to be sent: one whose due time has come, else the next at the cursor.
+    pub fn take(&mut self, now: u64) -> Option<Message> {
+        while let Some(Reverse((due, position))) = self.heap.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.heap.pop();
+            if let Some(message) = self.hand_out(position, now) {
+                return Some(message);
+            }
+        }
+        while self.heap.len() < HEAP_LIMIT {
+            let (position, record) = self.advance()?;
+            if record.due > now {
+                self.heap.push(Reverse((record.due, position)));
+                continue;
+            }
+            return Some(self.issue(position, record, now));
+        }
+        None
+    }
+
+    /// Moves the cursor behind the next ready record that is not in the heap, and returns it.
+    fn advance(&mut self) -> Option<(Position, Record)> {
+        loop {
+            let position = self.cursor;
+            let index = self.index(position.segment)?;
+            let segment = &mut self.segments[index];
+            if position.at >= segment.end {
+                if index + 1 == self.segments.len() {
+                    return None;
+                }
+                self.leave(index);
+                continue;
+            }
+            match record::read(&segment.map, segment.place(position.at), segment.end) {
+                Found::Record(record) => {
+                    self.cursor.at += record.size();
+                    if record.done {
+                        continue;
+                    }
+                    segment.unread -= 1;
+                    segment.outstanding += 1;
+                    if record.due > 0 && position >= self.ours_from {
+                        continue;
+                    }
+                    return Some((position, record));
+                }
+                Found::Nothing | Found::Damaged => self.skip_damage(index),
+            }
+        }
+    }
+
+    /// Moves the cursor to the next record that can be trusted.
+    fn skip_damage(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        let at = self.cursor.at;
+        let from = segment.place(at + record::ALIGN);
+        let next = record::search(&segment.map, from, segment.end).unwrap_or(segment.end);
+        segment.damaged = true;
+        self.damage.push(Damage {
+            segment: segment.number,
+            at,
+            bytes: (next - at) as u64,
+            why: "records that fail their checksum".into(),
+        });
+        self.cursor.at = next;
+    }
+
+    /// Moves the cursor to the next segment. What the header counted and the cursor did not find
+    /// is taken off the depth.
+    fn leave(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        let error = std::mem::take(&mut segment.unread);
+        let (number, finished) = (segment.number, segment.outstanding == 0);
+        self.cursor = Position { segment: self.segments[index + 1].number, at: segment::HEADER };
+        self.depth = self.depth.saturating_add_signed(-error);
+        if finished {
+            self.retire(number);
+        }
+    }
+
+    fn retire(&mut self, number: u64) {
+        let Some(index) = self.index(number) else { return };
+        if let Some(segment) = self.segments.remove(index) {
+            self.bytes -= segment.end as u64;
+            self.chores.push_back(Chore::Retire { number, damaged: segment.damaged });
+        }
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        self.segments.binary_search_by_key(&number, |segment| segment.number).ok()
+    }
+
+    /// Hands out a record of the heap, unless it was damaged meanwhile.
+    fn hand_out(&mut self, position: Position, now: u64) -> Option<Message> {
+        let index = self.index(position.segment)?;
+        let segment = &mut self.segments[index];
+        if let Found::Record(record) =
+            record::read(&segment.map, segment.place(position.at), segment.end)
+        {
+            return Some(self.issue(position, record, now));
+        }
+        segment.damaged = true;
+        self.damage.push(Damage {
+            segment: position.segment,
+            at: position.at,
+            bytes: record::HEAD as u64,
+            why: "a waiting record fails its checksum".into(),
+        });
+        None
+    }
+
+    fn issue(&mut self, position: Position, record: Record, now: u64) -> Message {
+        let index = self.index(position.segment).expect("invariant Q3: its segment is kept");
+        let segment = &mut self.segments[index];
+        let attempts = record.attempts.saturating_add(1);
+        record::put_attempts(&segment.map, position.at, attempts);
+        segment.dirty = true;
+        let first_try = if record.first_try == 0 { now } else { record.first_try };
+        let record = Record { attempts, first_try, ..record };
+        Message::on_disk(self.queue, Ticket(position), record, Arc::clone(&segment.map))
+    }
+
+    /// Its outcome is known: it will never be handed out again.
+    pub fn done(&mut self, ticket: Ticket) {
+        let Ticket(position) = ticket;
+        let Some(index) = self.index(position.segment) else { return };
+        let segment = &mut self.segments[index];
+        if record::is_done(&segment.map, position.at) {
+            return;
+        }
+        record::mark_done(&segment.map, position.at);
+        segment.count_done();
+        segment.dirty = true;
+        self.depth -= 1;
+        if position < self.cursor {
+            segment.outstanding -= 1;
+            if segment.outstanding == 0 && position.segment < self.cursor.segment {
+                self.retire(position.segment);
+            }
+        } else {
+            segment.unread -= 1;
+        }
+    }
+
+    /// Queues a message again, not before `due`. Where there is no room at the tail it keeps its
+    /// place, which only delays the end of its segment.
+    pub fn retry(&mut self, message: &Message, due: u64, now: u64) {
+        let Some(ticket) = message.ticket() else { return };
+        let record = Record { due, done: false, ..*message.record() };
+        match self.write(record, [message.openid(), message.key(), message.data()], now) {
+            Ok(position) => {
+                self.heap.push(Reverse((due, position)));
+                self.done(ticket);
+            }
+            Err(_) => self.keep_until(ticket, due),
+        }
+    }
+
+    /// Takes a message back that was handed out and not sent: no attempt is charged, and it comes
+    /// first again in the old order.
+    pub fn give_back(&mut self, message: &Message) {
+        let Some(ticket) = message.ticket() else { return };
+        let Ticket(position) = ticket;
+        if let Some(index) = self.index(position.segment) {
+            let attempts = message.record().attempts.saturating_sub(1);
+            record::put_attempts(&self.segments[index].map, position.at, attempts);
+        }
+        self.keep_until(ticket, 0);
+    }
+
+    /// Takes a message back in its place, not before `due`.
+    pub fn keep_until(&mut self, ticket: Ticket, due: u64) {
+        self.heap.push(Reverse((due, ticket.0)));
+    }
+
+    /// When `take` may have something that it has not now, if it is only waiting for time to pass.
+    pub fn next_due(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Makes every accepted message durable before it returns: group commit for what was appended
+    /// since the last call.
+    pub fn sync(&mut self) -> io::Result<()> {
+        for segment in self.segments.iter_mut().filter(|s| s.appended) {
+            segment.map.sync()?;
+            segment.appended = false;
+        }
+        Ok(())
+    }
+
+    /// Orders a sync of everything stored since the last one; false when there is nothing.
+    pub fn order_sync(&mut self) -> bool {
+        let mut maps = Vec::new();
+        for segment in self.segments.iter_mut().filter(|s| s.dirty) {
+            segment.dirty = false;
+            maps.push(Arc::clone(&segment.map));
+        }
+        let ordered = !maps.is_empty();
+        if ordered {
+            self.chores.push_back(Chore::Sync(maps));
+        }
+        ordered
+    }
+
+    /// The next thing for the janitor to do.
+    pub fn chore(&mut self) -> Option<Chore> {
+        self.chores.pop_front()
+    }
+
+    /// Takes the next segment in, or learns that there is none yet.
+    pub fn spare_arrived(&mut self, created: io::Result<Segment>) -> io::Result<()> {
+        self.spare_ordered = false;
+        self.spare = Some(created?);
+        Ok(())
+    }
+
+    /// Messages accepted and not done, those handed out included.
+    pub fn depth(&self) -> u64 {
+        self.depth
+    }
+
+    /// Bytes of records in the segments that are kept.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The id that the next message will get.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Makes everything stored so far durable.
+    pub fn sync_all(&mut self) -> io::Result<()> {
+        for segment in self.segments.iter_mut().filter(|s| s.dirty) {
+            segment.map.sync()?;
+            (segment.dirty, segment.appended) = (false, false);
+        }
+        Ok(())
+    }
+
+    /// Something was dirtied since the last `order_sync`.
+    pub fn dirty(&self) -> bool {
+        self.segments.iter().any(|segment| segment.dirty)
+    }
+
+    /// What was found damaged since the last call.
+    pub fn damage(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.damage)
+    }
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
+}

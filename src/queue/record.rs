@@ -1,0 +1,174 @@
+//! The byte layout of one record and its checks. Pure: reads and writes a `Map` where it is told,
+//! knows nothing of segments in order.
+//!
+//! ```text
+//! offset size
+//!      0    4  crc     CRC-32 of the seed and of bytes 8 to the payload's end
+//!      4    1  state   1 ready, 2 done        changes in place, outside the checksum
+//!      5    1  attempts  hand-outs so far     changes in place, outside the checksum
+//!      6    2  mark    0x526D: a record starts here
+//!      8    4  length of the payload: openid, key and data, one after the other
+//!     12    4  length of openid
+//!     16    4  length of key
+//!     20    4  zero
+//!     24    8  id      what client_msg_id is made of; a retry keeps it
+//!     32    8  enqueued  Unix time in ms of acceptance; a retry keeps it
+//!     40    8  due     Unix time in ms before which a retry must wait, 0: none
+//!     48    8  first_try  Unix time in ms of the first hand-out, 0: none yet
+//!     56       payload, padded with zeros to a multiple of 8
+//! ```
+//! All integers are little-endian. The seed is queue id, segment number and offset, so a record is
+//! trusted only in the place where it was written: an image of one inside a payload is not.
+//! Bytes 0-7 are stored last and at once, so after `kill -9` a record is whole or not there.
+
+use super::disk::Map;
+use byteorder::{ByteOrder, LittleEndian};
+use std::ops::Range;
+
+/// Bytes before the payload.
+pub const HEAD: usize = 56;
+pub const ALIGN: usize = 8;
+
+const STATE: usize = 4;
+const ATTEMPTS: usize = 5;
+const MARK: u16 = 0x526D;
+const READY: u8 = 1;
+const DONE: u8 = 2;
+
+/// What a record says beside its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    pub done: bool,
+    pub attempts: u8,
+    pub openid: u32,
+    pub key: u32,
+    pub length: u32,
+    pub id: u64,
+    pub enqueued: u64,
+    pub due: u64,
+    pub first_try: u64,
+}
+
+impl Record {
+    /// Bytes it takes in the file.
+    pub fn size(&self) -> usize {
+        size(self.length as usize)
+    }
+}
+
+/// Bytes a record with such a payload takes in the file.
+pub fn size(payload: usize) -> usize {
+    (HEAD + payload).next_multiple_of(ALIGN)
+}
+
+/// What stands at an offset.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Record(Record),
+    /// No record was ever published here.
+    Nothing,
+    /// A record was published here and cannot be trusted any more.
+    Damaged,
+}
+
+/// Where a record stands: what its checksum is seeded with.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub queue: u64,
+    pub segment: u64,
+    pub at: usize,
+}
+
+impl Place {
+    fn hasher(&self) -> crc32fast::Hasher {
+        let mut seed = [0; 24];
+        LittleEndian::write_u64_into(&[self.queue, self.segment, self.at as u64], &mut seed);
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&seed);
+        hasher
+    }
+}
+
+/// Writes a record whose payload is `parts` in a row, and publishes it. The caller has checked
+/// that it fits.
+pub fn write(map: &Map, place: Place, record: &Record, parts: [&[u8]; 3]) {
+    let mut head = [0; HEAD - 8];
+    LittleEndian::write_u32_into(&[record.length, record.openid, record.key], &mut head[..12]);
+    let times = [record.id, record.enqueued, record.due, record.first_try];
+    LittleEndian::write_u64_into(&times, &mut head[16..]);
+    let mut hasher = place.hasher();
+    hasher.update(&head);
+    map.store(place.at + 8, &head);
+    let mut at = place.at + HEAD;
+    for part in parts {
+        hasher.update(part);
+        map.store(at, part);
+        at += part.len();
+    }
+    let mut first = [0; 8];
+    LittleEndian::write_u32(&mut first, hasher.finalize());
+    first[STATE] = READY;
+    first[ATTEMPTS] = record.attempts;
+    LittleEndian::write_u16(&mut first[6..], MARK);
+    map.publish(place.at, first);
+}
+
+/// Reads what stands at `place`; nothing beyond `end` is looked at.
+pub fn read(map: &Map, place: Place, end: usize) -> Found {
+    if end.saturating_sub(place.at) < HEAD {
+        return Found::Nothing;
+    }
+    let first = map.load(place.at).to_le_bytes();
+    match LittleEndian::read_u16(&first[6..]) {
+        MARK => {}
+        0 => return Found::Nothing,
+        _ => return Found::Damaged,
+    }
+    let head = map.bytes(place.at + 8..place.at + HEAD);
+    let mut lengths = [0; 3];
+    LittleEndian::read_u32_into(&head[..12], &mut lengths);
+    let [length, openid, key] = lengths;
+    let payload = length as usize;
+    if payload > end - place.at - HEAD || openid as u64 + key as u64 > length as u64 {
+        return Found::Damaged;
+    }
+    let mut hasher = place.hasher();
+    hasher.update(map.bytes(place.at + 8..place.at + HEAD + payload));
+    let state = first[STATE];
+    if hasher.finalize() != LittleEndian::read_u32(&first) || !matches!(state, READY | DONE) {
+        return Found::Damaged;
+    }
+    let mut times = [0; 4];
+    LittleEndian::read_u64_into(&head[16..48], &mut times);
+    let [id, enqueued, due, first_try] = times;
+    let (done, attempts) = (state == DONE, first[ATTEMPTS]);
+    Found::Record(Record { done, attempts, openid, key, length, id, enqueued, due, first_try })
+}
+
+/// The first offset from `from` on where a trusted record stands, looking at each aligned offset.
+pub fn search(map: &Map, place: Place, end: usize) -> Option<usize> {
+    let range = place.at.next_multiple_of(ALIGN)..end;
+    range.step_by(ALIGN).find(|at| {
+        // The mark is looked at first: almost every offset of a gap fails there.
+        end - at >= HEAD
+            && (map.load(*at) >> 48) as u16 == MARK
+            && matches!(read(map, Place { at: *at, ..place }, end), Found::Record(_))
+    })
+}
+
+/// Where the payload's bytes are.
+pub fn payload(at: usize, length: u32) -> Range<usize> {
+    at + HEAD..at + HEAD + length as usize
+}
+
+pub fn mark_done(map: &Map, at: usize) {
+    map.put_byte(at + STATE, DONE);
+}
+
+pub fn is_done(map: &Map, at: usize) -> bool {
+    map.load(at).to_le_bytes()[STATE] == DONE
+}
+
+pub fn put_attempts(map: &Map, at: usize, attempts: u8) {
+    map.put_byte(at + ATTEMPTS, attempts);
+}

@@ -1,0 +1,97 @@
+//! What crosses between the reactor and the spool, many at a time: requests one way, replies the
+//! other. Plain data.
+
+use crate::queue::New;
+use std::borrow::Cow;
+
+/// One connection, told apart from a later one in the same slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnId {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// Whom a result is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTo {
+    pub conn: ConnId,
+    pub opaque: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Push,
+    Send,
+}
+
+/// A checked request, borrowed from its batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub to: ReplyTo,
+    pub kind: Kind,
+    pub new: New<'a>,
+}
+
+pub struct Reply {
+    pub to: ReplyTo,
+    pub code: u16,
+    pub message: Cow<'static, str>,
+    /// The connection ends after this reply.
+    pub close: bool,
+}
+
+struct Entry {
+    to: ReplyTo,
+    kind: Kind,
+    openid: u32,
+    key: u32,
+    data: u32,
+}
+
+/// The requests of one turn of the reactor; the buffers go back and forth with it.
+#[derive(Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Batch {
+    pub fn add(&mut self, to: ReplyTo, kind: Kind, new: New) {
+        let New { openid, key, data } = new;
+        for part in [openid, key, data] {
+            self.bytes.extend_from_slice(part);
+        }
+        let [openid, key, data] = [openid, key, data].map(|part| part.len() as u32);
+        self.entries.push(Entry { to, kind, openid, key, data });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Empties it for its next turn; buffers that one large request blew up are let go.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+        self.bytes.shrink_to(64 * 1024);
+        self.entries.shrink_to(1024);
+    }
+
+    pub fn requests(&self) -> impl Iterator<Item = Request<'_>> {
+        let mut rest = self.bytes.as_slice();
+        self.entries.iter().map(move |entry| {
+            let mut part = |length: u32| {
+                let (part, after) = rest.split_at(length as usize);
+                rest = after;
+                part
+            };
+            let new =
+                New { openid: part(entry.openid), key: part(entry.key), data: part(entry.data) };
+            Request { to: entry.to, kind: entry.kind, new }
+        })
+    }
+}

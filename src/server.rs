@@ -1,0 +1,369 @@
+//! The daemon's wiring, on the main thread: opens everything, spawns the named threads, passes
+//! signals on, and joins them in order. Does no work of its own.
+
+use crate::config::Config;
+use crate::daemon::{self, Notifier, PidFile};
+use crate::queue::disk::Folder;
+use crate::queue::{self, Queue, janitor};
+use crate::reactor::mailbox::{Mail, Mailbox};
+use crate::reactor::{self, Links, Reactor};
+use crate::signal::{self, Signal};
+use crate::spool::{Channels, Event, Spool, SyncFailed};
+use crate::stats::Stats;
+use crate::store::{self, Order};
+use crate::template::{self, Store, StoreError, Table};
+use crate::wechat::client::Hosts;
+use crate::wechat::outcome::Outcomes;
+use crate::wechat::token::Tokens;
+use crate::worker::{self, Counter, Shop};
+use crate::{logger, notice};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// What the process says when it ends. The command line adds those of its own.
+pub mod exit {
+    pub const OK: u8 = 0;
+    pub const FAILED: u8 = 1;
+    /// The queue could not be made durable, and going on would have been less than was promised.
+    pub const SYNC_FAILED: u8 = 74;
+}
+
+/// A worker renders, posts and parses; TLS needs the most of this.
+const WORKER_STACK: usize = 512 * 1024;
+
+/// What the main thread waits for.
+enum Happening {
+    Signal(Signal),
+    /// The spool has ended: stopped, with so many messages left, or because it had to.
+    SpoolEnded(Result<u64, SyncFailed>),
+    /// A thread that should never end by itself.
+    Died(&'static str),
+}
+
+/// The administration socket stands beside the pidfile.
+pub fn admin_path(config: &Config) -> PathBuf {
+    config.setting.pid_file.with_extension("sock")
+}
+
+/// The daemon's life after the last fork; returns its exit code.
+pub fn run(config: Config, listeners: Vec<TcpListener>, notifier: Notifier) -> u8 {
+    let config = Arc::new(config);
+    let pid_file = match PidFile::lock(&config.setting.pid_file) {
+        Ok(pid_file) => pid_file,
+        Err(locked) => return fail(notifier, locked.to_string()),
+    };
+    let code = match open(&config, listeners) {
+        Ok(running) => {
+            notifier.ready(&running.greeting);
+            notice!("{}", running.greeting);
+            running.supervise(&config)
+        }
+        Err(why) => {
+            log::error!("{why}");
+            fail(notifier, why)
+        }
+    };
+    // Their absence says "stopped" to everybody who looks; a failure leaves a stale file, which is
+    // no obstacle.
+    let _ = std::fs::remove_file(admin_path(&config));
+    pid_file.release();
+    code
+}
+
+fn fail(notifier: Notifier, why: String) -> u8 {
+    notifier.failed(&why);
+    exit::FAILED
+}
+
+struct Running {
+    greeting: String,
+    happenings: Receiver<Happening>,
+    mailbox: Mailbox,
+    store: Sender<Order>,
+    reactor: thread::JoinHandle<()>,
+    janitor: thread::JoinHandle<()>,
+}
+
+/// Opens everything and spawns the threads.
+fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, String> {
+    let setting = &config.setting;
+    let wanted = setting.max_conn + setting.task_worker_num + 256;
+    daemon::raise_open_files_limit(wanted as u64);
+    let admin = bind_admin(config)?;
+    if let Some(user) = &setting.user {
+        hand_over(config, user)?;
+    }
+    open_log(config)?;
+    let listen = addresses(&listeners)?;
+    let (disk, queue) = open_queue(config)?;
+    let (table, store) = load_templates(config)?;
+
+    let why = |error: std::io::Error| format!("cannot start: {error}");
+    let (poll, waker) = reactor::poll().map_err(why)?;
+    let (mailbox, letters) = Mailbox::new(waker);
+    let (orders, orders_in) = bounded(store::ORDERS);
+    let (happens, happenings) = unbounded();
+    let stats = Arc::new(Stats::default());
+    let channels = Channels::new(setting.task_worker_num);
+    let links = Links {
+        config: Arc::clone(config),
+        table: Arc::clone(&table),
+        stats: Arc::clone(&stats),
+        spool: channels.events.clone(),
+        store: orders.clone(),
+        listen: listen.clone(),
+    };
+    let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
+
+    spawn_workers(config, &table, &channels).map_err(why)?;
+    let janitor = spawn_janitor(disk, &channels).map_err(why)?;
+    let size = config.server.table_size;
+    let store_mailbox = mailbox.clone();
+    spawn("store", &happens, move || {
+        store::run(store, &table, size, &orders_in, &store_mailbox);
+    })
+    .map_err(why)?;
+    let inside = channels.inside();
+    let spool =
+        Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
+    let (ended, died) = (happens.clone(), happens.clone());
+    spawn("spool", &died, move || {
+        let _ = ended.send(Happening::SpoolEnded(spool.run()));
+    })
+    .map_err(why)?;
+    let reactor = spawn("reactor", &happens, move || {
+        if let Err(error) = reactor.run() {
+            log::error!("the reactor cannot go on: {error}");
+        }
+    })
+    .map_err(why)?;
+    signal::listen(move |signal| {
+        // Nobody listens any more when the daemon is ending.
+        let _ = happens.send(Happening::Signal(signal));
+    })
+    .map_err(why)?;
+    let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
+    let (name, pid) = (&config.name, std::process::id());
+    let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
+    Ok(Running { greeting, happenings, mailbox, store: orders, reactor, janitor })
+}
+
+impl Running {
+    fn supervise(self, config: &Config) -> u8 {
+        let mut stopping = false;
+        for happening in &self.happenings {
+            match happening {
+                Happening::Signal(Signal::Terminate) if stopping => {
+                    log::warn!("asked to stop a second time: not waiting for WeChat any longer");
+                    self.mailbox.send(Mail::Stop { now: true });
+                }
+                Happening::Signal(Signal::Terminate) => {
+                    stopping = true;
+                    notice!("stopping");
+                    self.mailbox.send(Mail::Stop { now: false });
+                }
+                Happening::Signal(Signal::ReopenLogs) => logger::reopen(),
+                Happening::Signal(Signal::Reload) => self.reload(config),
+                Happening::SpoolEnded(ended) => return self.end(ended),
+                Happening::Died("reactor") if stopping => {}
+                Happening::Died(name) => {
+                    crate::critical!("the thread {name} has ended; so does the daemon");
+                    return exit::FAILED;
+                }
+            }
+        }
+        exit::FAILED
+    }
+
+    fn end(self, ended: Result<u64, SyncFailed>) -> u8 {
+        let left = ended.as_ref().map_or(0, |left| *left);
+        self.mailbox.send(Mail::Quit { left });
+        // A panic of theirs is in the log already.
+        let _ = self.reactor.join();
+        match ended {
+            Ok(left) => {
+                // The spool has dropped its channel, so the janitor ends with its last chore.
+                let _ = self.janitor.join();
+                notice!("stopped, {left} messages left in the queue");
+                exit::OK
+            }
+            Err(SyncFailed(error)) => {
+                crate::critical!(
+                    "the queue cannot be made durable: {error}; the daemon ends rather than \
+                     promise what it cannot keep (check the disk, then start again)"
+                );
+                exit::SYNC_FAILED
+            }
+        }
+    }
+
+    /// Templates, who may connect, and how much is logged. Other keys need a restart.
+    fn reload(&self, config: &Config) {
+        if self.store.try_send(Order::ReloadAll).is_err() {
+            log::error!("templates not reloaded: the database is busy");
+        }
+        match Config::load(&config.file, &config.root) {
+            Ok(fresh) => {
+                logger::set_level(fresh.log.log_level);
+                self.mailbox.send(Mail::Allow(fresh.server.allow));
+                notice!("configuration reloaded: log.log_level and server.allow[]");
+            }
+            Err(error) => log::error!("configuration not reloaded: {error}"),
+        }
+    }
+}
+
+fn spawn(
+    name: &'static str,
+    died: &Sender<Happening>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    struct Report(&'static str, Sender<Happening>);
+    impl Drop for Report {
+        /// Also when the thread panics.
+        fn drop(&mut self) {
+            let _ = self.1.send(Happening::Died(self.0));
+        }
+    }
+    let report = Report(name, died.clone());
+    thread::Builder::new().name(name.into()).spawn(move || {
+        let _report = report;
+        body();
+    })
+}
+
+fn spawn_workers(
+    config: &Arc<Config>,
+    table: &Arc<Table>,
+    channels: &Channels,
+) -> std::io::Result<()> {
+    let outcomes = Arc::new(Outcomes::new(&config.errcode));
+    let shop = Arc::new(Shop {
+        table: Arc::clone(table),
+        tokens: Tokens::new(config, Arc::clone(&outcomes)),
+        hosts: Hosts::new(config),
+        outcomes,
+    });
+    for number in 1..=config.setting.task_worker_num {
+        let shop = Arc::clone(&shop);
+        let counter = Counter {
+            sends: channels.sends.clone(),
+            pushes: channels.pushes.clone(),
+            outcomes: channels.events.clone(),
+        };
+        let builder = thread::Builder::new().name(format!("worker-{number}"));
+        // Not joined: one may be in the middle of a call that nobody waits for any longer.
+        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shop, &counter))?;
+    }
+    Ok(())
+}
+
+fn spawn_janitor(disk: Folder, channels: &Channels) -> std::io::Result<thread::JoinHandle<()>> {
+    let (chores, events) = (channels.chores.clone(), channels.events.clone());
+    thread::Builder::new().name("janitor".into()).spawn(move || {
+        for chore in chores {
+            // A spool that has ended needs no news; the chore is done all the same.
+            let _ = events.send(Event::Chore(janitor::run(&disk, chore)));
+        }
+    })
+}
+
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+    addresses.map_err(|error| format!("cannot listen: {error}"))
+}
+
+fn bind_admin(config: &Config) -> Result<UnixListener, String> {
+    let path = admin_path(config);
+    // The pidfile's lock is ours, so whatever is there is left over.
+    let _ = std::fs::remove_file(&path);
+    let bound = UnixListener::bind(&path).and_then(|listener| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    });
+    bound.map_err(|error| {
+        format!("cannot create the administration socket {}: {error}", path.display())
+    })
+}
+
+/// Gives the files to the user the daemon runs as, and becomes that user.
+fn hand_over(config: &Config, user: &str) -> Result<(), String> {
+    let group = config.setting.group.as_deref();
+    let queue = &config.server.queue_file_path;
+    daemon::make_folder(queue).map_err(|error| error.to_string())?;
+    let log_folder = config.log.log_file.parent();
+    if let Some(folder) = log_folder {
+        daemon::make_folder(folder).map_err(|error| error.to_string())?;
+    }
+    let mut owned = vec![config.setting.pid_file.clone(), admin_path(config), queue.clone()];
+    owned.extend(log_folder.map(Path::to_owned));
+    for folder in [Some(queue.as_path()), log_folder].into_iter().flatten() {
+        let entries =
+            std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        owned.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    for path in owned {
+        daemon::chown(&path, user, group).map_err(|error| error.to_string())?;
+    }
+    daemon::drop_privileges(user, group).map_err(|error| error.to_string())
+}
+
+fn open_log(config: &Config) -> Result<(), String> {
+    let options = logger::Options {
+        log_file: config.log.log_file.clone(),
+        level: config.log.log_level,
+        prefix: config.log.log_prefix.clone(),
+        max_files: config.log.log_max_files,
+        stderr: !config.setting.daemonize && rustix::termios::isatty(rustix::stdio::stderr()),
+        secrets: vec![config.wechat.app_secret.expose().into(), config.pdo.password.clone()],
+    };
+    logger::init(options).map_err(|error| {
+        format!("cannot open the log {}: {error}", config.log.log_file.display())
+    })?;
+    logger::panic_hook();
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(())
+}
+
+fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
+    let path = &config.server.queue_file_path;
+    let shown = path.display();
+    daemon::make_folder(path).map_err(|error| error.to_string())?;
+    let disk =
+        Folder::lock(path).map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
+    let least = queue::segment_size_for(config.setting.package_max_length);
+    let options = queue::Options {
+        segment_size: config.queue.segment_size.max(least.next_power_of_two()),
+        max_bytes: config.queue.queue_max_bytes,
+    };
+    let opened = Queue::open(&disk, options, crate::clock::now_ms());
+    let queue = opened.map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
+    notice!("queue opened, {} messages are waiting", queue.depth());
+    Ok((disk, queue))
+}
+
+fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Store>), String> {
+    let server = &config.server;
+    let table = Table::new(server.table_size, server.template_size, config.wechat.template_escape);
+    let failed = |error: StoreError| format!("cannot load the templates: {error}");
+    let mut store = template::open(&config.pdo).map_err(failed)?;
+    let rows = store.load(server.table_size).map_err(failed)?;
+    for left_out in table.replace_all(rows) {
+        log::warn!("{left_out}");
+    }
+    notice!("{} templates loaded", table.len());
+    Ok((Arc::new(table), store))
+}
+
+/// How long `stop` may take at most, before the one who waits gives up.
+pub fn stop_limit(config: &Config) -> Duration {
+    config.setting.stop_timeout + Duration::from_secs(5)
+}

@@ -1,0 +1,304 @@
+//! A message's data: a flat JSON object or list whose values become text as PHP's string cast makes it, in one pass over
+//! the bytes and without a tree. Pure functions, on the reactor (check) and the workers (read).
+//! It refuses nested values, and never panics or recurses on bytes from outside.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+
+use super::php;
+
+/// Bytes of client data that an error message quotes at most.
+const QUOTED_MAX: usize = 64;
+
+/// Why data cannot fill a template, in one line of bounded length: what follows `invalid data: ` in a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataError(String);
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DataError {}
+
+/// Says whether `data` could fill a template, without building anything from it.
+pub fn check_data(data: &[u8]) -> Result<(), DataError> {
+    read(data, &HashMap::new(), &mut [])
+}
+
+/// Keeps in `values` what `slots` has a place for; all the rest is only checked.
+pub(super) fn read<'d>(
+    data: &'d [u8],
+    slots: &HashMap<Box<str>, usize>,
+    values: &mut [Option<Cow<'d, str>>],
+) -> Result<(), DataError> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(data)
+        .map_err(|e| DataError(format!("not UTF-8 at byte {}", e.valid_up_to())))?;
+    if let Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f') = data.trim_ascii_start().first() {
+        return Err(DataError(
+            "a single value; it must be a JSON object, a list or null".to_owned(),
+        ));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    de::Deserializer::deserialize_any(&mut json, Members { slots, values })
+        .and_then(|()| json.end())
+        .map_err(|e| data_error(text, &e))
+}
+
+fn data_error(text: &str, error: &serde_json::Error) -> DataError {
+    let message = error.to_string();
+    let message = message.rfind(" at line ").map_or(&*message, |end| &message[..end]);
+    if error.is_data() {
+        return DataError(message.to_owned());
+    }
+    let line_start: usize =
+        text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let byte = (line_start + error.column()).saturating_sub(1);
+    DataError(format!("not JSON at byte {byte}: {message}"))
+}
+
+struct Members<'s, 'v, 'd> {
+    slots: &'s HashMap<Box<str>, usize>,
+    values: &'v mut [Option<Cow<'d, str>>],
+}
+
+impl<'d> Visitor<'d> for Members<'_, '_, 'd> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object, a list or null")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key_seed(Name)? {
+            let slot = self.slots.get(&*name).copied();
+            let value = map.next_value_seed(Value { name: &name, kept: slot.is_some() })?;
+            if let Some(slot) = slot {
+                self.values[slot] = Some(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'d>>(self, mut list: A) -> Result<(), A::Error> {
+        for index in 0_usize.. {
+            // Nothing is looked up, or allocated for it, when nothing can be kept.
+            let slot = match self.slots.is_empty() {
+                true => None,
+                false => self.slots.get(index.to_string().as_str()).copied(),
+            };
+            let value = list.next_element_seed(Value { name: &index, kept: slot.is_some() })?;
+            match (value, slot) {
+                (None, _) => break,
+                (Some(value), Some(slot)) => self.values[slot] = Some(value),
+                (Some(_), None) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A member's name, borrowed from the data unless it has escapes.
+struct Name;
+
+impl<'d> DeserializeSeed<'d> for Name {
+    type Value = Cow<'d, str>;
+
+    fn deserialize<D: de::Deserializer<'d>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'d> Visitor<'d> for Name {
+    type Value = Cow<'d, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'d str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+}
+
+/// A member's value as PHP's string cast makes it; a value that is not kept is only checked, and read as empty.
+struct Value<'n, N> {
+    name: &'n N,
+    kept: bool,
+}
+
+impl<N: fmt::Display> Value<'_, N> {
+    fn text<'d>(&self, text: impl FnOnce() -> String) -> Cow<'d, str> {
+        match self.kept {
+            true => Cow::Owned(text()),
+            false => Cow::Borrowed(""),
+        }
+    }
+
+    fn refuse<E: de::Error>(&self, what: &str) -> E {
+        let mut name = self.name.to_string();
+        if name.len() > QUOTED_MAX {
+            name.truncate(name.floor_char_boundary(QUOTED_MAX));
+            name.push('…');
+        }
+        E::custom(format_args!(
+            "the value of {name:?} is an {what}; values must be text, numbers, true, false or null"
+        ))
+    }
+}
+
+impl<'d, N: fmt::Display> DeserializeSeed<'d> for Value<'_, N> {
+    type Value = Cow<'d, str>;
+
+    fn deserialize<D: de::Deserializer<'d>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'d, N: fmt::Display> Visitor<'d> for Value<'_, N> {
+    type Value = Cow<'d, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, a number, true, false or null")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(""))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(if value { "1" } else { "" }))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(self.text(|| value.to_string()))
+    }
+
+    /// PHP reads an integer that its own do not reach as a float.
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(self.text(|| match i64::try_from(value) {
+            Ok(value) => value.to_string(),
+            Err(_) => php::float(value as f64),
+        }))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(self.text(|| php::float(value)))
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'d str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(self.text(|| value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'d>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.refuse("array"))
+    }
+
+    fn visit_map<A: MapAccess<'d>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.refuse("object"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Escape;
+    use crate::template::Template;
+
+    fn render(text: &str, data: &[u8]) -> Result<String, DataError> {
+        let mut out = Vec::new();
+        Template::compile(text, Escape::Json).render("o1", data, None, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    fn rendered(text: &str, data: &str) -> String {
+        render(text, data.as_bytes()).unwrap()
+    }
+
+    /// What is wrong with `data`, which checking and rendering must agree on.
+    fn refused(data: impl AsRef<[u8]>) -> String {
+        let error = check_data(data.as_ref()).unwrap_err();
+        assert_eq!(render("${a} ${0}", data.as_ref()), Err(error.clone()));
+        let line = error.to_string();
+        assert!(line.len() < 250 && !line.contains('\n'), "{line}");
+        line
+    }
+
+    #[test]
+    fn numbers_become_what_php_makes_of_them() {
+        let data = "[0,-7,9223372036854775807,-9223372036854775808,9223372036854775808,\
+                    18446744073709551616,39.8,10.0,1e25,true,false,null]";
+        let text = "${0} ${1} ${2} ${3} ${4} ${5} ${6} ${7} ${8} [${9}${10}${11}]";
+        let expected = "0 -7 9223372036854775807 -9223372036854775808 9.2233720368548E+18 \
+                        1.844674407371E+19 39.8 10 1.0E+25 [1]";
+        assert_eq!(rendered(text, data), expected);
+    }
+
+    #[test]
+    fn the_last_of_several_members_with_one_name_counts() {
+        assert_eq!(rendered("${a}", r#"{"a":1,"b":2,"\u0061":"3"}"#), "3");
+    }
+
+    #[test]
+    fn empty_data_null_and_empty_lists_fill_nothing() {
+        for data in ["", "null", "[]", "{}", " \n[ ] "] {
+            check_data(data.as_bytes()).unwrap();
+            assert_eq!(rendered("${a}${0}", data), "${a}${0}");
+        }
+    }
+
+    #[test]
+    fn data_that_cannot_fill_a_template_is_refused_with_the_reason() {
+        assert_eq!(
+            refused(r#"{"x":1,"a":[]}"#),
+            "the value of \"a\" is an array; values must be text, numbers, true, false or null"
+        );
+        assert!(refused(r#"{"nobody asks":{}}"#).contains("is an object"));
+        assert!(refused("[1,[2]]").starts_with("the value of \"1\" is an array"));
+        assert!(refused("{\"a\nb\":[]}").starts_with("not JSON at byte 3: "));
+        assert!(refused(r#"{"a\nb":[]}"#).starts_with("the value of \"a\\nb\" is an array"));
+        assert_eq!(refused("{\n\n \"a\": x}"), "not JSON at byte 9: expected value");
+        assert!(refused("nul").starts_with("not JSON at byte "));
+        assert!(refused(r#"{"a":1} x"#).starts_with("not JSON at byte 8: trailing"));
+        assert!(refused(r#"{"a":"\ud800"}"#).starts_with("not JSON at byte "));
+        assert!(refused(r#"{"a":1e999}"#).starts_with("not JSON at byte "));
+        for single in ["5", "-5", "true", "\"x\"", " false"] {
+            assert!(refused(single).starts_with("a single value; "), "{single}");
+        }
+        for broken in [" ", "{", "[1", "{\"a\"", "{\"a\":", "{1:2}", "<xml>"] {
+            assert!(refused(broken).starts_with("not JSON at byte "), "{broken}");
+        }
+    }
+
+    #[test]
+    fn invalid_utf8_is_refused() {
+        assert_eq!(refused(b"{\"a\":\"\xff\"}"), "not UTF-8 at byte 6");
+        assert_eq!(refused(b"{}\xe4\xb8"), "not UTF-8 at byte 2");
+    }
+
+    #[test]
+    fn deep_nesting_and_long_names_cost_neither_stack_nor_a_long_error() {
+        refused("[".repeat(1_000_000));
+        refused("{\"a\":".repeat(1_000_000));
+        refused(format!("{{\"{}\":[]}}", "\u{1f600}".repeat(100_000)));
+    }
+}

@@ -1,0 +1,303 @@
+//! The template store in MySQL or MariaDB: the original's table, never created here. Runs on the store thread and in
+//! commands, over one connection that is made again, once for each call, when the server has gone away.
+//! It waits no longer than 5 s for a connection or an answer, and lets the server cut no text.
+
+use std::time::Duration;
+
+use mysql::prelude::{FromValue, Queryable};
+use mysql::{Conn, OptsBuilder, Params};
+
+use super::store::{Columns, Row, Statements, Store, StoreError, sql_limit, table_names};
+use crate::config::{Dsn, Pdo};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// ER_DBACCESS_DENIED, ER_ACCESS_DENIED, ER_TABLEACCESS_DENIED, ER_COLUMNACCESS_DENIED, ER_SPECIFIC_ACCESS_DENIED,
+/// ER_ACCESS_DENIED_NO_PASSWORD: their messages name the user.
+const DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 1227, 1698];
+/// ER_SERVER_SHUTDOWN, ER_ABORTING_CONNECTION, ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT: the connection's last words.
+const GONE: [u16; 4] = [1053, 1152, 1927, 4031];
+
+pub struct MysqlStore {
+    opts: OptsBuilder,
+    /// Where the server is, for error messages.
+    place: String,
+    /// None from a failure until the next call.
+    connection: Option<Conn>,
+    table: String,
+    statements: Statements,
+}
+
+impl MysqlStore {
+    pub fn open(pdo: &Pdo) -> Result<MysqlStore, StoreError> {
+        let (opts, place) = server(pdo)?;
+        let mut store = MysqlStore {
+            opts,
+            place,
+            connection: None,
+            table: String::new(),
+            statements: Statements::new(""),
+        };
+        let names = table_names(&pdo.table_prefix);
+        store.table = store.find_table(&names)?;
+        store.statements = Statements::new(&store.table);
+        Ok(store)
+    }
+
+    fn find_table(&mut self, names: &[String]) -> Result<String, StoreError> {
+        // The server's spelling is the one to use: it may keep all table names in lower case.
+        let sql = "SELECT table_name FROM information_schema.tables \
+                   WHERE table_schema = DATABASE() AND table_name = ?";
+        for name in names {
+            let found: Option<String> = self.run(|c| c.exec_first(sql, (name,)))?;
+            if let Some(name) = found {
+                return Ok(name);
+            }
+        }
+        let place = &self.place;
+        let names = names.join(" nor ");
+        Err(StoreError::new(format_args!(
+            "{place} has no template table: no {names} (create it with scripts/schema.sql, or correct [pdo] table_prefix)"
+        )))
+    }
+
+    /// Runs a statement that may be run twice, and does so if the connection turns out to be dead.
+    fn run<T>(&mut self, call: impl Fn(&mut Conn) -> mysql::Result<T>) -> Result<T, StoreError> {
+        if let Some(connection) = &mut self.connection {
+            match call(connection) {
+                Err(e) if is_gone(&e) => self.connection = None,
+                result => return result.map_err(|e| self.failed(&e)),
+            }
+        }
+        let mut connection = Conn::new(self.opts.clone()).map_err(|e| self.failed(&e))?;
+        let result = call(&mut connection);
+        if !result.as_ref().is_err_and(is_gone) {
+            self.connection = Some(connection);
+        }
+        result.map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, error: &mysql::Error) -> StoreError {
+        let place = &self.place;
+        match error {
+            mysql::Error::MySqlError(e) if DENIED.contains(&e.code) => {
+                StoreError::new(format_args!(
+                    "{place} denies access (error {}): check [pdo] username and password, and the user's rights",
+                    e.code
+                ))
+            }
+            mysql::Error::MySqlError(e) => {
+                StoreError::new(format_args!("{place}: {} (error {})", e.message, e.code))
+            }
+            e if e.is_connectivity_error() => StoreError::new(format_args!(
+                "cannot reach {place}: {e} (is it running, and is [pdo] dsn right?)"
+            )),
+            e => StoreError::new(format_args!("{place}: {e}")),
+        }
+    }
+}
+
+impl Store for MysqlStore {
+    fn load(&mut self, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let sql = self.statements.load.clone();
+        let rows: Vec<mysql::Row> = self.run(|c| c.exec(&sql, (sql_limit(limit),)))?;
+        Ok(rows.into_iter().filter_map(|row| columns(row).row(&self.table)).collect())
+    }
+
+    fn find(&mut self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let Ok(key) = std::str::from_utf8(key) else {
+            return Ok(None);
+        };
+        let sql = self.statements.find.clone();
+        let row: Option<mysql::Row> = self.run(|c| c.exec_first(&sql, (key,)))?;
+        Ok(row.and_then(|row| columns(row).row(&self.table)))
+    }
+
+    fn put(&mut self, row: &Row) -> Result<(), StoreError> {
+        let sql = format!(
+            "INSERT INTO {} (tmpl_key, title, template, created_at, updated_at) VALUES (?, ?, ?, ?, ?) \
+             ON DUPLICATE KEY UPDATE title = VALUES(title), template = VALUES(template), \
+             updated_at = VALUES(updated_at)",
+            self.table
+        );
+        let values =
+            Params::from((&row.key, &row.title, &row.template, row.created_at, row.updated_at));
+        self.run(|c| c.exec_drop(&sql, values.clone()))
+    }
+
+    fn remove(&mut self, key: &str) -> Result<bool, StoreError> {
+        let sql = self.statements.remove.clone();
+        self.run(|c| {
+            c.exec_drop(&sql, (key,))?;
+            Ok(c.affected_rows() > 0)
+        })
+    }
+}
+
+fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), StoreError> {
+    let Dsn::Mysql { host, port, dbname, unix_socket, .. } = &pdo.dsn else {
+        return Err(StoreError::new("[pdo] dsn does not name a MySQL database"));
+    };
+    let opts = OptsBuilder::new()
+        .ip_or_hostname(Some(host))
+        .tcp_port(*port)
+        .db_name(Some(dbname))
+        .user(Some(&pdo.username))
+        .pass(Some(&pdo.password))
+        .prefer_socket(false)
+        .tcp_connect_timeout(Some(TIMEOUT))
+        .read_timeout(Some(TIMEOUT))
+        .write_timeout(Some(TIMEOUT))
+        // A server may ignore the client's character set until told, and cuts long text unless it is strict.
+        .init(vec![
+            "SET NAMES utf8mb4",
+            "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')",
+        ]);
+    Ok(match unix_socket {
+        Some(path) => {
+            let path = path.display().to_string();
+            let place = format!("MySQL database {dbname} at {path}");
+            (opts.socket(Some(path)), place)
+        }
+        None => (opts, format!("MySQL database {dbname} at {host}:{port}")),
+    })
+}
+
+fn is_gone(error: &mysql::Error) -> bool {
+    match error {
+        mysql::Error::MySqlError(e) => GONE.contains(&e.code),
+        e => e.is_connectivity_error(),
+    }
+}
+
+fn columns(mut row: mysql::Row) -> Columns {
+    Columns {
+        key: column(&mut row, 0),
+        title: column(&mut row, 1),
+        template: column(&mut row, 2),
+        created_at: column(&mut row, 3),
+        updated_at: column(&mut row, 4),
+    }
+}
+
+fn column<T: FromValue>(row: &mut mysql::Row, index: usize) -> Option<T> {
+    row.take_opt(index)?.ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The server of scripts/with-mariadb; None where MEGA_TEST_MYSQL=skip.
+    pub fn test_pdo(prefix: &str) -> Option<Pdo> {
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        let dsn = variable("MEGA_TEST_MYSQL");
+        if dsn == "skip" {
+            return None;
+        }
+        let parts = dsn.strip_prefix("mysql:").expect(
+            "MEGA_TEST_MYSQL is not set: run `scripts/with-mariadb cargo test`, or set it to `skip`",
+        );
+        let part = |name: &str| {
+            let part = parts.split(';').find_map(|part| part.strip_prefix(name));
+            part.unwrap().to_owned()
+        };
+        Some(Pdo {
+            dsn: Dsn::Mysql {
+                host: part("host="),
+                port: part("port=").parse().unwrap(),
+                dbname: part("dbname="),
+                unix_socket: None,
+                charset: "utf8".to_owned(),
+            },
+            username: variable("MEGA_TEST_MYSQL_USER"),
+            password: variable("MEGA_TEST_MYSQL_PASSWORD"),
+            table_prefix: prefix.to_owned(),
+        })
+    }
+
+    /// Runs one statement on a connection of its own.
+    pub fn execute(pdo: &Pdo, sql: &str) {
+        let mut connection = Conn::new(server(pdo).unwrap().0).unwrap();
+        connection.query_drop(sql).unwrap();
+    }
+
+    /// Makes the operator's table, as scripts/schema.sql does.
+    pub fn create_table(pdo: &Pdo, table: &str) {
+        let schema = include_str!("../../scripts/schema.sql");
+        execute(pdo, &format!("DROP TABLE IF EXISTS {table}"));
+        execute(pdo, &schema.replace("mega_wechat_template", table));
+    }
+
+    fn row(key: &str) -> Row {
+        Row {
+            key: key.to_owned(),
+            title: String::new(),
+            template: "{}".to_owned(),
+            created_at: 1,
+            updated_at: 2,
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_server_closed_is_made_again() {
+        let Some(pdo) = test_pdo("gone_") else { return };
+        create_table(&pdo, "gone_wechat_template");
+        let mut store = MysqlStore::open(&pdo).unwrap();
+        store.put(&row("k")).unwrap();
+        let id = store.connection.as_ref().unwrap().connection_id();
+        execute(&pdo, &format!("KILL {id}"));
+        assert_eq!(store.find(b"k").unwrap(), Some(row("k")));
+        assert_ne!(store.connection.as_ref().unwrap().connection_id(), id);
+        let id = store.connection.as_ref().unwrap().connection_id();
+        execute(&pdo, &format!("KILL {id}"));
+        store.put(&row("l")).unwrap();
+        assert_eq!(store.list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached_is_asked_again_by_the_next_call() {
+        let Some(pdo) = test_pdo("back_") else { return };
+        create_table(&pdo, "back_wechat_template");
+        let mut store = MysqlStore::open(&pdo).unwrap();
+        let there = store.opts.clone();
+        store.opts = there.clone().tcp_port(1);
+        store.connection = None;
+        let error = store.find(b"k").unwrap_err().to_string();
+        assert!(error.starts_with("cannot reach MySQL database mega at 127.0.0.1:"), "{error}");
+        store.opts = there;
+        assert_eq!(store.find(b"k").unwrap(), None);
+    }
+
+    #[test]
+    fn an_error_names_neither_user_nor_password() {
+        let Some(mut pdo) = test_pdo("secret_") else {
+            return;
+        };
+        pdo.username = "nobody77".to_owned();
+        pdo.password = "wrong88".to_owned();
+        let error = MysqlStore::open(&pdo).err().unwrap().to_string();
+        assert!(error.contains("denies access (error 1045): check [pdo] username"), "{error}");
+        assert!(!error.contains("nobody77") && !error.contains("wrong88"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_table_is_an_error_that_names_both_and_the_script() {
+        let Some(pdo) = test_pdo("none_") else { return };
+        let error = MysqlStore::open(&pdo).err().unwrap().to_string();
+        let names = "no none_wechat_template nor none_mega_wechat_template";
+        assert!(error.contains(names), "{error}");
+        assert!(error.contains("scripts/schema.sql"), "{error}");
+    }
+
+    #[test]
+    fn text_that_a_column_cannot_hold_is_refused_not_cut() {
+        let Some(pdo) = test_pdo("long_") else { return };
+        create_table(&pdo, "long_wechat_template");
+        let mut store = MysqlStore::open(&pdo).unwrap();
+        let mut long = row("k");
+        long.template = "x".repeat(70_000);
+        let error = store.put(&long).unwrap_err().to_string();
+        assert!(error.contains("Data too long"), "{error}");
+        assert_eq!(store.find(b"k").unwrap(), None);
+    }
+}

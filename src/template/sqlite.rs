@@ -1,0 +1,174 @@
+//! The template store in one SQLite file, the embedded default. Runs on the store thread and in commands.
+//! It creates the file, its folder and the table when they are missing; it waits 5 s for another process's lock.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::store::{Columns, Row, Statements, Store, StoreError, sql_limit, table_names};
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub struct SqliteStore {
+    connection: Connection,
+    path: PathBuf,
+    table: String,
+    statements: Statements,
+}
+
+impl SqliteStore {
+    pub fn open(path: &Path, prefix: &str) -> Result<SqliteStore, StoreError> {
+        if let Some(folder) = path.parent() {
+            let created = DirBuilder::new().recursive(true).mode(0o750).create(folder);
+            created.map_err(|e| {
+                let folder = folder.display();
+                StoreError::new(format_args!(
+                    "cannot create {folder} for the template database: {e}"
+                ))
+            })?;
+        }
+        let open = || -> rusqlite::Result<(Connection, String)> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            let table = find_or_create_table(&connection, prefix)?;
+            Ok((connection, table))
+        };
+        let (connection, table) = open().map_err(|e| failed(path, &e))?;
+        Ok(SqliteStore {
+            connection,
+            path: path.to_owned(),
+            statements: Statements::new(&table),
+            table,
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let load = || -> rusqlite::Result<Vec<Row>> {
+            let mut statement = self.connection.prepare_cached(&self.statements.load)?;
+            let rows = statement.query_map([sql_limit(limit)], |row| Ok(columns(row)))?;
+            rows.filter_map(|row| row.map(|columns| columns.row(&self.table)).transpose()).collect()
+        };
+        load().map_err(|e| failed(&self.path, &e))
+    }
+
+    fn find(&mut self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let Ok(key) = std::str::from_utf8(key) else {
+            return Ok(None);
+        };
+        let find = || {
+            self.connection
+                .prepare_cached(&self.statements.find)?
+                .query_row([key], |row| Ok(columns(row)))
+                .optional()
+        };
+        let found = find().map_err(|e| failed(&self.path, &e))?;
+        Ok(found.and_then(|columns| columns.row(&self.table)))
+    }
+
+    fn put(&mut self, row: &Row) -> Result<(), StoreError> {
+        let sql = format!(
+            "INSERT INTO {} (tmpl_key, title, template, created_at, updated_at) VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT (tmpl_key) DO UPDATE SET title = excluded.title, \
+             template = excluded.template, updated_at = excluded.updated_at",
+            self.table
+        );
+        let values = params![row.key, row.title, row.template, row.created_at, row.updated_at];
+        match self.connection.execute(&sql, values) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(failed(&self.path, &e)),
+        }
+    }
+
+    fn remove(&mut self, key: &str) -> Result<bool, StoreError> {
+        match self.connection.execute(&self.statements.remove, [key]) {
+            Ok(rows) => Ok(rows > 0),
+            Err(e) => Err(failed(&self.path, &e)),
+        }
+    }
+}
+
+fn find_or_create_table(connection: &Connection, prefix: &str) -> rusqlite::Result<String> {
+    let names = table_names(prefix);
+    for name in &names {
+        let mut tables = connection.prepare(
+            "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE",
+        )?;
+        if tables.exists([name])? {
+            return Ok(name.clone());
+        }
+    }
+    let name = names.into_iter().next().unwrap_or_default();
+    // Another process may have created it since.
+    connection.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {name} (
+            tmpl_key TEXT COLLATE NOCASE NOT NULL PRIMARY KEY,
+            title TEXT NOT NULL DEFAULT '',
+            template TEXT NOT NULL,
+            created_at INTEGER NOT NULL DEFAULT 0,
+            updated_at INTEGER NOT NULL DEFAULT 0
+        )"
+    ))?;
+    Ok(name)
+}
+
+fn columns(row: &rusqlite::Row<'_>) -> Columns {
+    Columns {
+        key: column(row, 0),
+        title: column(row, 1),
+        template: column(row, 2),
+        created_at: column(row, 3),
+        updated_at: column(row, 4),
+    }
+}
+
+fn column<T: FromSql>(row: &rusqlite::Row<'_>, index: usize) -> Option<T> {
+    row.get(index).ok()
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let path = path.display();
+    StoreError::new(format_args!("template database {path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_folder_is_created_and_what_was_put_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/templates.db");
+        let row = Row {
+            key: "k".to_owned(),
+            title: "t".to_owned(),
+            template: "x".to_owned(),
+            created_at: 1,
+            updated_at: 2,
+        };
+        SqliteStore::open(&path, "").unwrap().put(&row).unwrap();
+        let mode = std::fs::metadata(folder.path().join("a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{mode:o}");
+        let mut store = SqliteStore::open(&path, "").unwrap();
+        assert_eq!(store.list().unwrap(), [row]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_database_is_an_error_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        std::fs::write(&path, "not a database ".repeat(100)).unwrap();
+        let error = SqliteStore::open(&path, "").err().unwrap().to_string();
+        let start = format!("template database {}: ", path.display());
+        assert!(error.starts_with(&start), "{error}");
+        let error = SqliteStore::open(&path.join("below/t.db"), "").err().unwrap();
+        assert!(error.to_string().starts_with("cannot create "), "{error}");
+    }
+}

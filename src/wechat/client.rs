@@ -1,0 +1,139 @@
+//! One worker's connection to WeChat: HTTPS through ureq, kept alive between calls. Knows paths
+//! and JSON, not what an errcode means. No text it returns carries a token or a secret.
+
+use crate::config::Config;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::Request;
+
+/// The longest answer that is read. Real ones have some hundred bytes.
+const ANSWER_LIMIT: u64 = 64 * 1024;
+
+/// Idle connections older than this are not used again: WeChat's front end closes them about then,
+/// and a close that crosses a request on the wire is a failure nobody can classify.
+const IDLE_AGE: Duration = Duration::from_secs(50);
+
+/// What all connections share.
+pub struct Hosts {
+    urls: Vec<String>,
+    /// The one in use; moves on when it cannot be reached.
+    current: AtomicUsize,
+    connect_timeout: Duration,
+    timeout: Duration,
+}
+
+impl Hosts {
+    pub fn new(config: &Config) -> Arc<Hosts> {
+        Arc::new(Hosts {
+            urls: config.wechat.api_hosts.clone(),
+            current: AtomicUsize::new(0),
+            connect_timeout: config.wechat.connect_timeout,
+            timeout: config.wechat.timeout,
+        })
+    }
+}
+
+/// No usable answer.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    /// What went wrong, one line.
+    pub text: String,
+    /// WeChat may have acted on the request all the same.
+    pub ambiguous: bool,
+}
+
+pub type Answer = Result<Map<String, Value>, Trouble>;
+
+pub struct Client {
+    agent: Agent,
+    hosts: Arc<Hosts>,
+}
+
+impl Client {
+    pub fn new(hosts: Arc<Hosts>) -> Client {
+        let config = Agent::config_builder()
+            .timeout_connect(Some(hosts.connect_timeout))
+            .timeout_global(Some(hosts.timeout))
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .max_idle_age(IDLE_AGE)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("mega/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Client { agent: config.new_agent(), hosts }
+    }
+
+    pub fn get(&self, path_and_query: &str) -> Answer {
+        self.call(path_and_query, |url| self.agent.run(Request::get(url).body(())?))
+    }
+
+    /// Posts JSON text.
+    pub fn post(&self, path_and_query: &str, body: &[u8]) -> Answer {
+        self.call(path_and_query, |url| {
+            let request = Request::post(url).header("content-type", "application/json");
+            self.agent.run(request.body(body)?)
+        })
+    }
+
+    fn call(
+        &self,
+        path_and_query: &str,
+        send: impl FnOnce(String) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Answer {
+        let used = self.hosts.current.load(Ordering::Relaxed);
+        let host = &self.hosts.urls[used];
+        let answer = send(format!("{host}{path_and_query}"))
+            .map_err(|error| trouble(host, error))
+            .and_then(|response| read(host, response));
+        if answer.as_ref().is_err_and(|trouble| !trouble.ambiguous) {
+            let next = (used + 1) % self.hosts.urls.len();
+            let current = &self.hosts.current;
+            // Another worker may have moved on already; one step for one failure is enough.
+            let _ = current.compare_exchange(used, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        answer
+    }
+}
+
+fn read(host: &str, mut response: ureq::http::Response<ureq::Body>) -> Answer {
+    let status = response.status();
+    let after = |text: String| Trouble { text, ambiguous: true };
+    let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec();
+    if status != 200 {
+        return Err(after(format!("{host} answered HTTP {}", status.as_u16())));
+    }
+    let body = body.map_err(|error| trouble(host, error))?;
+    match serde_json::from_slice(&body) {
+        Ok(Value::Object(answer)) => Ok(answer),
+        _ => Err(after(format!("{host} answered something that is not a JSON object"))),
+    }
+}
+
+fn trouble(host: &str, error: ureq::Error) -> Trouble {
+    use ureq::{Error, Timeout};
+    let ambiguous = match &error {
+        Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) | Error::Rustls(_) => false,
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
+        Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
+        _ => true,
+    };
+    let text = match error {
+        Error::HostNotFound => format!("{host} cannot be resolved"),
+        Error::Timeout(which) => format!("{host} did not answer in time ({which:?})"),
+        Error::Io(error) => format!("{host} cannot be reached: {error}"),
+        Error::Rustls(error) => format!("{host} is not trusted: {error}"),
+        Error::BodyExceedsLimit(limit) => format!("{host} answered more than {limit} bytes"),
+        // Texts of other kinds may quote the URL, and with it the token.
+        other => {
+            let debug = format!("{other:?}");
+            let kind = debug.split(['(', ' ']).next().unwrap_or_default();
+            format!("{host}: the call failed ({kind})")
+        }
+    };
+    Trouble { text, ambiguous }
+}

@@ -1,0 +1,7 @@
+//! WeChat's API: the calls, the token they need, and what its answers mean. Runs on the worker
+//! threads; holds no lock while it waits for WeChat.
+
+pub mod client;
+pub mod json;
+pub mod outcome;
+pub mod token;

@@ -1,0 +1,298 @@
+//! What a frame says: decodes a frame's payload into a `Command` that borrows from it, and encodes
+//! requests and results. Strict where a wrong guess would lose a message, and never panics.
+
+use super::frame::{self, WORD};
+use byteorder::{BigEndian, ByteOrder};
+use std::borrow::Cow;
+
+/// Result codes, with the meaning of the HTTP status of the same number.
+pub const OK: u16 = 200;
+pub const BAD_REQUEST: u16 = 400;
+pub const FAILED: u16 = 500;
+pub const UNAVAILABLE: u16 = 503;
+
+/// Messages that legacy clients compare by text.
+pub const NO_TEMPLATE: &str = "template key not exists";
+pub const OVER_TABLE_SIZE: &str = "over table size";
+pub const OVER_TEMPLATE_SIZE: &str = "over template size";
+const UNKNOWN: &str = "Unknown command";
+
+/// How much of a wrong first word is quoted back.
+const WORD_QUOTED: usize = 64;
+
+/// "Send template `key` to `openid` with these variables".
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct Request<'a> {
+    pub opaque: u32,
+    pub openid: &'a [u8],
+    pub key: &'a [u8],
+    pub data: &'a [u8],
+}
+
+/// One decoded frame.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Command<'a> {
+    Send(Request<'a>),
+    Push(Request<'a>),
+    Tset {
+        opaque: u32,
+        key: &'a [u8],
+    },
+    Result {
+        opaque: u32,
+        code: &'a [u8],
+        message: &'a [u8],
+    },
+    /// Only on the administration socket, as what follows: how the daemon is.
+    Status {
+        opaque: u32,
+    },
+    /// Answered when the daemon has stopped working, with the number of messages left.
+    Wait {
+        opaque: u32,
+    },
+}
+
+/// A frame that cannot be understood; the text is what the client is told, with opaque 0.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadFrame(pub Cow<'static, str>);
+
+impl BadFrame {
+    fn unknown() -> BadFrame {
+        BadFrame(Cow::Borrowed(UNKNOWN))
+    }
+}
+
+/// Decodes what follows `pack_len` in a client's frame.
+pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
+    let (header, rest) = counted(payload)?;
+    let mut words = header.split(|byte| *byte == b' ');
+    let name = words.next().unwrap_or_default();
+    let expected = match name.first() {
+        Some(b's') => "send",
+        Some(b'p') => "push",
+        Some(b't') => "tset",
+        Some(b'r') => "result",
+        _ => return Err(BadFrame::unknown()),
+    };
+    if name != expected.as_bytes() {
+        let quoted = String::from_utf8_lossy(&name[..name.len().min(WORD_QUOTED)]);
+        return Err(BadFrame(Cow::Owned(format!("Expect {expected} but was {quoted}"))));
+    }
+    let mut word = || words.next().ok_or_else(BadFrame::unknown);
+    match expected {
+        // tset {key}
+        "tset" => {
+            let key = word()?;
+            let (opaque, _) = integer(rest)?;
+            Ok(Command::Tset { opaque, key })
+        }
+        // result {code}
+        "result" => {
+            let code = word()?;
+            let (opaque, rest) = integer(rest)?;
+            let (message, _) = counted(rest)?;
+            Ok(Command::Result { opaque, code, message })
+        }
+        // send {openid} {key}, push {openid} {key}
+        _ => {
+            let (openid, key) = (word()?, word()?);
+            let (opaque, rest) = integer(rest)?;
+            let (data, _) = counted(rest)?;
+            let request = Request { opaque, openid, key, data };
+            Ok(match expected {
+                "send" => Command::Send(request),
+                _ => Command::Push(request),
+            })
+        }
+    }
+}
+
+/// Decodes a frame of the administration socket: a client's commands, `status` and `wait`.
+pub fn decode_admin(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
+    match counted(payload) {
+        Ok((b"status", rest)) => Ok(Command::Status { opaque: integer(rest)?.0 }),
+        Ok((b"wait", rest)) => Ok(Command::Wait { opaque: integer(rest)?.0 }),
+        _ => decode(payload),
+    }
+}
+
+/// A length and as many bytes, and what follows them.
+fn counted(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadFrame> {
+    let (length, rest) = integer(bytes)?;
+    rest.split_at_checked(length as usize).ok_or_else(BadFrame::unknown)
+}
+
+fn integer(bytes: &[u8]) -> Result<(u32, &[u8]), BadFrame> {
+    let (word, rest) = bytes.split_at_checked(WORD).ok_or_else(BadFrame::unknown)?;
+    Ok((BigEndian::read_u32(word), rest))
+}
+
+/// Appends `result {code}`; body_len is 0 when there is no message.
+pub fn encode_result(out: &mut Vec<u8>, code: u16, opaque: u32, message: &[u8]) {
+    let mut digits = [0; 5];
+    frame::encode(out, &[b"result", decimal(code, &mut digits)], opaque, Some(message));
+}
+
+/// `code` as decimal digits at the end of `digits`, without an allocation.
+fn decimal(mut code: u16, digits: &mut [u8; 5]) -> &[u8] {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (code % 10) as u8;
+        code /= 10;
+        if code == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+/// Appends `send {openid} {key}`.
+pub fn encode_send(out: &mut Vec<u8>, request: Request) {
+    encode_request(out, b"send", request);
+}
+
+/// Appends `push {openid} {key}`.
+pub fn encode_push(out: &mut Vec<u8>, request: Request) {
+    encode_request(out, b"push", request);
+}
+
+fn encode_request(out: &mut Vec<u8>, name: &[u8], request: Request) {
+    let words = [name, request.openid, request.key];
+    frame::encode(out, &words, request.opaque, Some(request.data));
+}
+
+/// Appends `tset {key}`.
+pub fn encode_tset(out: &mut Vec<u8>, opaque: u32, key: &[u8]) {
+    frame::encode(out, &[b"tset", key], opaque, None);
+}
+
+/// Appends `status` or `wait`, which only the administration socket understands.
+pub fn encode_admin(out: &mut Vec<u8>, opaque: u32, name: &str) {
+    frame::encode(out, &[name.as_bytes()], opaque, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::frame::{Split, split};
+    use super::*;
+    use serde_json::Value;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2)
+            .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+            .collect()
+    }
+
+    fn text<'a>(args: &'a Value, name: &str) -> &'a [u8] {
+        args[name].as_str().unwrap_or("").as_bytes()
+    }
+
+    fn words(case: &str) -> Vec<Value> {
+        let vectors = include_str!("../../tests/data/wire.json");
+        let cases: Vec<Value> = serde_json::from_str(vectors).unwrap();
+        assert_eq!(cases.len(), 74);
+        cases.into_iter().filter(|c| c["command"] == case || case.is_empty()).collect()
+    }
+
+    #[test]
+    fn recorded_frames_decode_to_their_arguments() {
+        for case in words("") {
+            let (name, args) = (&case["name"], &case["args"]);
+            let bytes = unhex(case["hex"].as_str().unwrap());
+            let Split::Frame { payload, size } = split(&bytes, 2_465_792) else {
+                panic!("{name}: no frame");
+            };
+            assert_eq!(size, bytes.len(), "{name}");
+            let opaque = args["opaque"].as_u64().unwrap_or(0) as u32;
+            match decode(payload).unwrap() {
+                Command::Send(got) | Command::Push(got) => {
+                    assert_eq!(got.opaque, opaque, "{name}");
+                    if name == "push_openid_with_space" {
+                        assert_eq!((got.openid, got.key), (&b"a"[..], &b"b"[..]));
+                    } else {
+                        assert_eq!(got.openid, text(args, "openid"), "{name}");
+                        assert_eq!(got.key, text(args, "key"), "{name}");
+                    }
+                    let data: Value = serde_json::from_slice(got.data).unwrap();
+                    assert_eq!(data, args["data"], "{name}");
+                }
+                Command::Tset { opaque: got, key } => {
+                    assert_eq!((got, key), (opaque, text(args, "key")), "{name}");
+                }
+                Command::Result { opaque: got, code, message } => {
+                    let want = args["code"].to_string();
+                    assert_eq!(code, want.trim_matches('"').as_bytes(), "{name}");
+                    assert_eq!((got, message), (opaque, text(args, "message")), "{name}");
+                }
+                Command::Status { .. } | Command::Wait { .. } => panic!("{name}"),
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_encode_to_the_recorded_frames() {
+        for case in words("") {
+            let (name, args) = (&case["name"], &case["args"]);
+            let recorded = unhex(case["hex"].as_str().unwrap());
+            let opaque = args["opaque"].as_u64().unwrap_or(0) as u32;
+            let mut out = Vec::new();
+            match case["command"].as_str().unwrap() {
+                "tset" => encode_tset(&mut out, opaque, text(args, "key")),
+                "result" => {
+                    let code = args["code"].to_string();
+                    let code = code.trim_matches('"').as_bytes();
+                    frame::encode(
+                        &mut out,
+                        &[b"result", code],
+                        opaque,
+                        Some(text(args, "message")),
+                    );
+                    if let Some(code) = args["code"].as_u64() {
+                        let mut same = Vec::new();
+                        encode_result(&mut same, code as u16, opaque, text(args, "message"));
+                        assert_eq!(same, recorded, "{name}");
+                    }
+                }
+                command => {
+                    let Split::Frame { payload, .. } = split(&recorded, usize::MAX) else {
+                        panic!("{name}");
+                    };
+                    // The original's JSON spelling is its own; the frame around it is compared.
+                    let data = match decode(payload).unwrap() {
+                        Command::Send(got) | Command::Push(got) => got.data.to_vec(),
+                        _ => panic!("{name}"),
+                    };
+                    let (openid, key) = (text(args, "openid"), text(args, "key"));
+                    let request = Request { opaque, openid, key, data: &data };
+                    match command {
+                        "send" => encode_send(&mut out, request),
+                        _ => encode_push(&mut out, request),
+                    }
+                }
+            }
+            assert_eq!(out, recorded, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_cut_or_flipped_frame_panics() {
+        for case in words("") {
+            let bytes = unhex(case["hex"].as_str().unwrap());
+            for cut in WORD..bytes.len() {
+                let _ = decode(&bytes[WORD..cut]);
+                let mut flipped = bytes.clone();
+                flipped[cut] ^= 0xff;
+                let _ = decode_admin(&flipped[WORD..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_word_is_named_with_the_command_it_resembles() {
+        let mut out = Vec::new();
+        frame::encode(&mut out, &[b"sexd", b"a", b"b"], 1, Some(b""));
+        let wrong = decode(&out[WORD..]).unwrap_err();
+        assert_eq!(wrong.0, "Expect send but was sexd");
+    }
+}

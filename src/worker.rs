@@ -1,0 +1,202 @@
+//! A worker: takes one job at a time, renders its template, posts it to WeChat and reports what
+//! that meant. Blocking, with one keep-alive connection of its own; holds no lock meanwhile.
+
+use crate::queue::Message;
+use crate::reactor::ReplyTo;
+use crate::spool::Event;
+use crate::template::Table;
+use crate::wechat::client::{Client, Hosts, Trouble};
+use crate::wechat::json::answer_for_client;
+use crate::wechat::outcome::{self, Class, Outcomes};
+use crate::wechat::token::{NoToken, Tokens};
+use crossbeam_channel::{Receiver, Sender, never, select_biased};
+use serde_json::{Map, Value};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A message in a worker's hands.
+pub struct Job {
+    pub message: Message,
+    /// Present for a send.
+    pub waiting: Option<Waiting>,
+}
+
+/// The client that waits for the result of a send.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    pub to: ReplyTo,
+    /// Until when failures that may pass are tried again.
+    pub until: Instant,
+    /// The id of the first push that came after it.
+    pub before: u64,
+}
+
+pub struct Outcome {
+    pub job: Job,
+    pub verdict: Verdict,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub enum Verdict {
+    Delivered {
+        duplicate: bool,
+    },
+    /// It can never be delivered.
+    Failed(Reason),
+    /// Another attempt may succeed.
+    Later {
+        reason: Reason,
+        once: bool,
+    },
+    /// WeChat limits this one recipient.
+    OpenidRate(Reason),
+    /// The token was refused right after it was refreshed.
+    TokenRefused(Reason),
+    /// The account's limit is reached.
+    Rate(Reason),
+    /// The account or the configuration is at fault.
+    Config(Reason),
+}
+
+#[derive(Debug, Clone)]
+pub struct Reason {
+    pub errcode: Option<i64>,
+    /// One line.
+    pub text: String,
+    /// WeChat's own answer, as a client that waits for it is told.
+    pub answer: Option<String>,
+}
+
+impl Reason {
+    fn text(text: impl Into<String>) -> Reason {
+        Reason { errcode: None, text: text.into(), answer: None }
+    }
+}
+
+/// What every worker shares.
+pub struct Shop {
+    pub table: Arc<Table>,
+    pub tokens: Tokens,
+    pub hosts: Arc<Hosts>,
+    pub outcomes: Arc<Outcomes>,
+}
+
+/// Where jobs come from and outcomes go.
+#[derive(Clone)]
+pub struct Counter {
+    pub sends: Receiver<Job>,
+    pub pushes: Receiver<Job>,
+    pub outcomes: Sender<Event>,
+}
+
+pub fn run(shop: &Shop, counter: &Counter) {
+    let mut worker =
+        Worker { shop, client: Client::new(Arc::clone(&shop.hosts)), body: Vec::new() };
+    let (mut sends, mut pushes) = (counter.sends.clone(), counter.pushes.clone());
+    loop {
+        // An idle worker wakes up to renew the token, so that no message has to wait for it.
+        let renewal = shop.tokens.renew_in().unwrap_or(Duration::MAX);
+        let job = select_biased! {
+            recv(sends) -> job => job.map_err(|_| sends = never()),
+            recv(pushes) -> job => job.map_err(|_| pushes = never()),
+            default(renewal) => { shop.tokens.renew_if_due(&worker.client); continue }
+        };
+        let Ok(job) = job else {
+            // The spool drops both ends at the same time.
+            return;
+        };
+        let verdict =
+            catch_unwind(AssertUnwindSafe(|| worker.deliver(&job))).unwrap_or_else(|_| {
+                worker.client = Client::new(Arc::clone(&shop.hosts));
+                Verdict::Failed(Reason::text("internal error while it was sent, see the log"))
+            });
+        if counter.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+            return;
+        }
+        shop.tokens.renew_if_due(&worker.client);
+    }
+}
+
+struct Worker<'a> {
+    shop: &'a Shop,
+    client: Client,
+    /// The rendered message; kept to spare an allocation per job.
+    body: Vec<u8>,
+}
+
+impl Worker<'_> {
+    fn deliver(&mut self, job: &Job) -> Verdict {
+        let message = &job.message;
+        let Some(template) = self.shop.table.get(message.key()) else {
+            return Verdict::Failed(Reason::text(crate::wire::command::NO_TEMPLATE));
+        };
+        self.body.clear();
+        let openid = String::from_utf8_lossy(message.openid());
+        let id = message.client_msg_id();
+        if let Err(error) = template.render(&openid, message.data(), Some(&id), &mut self.body) {
+            return Verdict::Failed(Reason::text(format!("invalid data: {error}")));
+        }
+        match self.attempt(job) {
+            // The refresh is shared by all workers that were refused; then one more try.
+            Verdict::TokenRefused(_) => self.attempt(job),
+            verdict => verdict,
+        }
+    }
+
+    fn attempt(&self, job: &Job) -> Verdict {
+        let token = match self.shop.tokens.get(&self.client) {
+            Ok(token) => token,
+            Err(NoToken { class, errcode, text }) => {
+                let reason = Reason { errcode, text, answer: None };
+                return match class {
+                    Class::Rate => Verdict::Rate(reason),
+                    Class::Config => Verdict::Config(reason),
+                    _ => Verdict::Later { reason, once: false },
+                };
+            }
+        };
+        let path = format!("/cgi-bin/message/template/send?access_token={token}");
+        match self.client.post(&path, &self.body) {
+            Ok(answer) => {
+                let verdict = self.judge(job, answer);
+                if matches!(verdict, Verdict::TokenRefused(_)) {
+                    self.shop.tokens.refuse(&token);
+                }
+                verdict
+            }
+            Err(Trouble { text, .. }) => Verdict::Later { reason: Reason::text(text), once: false },
+        }
+    }
+
+    fn judge(&self, job: &Job, answer: Map<String, Value>) -> Verdict {
+        let Some(errcode) = answer.get("errcode").and_then(Value::as_i64) else {
+            return Verdict::Later {
+                reason: Reason::text("WeChat's answer has no errcode"),
+                once: false,
+            };
+        };
+        let class = self.shop.outcomes.class(errcode);
+        if class == Class::Ok {
+            return Verdict::Delivered { duplicate: errcode == outcome::DUPLICATE };
+        }
+        let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
+        let reason = Reason {
+            errcode: Some(errcode),
+            text: format!("{errcode} {errmsg}"),
+            answer: job.waiting.as_ref().map(|_| answer_for_client(answer, job.message.openid())),
+        };
+        match class {
+            Class::Ok => Verdict::Delivered { duplicate: false },
+            // WeChat's words about the token are not about the client's message.
+            Class::Token => Verdict::TokenRefused(Reason { answer: None, ..reason }),
+            Class::Later => Verdict::Later { reason, once: false },
+            Class::Once => Verdict::Later { reason, once: true },
+            Class::Rate => Verdict::Rate(reason),
+            Class::OpenidRate => Verdict::OpenidRate(reason),
+            Class::Permanent => Verdict::Failed(reason),
+            Class::Config => Verdict::Config(reason),
+        }
+    }
+}
