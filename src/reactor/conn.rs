@@ -71,6 +71,8 @@ pub struct Conn {
     pub active: Instant,
     /// Something was put into the outbox in this turn.
     pub touched: bool,
+    /// It takes no bytes any more; what it has sent is read all the same.
+    pub deaf: bool,
     /// When its sending side was ended.
     parted: Option<Instant>,
 }
@@ -101,6 +103,7 @@ impl Conn {
             last_words: None,
             active: now,
             touched: false,
+            deaf: false,
             parted: None,
         }
     }
@@ -176,8 +179,18 @@ impl Conn {
         self.outbox.len() - self.written
     }
 
-    /// Writes what the socket takes.
+    /// Writes what the socket takes; a client that takes nothing any more is only read on.
     pub fn flush(&mut self, now: Instant) -> Io {
+        let flushed = if self.deaf { Io::Broken } else { self.write(now) };
+        if flushed != Io::More {
+            self.outbox.clear();
+            self.outbox.shrink_to(OUTBOX_KEPT);
+            self.written = 0;
+        }
+        flushed
+    }
+
+    fn write(&mut self, now: Instant) -> Io {
         while self.written < self.outbox.len() {
             match self.stream.write(&self.outbox[self.written..]) {
                 Ok(0) => return Io::Broken,
@@ -190,9 +203,6 @@ impl Conn {
                 Err(_) => return Io::Broken,
             }
         }
-        self.outbox.clear();
-        self.outbox.shrink_to(OUTBOX_KEPT);
-        self.written = 0;
         Io::Done
     }
 
@@ -230,6 +240,7 @@ impl Conn {
 
     /// Nothing more will come from it or go to it.
     pub fn is_over(&self) -> bool {
-        self.ended && self.unanswered == 0 && self.unwritten() == 0 && !self.paused
+        let settled = self.unanswered == 0 || self.deaf;
+        self.ended && settled && self.unwritten() == 0 && !self.paused
     }
 }

@@ -353,11 +353,14 @@ impl Reactor {
             if conn.unwritten() > limit {
                 log::warn!("a client is closed: it does not read its replies (buffer_output_size)");
             }
-            if flushed == Io::Broken || conn.unwritten() > limit || conn.is_over() {
+            if conn.unwritten() > limit || conn.is_over() {
                 self.conns.remove(slot);
                 continue;
             }
-            if conn.part(now) {
+            // One that is gone loses its replies only: what it has sent is read to the end.
+            let gone = flushed == Io::Broken && !std::mem::replace(&mut conn.deaf, true);
+            conn.readable |= gone;
+            if gone || conn.part(now) {
                 self.again.push(slot);
             }
             if conn.owes() {

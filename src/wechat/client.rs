@@ -125,6 +125,10 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
     let text = match error {
         Error::HostNotFound => format!("{host} cannot be resolved"),
         Error::Timeout(which) => format!("{host} did not answer in time ({which:?})"),
+        // That is how a handshake that failed comes out of the stream.
+        Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            format!("{host} is not trusted: {error}")
+        }
         Error::Io(error) => format!("{host} cannot be reached: {error}"),
         Error::Rustls(error) => format!("{host} is not trusted: {error}"),
         Error::BodyExceedsLimit(limit) => format!("{host} answered more than {limit} bytes"),

@@ -1,0 +1,12 @@
+//! Drives the real executables: one module for each theme. Nothing sleeps for luck: everything
+//! waits with a deadline, and a failure prints the command, the log and the folder.
+
+mod support;
+
+mod abuse;
+mod cli;
+mod crash;
+mod delivery;
+mod php;
+mod sandbox;
+mod transcripts;
