@@ -63,11 +63,11 @@ pub fn init(options: Options) -> io::Result<()> {
     let file = DayFile::open(options.log_file, options.max_files, Local::now().date_naive())?;
     let prefix = options.prefix;
     let mut dispatch = fern::Dispatch::new()
-        .level(log::LevelFilter::Trace)
-        .level_for("ureq", log::LevelFilter::Warn)
-        .level_for("ureq_proto", log::LevelFilter::Warn)
-        .level_for("rustls", log::LevelFilter::Warn)
-        .level_for("mysql", log::LevelFilter::Warn)
+        // Of the libraries only what they complain of.
+        .level(log::LevelFilter::Warn)
+        .level_for("mega", log::LevelFilter::Trace)
+        .level_for(NOTICE, log::LevelFilter::Trace)
+        .level_for(CRITICAL, log::LevelFilter::Trace)
         .filter(|metadata| severity(metadata) as u8 >= LEVEL.load(Ordering::Relaxed))
         .format(move |out, message, record| {
             let time = Local::now().format("%Y-%m-%d %H:%M:%S");

@@ -47,7 +47,7 @@ fn a_start_that_fails_says_why_and_exits_1() {
         (format!("[server]\nlisten[] = {address}"), "address in use (is another mega running?"),
         ("[setting]\ntask_worker_num = 0".into(), "conf/test.ini:15: setting.task_worker_num"),
         (
-            "[pdo]\ndsn = mysql:host=127.0.0.1;port=1;dbname=mega\npassword = hush-hush-hush"
+            "[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"\npassword = hush-hush-hush"
                 .into(),
             "cannot load the templates",
         ),

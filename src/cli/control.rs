@@ -86,7 +86,8 @@ pub fn stop(config: &Config, now: bool) -> Result<u8, String> {
     let waiting = ask(config, "wait", limit);
     signal(pid, Signal::TERM)?;
     if now {
-        signal(pid, Signal::TERM)?;
+        // The second request to stop; two signals of one number could become one.
+        signal(pid, Signal::INT)?;
     }
     let left = waiting.and_then(|mut client| client.read()).map(|answer| answer.message);
     let deadline = Instant::now() + limit;

@@ -60,6 +60,8 @@ pub struct Conn {
     pub unanswered: usize,
     /// The socket may have more to read.
     pub readable: bool,
+    /// The other side has sent its end, which no later edge will tell of again.
+    pub ending: bool,
     /// Its next request could not be handed on; nothing is read until it can.
     pub paused: bool,
     /// It has sent all it will send.
@@ -98,6 +100,7 @@ impl Conn {
             written: 0,
             unanswered: 0,
             readable: true,
+            ending: false,
             paused: false,
             ended: false,
             last_words: None,
@@ -144,7 +147,7 @@ impl Conn {
                     taken += count;
                     self.active = now;
                     // A short read has emptied the socket; the next edge tells of more.
-                    self.readable = count == chunk.len();
+                    self.readable = count == chunk.len() || self.ending;
                     self.digest(&chunk[..count], &mut each);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,

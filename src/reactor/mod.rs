@@ -173,6 +173,7 @@ impl Reactor {
                 let Some(conn) = self.conns.get_mut(slot) else { return };
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     conn.readable = true;
+                    conn.ending |= event.is_read_closed();
                     self.again.push(slot);
                 }
                 if event.is_writable() && conn.unwritten() > 0 {
