@@ -41,6 +41,7 @@ impl Message {
             openid: new.openid.len() as u32,
             key: new.key.len() as u32,
             length: bytes.len() as u32,
+            replaces: None,
             id,
             enqueued: now,
             due: 0,

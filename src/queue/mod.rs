@@ -21,9 +21,11 @@
 //! - Q2: handing out is not doing: the record stays ready, so a crash hands it out again, with the
 //!   same id.
 //! - Q3: `outstanding` of a segment counts the records that the cursor has passed and that are not
-//!   done. A segment behind the cursor with none outstanding is finished and is retired.
-//! - Q4: a retry is a new record at the tail with the old one's id; the old one is marked done after
-//!   the new one is published, so a crash between the two repeats, and never loses.
+//!   done. A sealed segment behind the cursor with none outstanding is finished and is retired.
+//! - Q4: a retry is a new record at the tail with the old one's id; the old one is marked done when
+//!   the new one is durable. A crash between the two leaves both, and recovery ends the old one: it
+//!   reads every segment that is not sealed, and a segment is sealed in the file only when nothing
+//!   older waits for a record in it.
 //! - Q5: records at or behind `ours_from` with a due time are in the heap already; the cursor
 //!   passes them by.
 //! - Q6: ids grow over restarts and are never used twice: the upper bits are the time of opening.
@@ -33,6 +35,7 @@
 //! A record must fit into a segment. Message ids allow 2^20 messages per millisecond. The heap of
 //! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
 
+mod cursor;
 pub mod disk;
 pub mod janitor;
 pub mod message;
@@ -41,12 +44,14 @@ mod recover;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use janitor::{Chore, ChoreDone};
 pub use message::{Message, Ticket};
+pub use trouble::{Damage, OpenError, Refused};
 
 use disk::Disk;
-use record::{Found, Record};
+use record::Record;
 use segment::Segment;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -68,54 +73,6 @@ pub struct Options {
     pub segment_size: u64,
     /// Bytes of records kept at most, 0 for no limit.
     pub max_bytes: u64,
-}
-
-/// A part of a segment that cannot be trusted.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Damage {
-    pub segment: u64,
-    pub at: usize,
-    pub bytes: u64,
-    pub why: String,
-}
-
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let Damage { segment, at, bytes, why } = self;
-        let name = segment::name(*segment);
-        write!(f, "queue segment {name}: {why}; {bytes} bytes at offset {at} skipped, ")?;
-        write!(f, "the file is kept as {name}.bad")
-    }
-}
-
-#[derive(Debug)]
-pub enum OpenError {
-    Folder { error: io::Error },
-    Segment { name: String, why: String },
-    NoSpace { error: io::Error, size: u64 },
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            OpenError::Folder { error } => write!(f, "cannot read the folder: {error}"),
-            OpenError::Segment { name, why } => write!(f, "cannot open segment {name}: {why}"),
-            OpenError::NoSpace { error, size } => {
-                write!(f, "cannot create a segment of {size} bytes: {error}")
-            }
-        }
-    }
-}
-
-/// Why a message was not taken in.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The tail is full and the janitor has not brought the next segment yet.
-    NoSegment,
-    /// `max_bytes` is reached.
-    Full,
-    /// It would not fit into any segment.
-    TooLarge,
 }
 
 /// What a client hands in.
@@ -144,10 +101,22 @@ pub struct Queue {
     ours_from: Position,
     heap: BinaryHeap<Reverse<(u64, Position)>>,
     next_id: u64,
-    depth: u64,
+    /// Off by the errors of the segments' `unread`.
+    depth: i64,
     bytes: u64,
     damage: Vec<Damage>,
     chores: VecDeque<Chore>,
+    /// What is written when the next sync is done, and how much of it the running one covers.
+    unsettled: VecDeque<Unsettled>,
+    settling: usize,
+}
+
+/// What must not be on the disk before what was stored until now is.
+enum Unsettled {
+    /// A record whose message goes on as a retry.
+    Replaced(Ticket),
+    /// A segment in which there is no room any more.
+    Full(u64),
 }
 
 impl Queue {
@@ -188,10 +157,12 @@ impl Queue {
             ours_from,
             heap: BinaryHeap::new(),
             next_id: opened << COUNTER_BITS,
-            depth: segments.iter().map(|s| s.unread as u64).sum(),
+            depth: segments.iter().map(|s| s.unread).sum(),
             bytes: segments.iter().map(|s| s.end as u64).sum(),
             damage: recovered.damage,
             chores: VecDeque::new(),
+            unsettled: VecDeque::new(),
+            settling: 0,
             segments,
             options,
         };
@@ -212,6 +183,7 @@ impl Queue {
             openid: new.openid.len() as u32,
             key: new.key.len() as u32,
             length: (new.openid.len() + new.key.len() + new.data.len()) as u32,
+            replaces: None,
             id,
             enqueued: now,
             due: 0,
@@ -252,7 +224,10 @@ impl Queue {
             self.order_spare(now);
             return Err(Refused::NoSegment);
         };
-        self.tail().seal();
+        let tail = self.tail();
+        tail.sealed = true;
+        let number = tail.number;
+        self.unsettled.push_back(Unsettled::Full(number));
         self.bytes += next.end as u64;
         self.segments.push_back(next);
         self.order_spare(now);
@@ -275,130 +250,6 @@ impl Queue {
         self.chores.push_back(Chore::Create { number, queue, size, now });
     }
 
-    /// The next message to be sent: one whose due time has come, else the next at the cursor.
-    pub fn take(&mut self, now: u64) -> Option<Message> {
-        while let Some(Reverse((due, position))) = self.heap.peek().copied() {
-            if due > now {
-                break;
-            }
-            self.heap.pop();
-            if let Some(message) = self.hand_out(position, now) {
-                return Some(message);
-            }
-        }
-        while self.heap.len() < HEAP_LIMIT {
-            let (position, record) = self.advance()?;
-            if record.due > now {
-                self.heap.push(Reverse((record.due, position)));
-                continue;
-            }
-            return Some(self.issue(position, record, now));
-        }
-        None
-    }
-
-    /// Moves the cursor behind the next ready record that is not in the heap, and returns it.
-    fn advance(&mut self) -> Option<(Position, Record)> {
-        loop {
-            let position = self.cursor;
-            let index = self.index(position.segment)?;
-            let segment = &mut self.segments[index];
-            if position.at >= segment.end {
-                if index + 1 == self.segments.len() {
-                    return None;
-                }
-                self.leave(index);
-                continue;
-            }
-            match record::read(&segment.map, segment.place(position.at), segment.end) {
-                Found::Record(record) => {
-                    self.cursor.at += record.size();
-                    if record.done {
-                        continue;
-                    }
-                    segment.unread -= 1;
-                    segment.outstanding += 1;
-                    if record.due > 0 && position >= self.ours_from {
-                        continue;
-                    }
-                    return Some((position, record));
-                }
-                Found::Nothing | Found::Damaged => self.skip_damage(index),
-            }
-        }
-    }
-
-    /// Moves the cursor to the next record that can be trusted.
-    fn skip_damage(&mut self, index: usize) {
-        let segment = &mut self.segments[index];
-        let at = self.cursor.at;
-        let from = segment.place(at + record::ALIGN);
-        let next = record::search(&segment.map, from, segment.end).unwrap_or(segment.end);
-        segment.damaged = true;
-        self.damage.push(Damage {
-            segment: segment.number,
-            at,
-            bytes: (next - at) as u64,
-            why: "records that fail their checksum".into(),
-        });
-        self.cursor.at = next;
-    }
-
-    /// Moves the cursor to the next segment. What the header counted and the cursor did not find
-    /// is taken off the depth.
-    fn leave(&mut self, index: usize) {
-        let segment = &mut self.segments[index];
-        let error = std::mem::take(&mut segment.unread);
-        let (number, finished) = (segment.number, segment.outstanding == 0);
-        self.cursor = Position { segment: self.segments[index + 1].number, at: segment::HEADER };
-        self.depth = self.depth.saturating_add_signed(-error);
-        if finished {
-            self.retire(number);
-        }
-    }
-
-    fn retire(&mut self, number: u64) {
-        let Some(index) = self.index(number) else { return };
-        if let Some(segment) = self.segments.remove(index) {
-            self.bytes -= segment.end as u64;
-            self.chores.push_back(Chore::Retire { number, damaged: segment.damaged });
-        }
-    }
-
-    fn index(&self, number: u64) -> Option<usize> {
-        self.segments.binary_search_by_key(&number, |segment| segment.number).ok()
-    }
-
-    /// Hands out a record of the heap, unless it was damaged meanwhile.
-    fn hand_out(&mut self, position: Position, now: u64) -> Option<Message> {
-        let index = self.index(position.segment)?;
-        let segment = &mut self.segments[index];
-        if let Found::Record(record) =
-            record::read(&segment.map, segment.place(position.at), segment.end)
-        {
-            return Some(self.issue(position, record, now));
-        }
-        segment.damaged = true;
-        self.damage.push(Damage {
-            segment: position.segment,
-            at: position.at,
-            bytes: record::HEAD as u64,
-            why: "a waiting record fails its checksum".into(),
-        });
-        None
-    }
-
-    fn issue(&mut self, position: Position, record: Record, now: u64) -> Message {
-        let index = self.index(position.segment).expect("invariant Q3: its segment is kept");
-        let segment = &mut self.segments[index];
-        let attempts = record.attempts.saturating_add(1);
-        record::put_attempts(&segment.map, position.at, attempts);
-        segment.dirty = true;
-        let first_try = if record.first_try == 0 { now } else { record.first_try };
-        let record = Record { attempts, first_try, ..record };
-        Message::on_disk(self.queue, Ticket(position), record, Arc::clone(&segment.map))
-    }
-
     /// Its outcome is known: it will never be handed out again.
     pub fn done(&mut self, ticket: Ticket) {
         let Ticket(position) = ticket;
@@ -413,9 +264,7 @@ impl Queue {
         self.depth -= 1;
         if position < self.cursor {
             segment.outstanding -= 1;
-            if segment.outstanding == 0 && position.segment < self.cursor.segment {
-                self.retire(position.segment);
-            }
+            self.retire_finished(position.segment);
         } else {
             segment.unread -= 1;
         }
@@ -425,11 +274,12 @@ impl Queue {
     /// place, which only delays the end of its segment.
     pub fn retry(&mut self, message: &Message, due: u64, now: u64) {
         let Some(ticket) = message.ticket() else { return };
-        let record = Record { due, done: false, ..*message.record() };
+        let Ticket(old) = ticket;
+        let record = Record { due, done: false, replaces: Some(old), ..*message.record() };
         match self.write(record, [message.openid(), message.key(), message.data()], now) {
             Ok(position) => {
                 self.heap.push(Reverse((due, position)));
-                self.done(ticket);
+                self.unsettled.push_back(Unsettled::Replaced(ticket));
             }
             Err(_) => self.keep_until(ticket, due),
         }
@@ -464,10 +314,13 @@ impl Queue {
             segment.map.sync()?;
             segment.appended = false;
         }
+        self.settling = self.unsettled.len();
+        self.synced();
         Ok(())
     }
 
-    /// Orders a sync of everything stored since the last one; false when there is nothing.
+    /// Orders a sync of everything stored since the last one; false when there is nothing. `synced`
+    /// is to be called when it is done, and before the next is ordered.
     pub fn order_sync(&mut self) -> bool {
         let mut maps = Vec::new();
         for segment in self.segments.iter_mut().filter(|s| s.dirty) {
@@ -476,9 +329,32 @@ impl Queue {
         }
         let ordered = !maps.is_empty();
         if ordered {
+            self.settling = self.unsettled.len();
             self.chores.push_back(Chore::Sync(maps));
         }
         ordered
+    }
+
+    /// What was stored before the last sync was ordered is durable.
+    pub fn synced(&mut self) {
+        for _ in 0..std::mem::take(&mut self.settling) {
+            match self.unsettled.pop_front() {
+                Some(Unsettled::Replaced(ticket)) => self.done(ticket),
+                Some(Unsettled::Full(number)) => {
+                    if let Some(index) = self.index(number) {
+                        self.segments[index].seal();
+                        self.retire_finished(number);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// What was stored until now counts as durable, because nobody asked for more.
+    pub fn settle(&mut self) {
+        self.settling = self.unsettled.len();
+        self.synced();
     }
 
     /// The next thing for the janitor to do.
@@ -495,7 +371,7 @@ impl Queue {
 
     /// Messages accepted and not done, those handed out included.
     pub fn depth(&self) -> u64 {
-        self.depth
+        self.depth.max(0) as u64
     }
 
     /// Bytes of records in the segments that are kept.
@@ -512,11 +388,12 @@ impl Queue {
         self.next_id
     }
 
-    /// Makes everything stored so far durable.
+    /// Makes everything stored so far durable, and what waited for that too.
     pub fn sync_all(&mut self) -> io::Result<()> {
+        self.sync()?;
         for segment in self.segments.iter_mut().filter(|s| s.dirty) {
             segment.map.sync()?;
-            (segment.dirty, segment.appended) = (false, false);
+            segment.dirty = false;
         }
         Ok(())
     }

@@ -4,36 +4,39 @@
 //! ```text
 //! offset size
 //!      0    4  crc     CRC-32 of the seed and of bytes 8 to the payload's end
-//!      4    1  state   1 ready, 2 done        changes in place, outside the checksum
+//!      4    1  state   0x0F ready, 0xF0 done  changes in place, outside the checksum
 //!      5    1  attempts  hand-outs so far     changes in place, outside the checksum
 //!      6    2  mark    0x526D: a record starts here
 //!      8    4  length of the payload: openid, key and data, one after the other
 //!     12    4  length of openid
 //!     16    4  length of key
-//!     20    4  zero
-//!     24    8  id      what client_msg_id is made of; a retry keeps it
-//!     32    8  enqueued  Unix time in ms of acceptance; a retry keeps it
-//!     40    8  due     Unix time in ms before which a retry must wait, 0: none
-//!     48    8  first_try  Unix time in ms of the first hand-out, 0: none yet
-//!     56       payload, padded with zeros to a multiple of 8
+//!     20    4  offset of the record that a retry takes the place of, 0: it is no retry
+//!     24    8  number of that record's segment
+//!     32    8  id      what client_msg_id is made of; a retry keeps it
+//!     40    8  enqueued  Unix time in ms of acceptance; a retry keeps it
+//!     48    8  due     Unix time in ms before which a retry must wait, 0: none
+//!     56    8  first_try  Unix time in ms of the first hand-out, 0: none yet
+//!     64       payload, padded with zeros to a multiple of 8
 //! ```
 //! All integers are little-endian. The seed is queue id, segment number and offset, so a record is
 //! trusted only in the place where it was written: an image of one inside a payload is not.
 //! Bytes 0-7 are stored last and at once, so after `kill -9` a record is whole or not there.
 
+use super::Position;
 use super::disk::Map;
 use byteorder::{ByteOrder, LittleEndian};
 use std::ops::Range;
 
 /// Bytes before the payload.
-pub const HEAD: usize = 56;
+pub const HEAD: usize = 64;
 pub const ALIGN: usize = 8;
 
 const STATE: usize = 4;
 const ATTEMPTS: usize = 5;
 const MARK: u16 = 0x526D;
-const READY: u8 = 1;
-const DONE: u8 = 2;
+/// Every bit differs, so that up to three flipped ones change no state; at four it counts as ready.
+const READY: u8 = 0x0F;
+const DONE: u8 = 0xF0;
 
 /// What a record says beside its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct Record {
     pub openid: u32,
     pub key: u32,
     pub length: u32,
+    /// Where the record stands that this one, a retry, takes the place of.
+    pub replaces: Option<Position>,
     pub id: u64,
     pub enqueued: u64,
     pub due: u64,
@@ -93,9 +98,10 @@ impl Place {
 /// that it fits.
 pub fn write(map: &Map, place: Place, record: &Record, parts: [&[u8]; 3]) {
     let mut head = [0; HEAD - 8];
-    LittleEndian::write_u32_into(&[record.length, record.openid, record.key], &mut head[..12]);
-    let times = [record.id, record.enqueued, record.due, record.first_try];
-    LittleEndian::write_u64_into(&times, &mut head[16..]);
+    let (segment, at) = record.replaces.map_or((0, 0), |old| (old.segment, old.at as u32));
+    LittleEndian::write_u32_into(&[record.length, record.openid, record.key, at], &mut head[..16]);
+    let words = [segment, record.id, record.enqueued, record.due, record.first_try];
+    LittleEndian::write_u64_into(&words, &mut head[16..]);
     let mut hasher = place.hasher();
     hasher.update(&head);
     map.store(place.at + 8, &head);
@@ -119,30 +125,40 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
         return Found::Nothing;
     }
     let first = map.load(place.at).to_le_bytes();
-    match LittleEndian::read_u16(&first[6..]) {
-        MARK => {}
-        0 => return Found::Nothing,
-        _ => return Found::Damaged,
+    if first == [0; 8] {
+        return Found::Nothing;
     }
     let head = map.bytes(place.at + 8..place.at + HEAD);
-    let mut lengths = [0; 3];
-    LittleEndian::read_u32_into(&head[..12], &mut lengths);
-    let [length, openid, key] = lengths;
+    let mut lengths = [0; 4];
+    LittleEndian::read_u32_into(&head[..16], &mut lengths);
+    let [length, openid, key, old_at] = lengths;
     let payload = length as usize;
     if payload > end - place.at - HEAD || openid as u64 + key as u64 > length as u64 {
         return Found::Damaged;
     }
     let mut hasher = place.hasher();
     hasher.update(map.bytes(place.at + 8..place.at + HEAD + payload));
-    let state = first[STATE];
-    if hasher.finalize() != LittleEndian::read_u32(&first) || !matches!(state, READY | DONE) {
+    if hasher.finalize() != LittleEndian::read_u32(&first) {
         return Found::Damaged;
     }
-    let mut times = [0; 4];
-    LittleEndian::read_u64_into(&head[16..48], &mut times);
-    let [id, enqueued, due, first_try] = times;
-    let (done, attempts) = (state == DONE, first[ATTEMPTS]);
-    Found::Record(Record { done, attempts, openid, key, length, id, enqueued, due, first_try })
+    let mut words = [0; 5];
+    LittleEndian::read_u64_into(&head[16..], &mut words);
+    let [old_segment, id, enqueued, due, first_try] = words;
+    let (done, attempts) = (says_done(first[STATE]), first[ATTEMPTS]);
+    let old = Position { segment: old_segment, at: old_at as usize };
+    let replaces = (old_at > 0).then_some(old);
+    Found::Record(Record {
+        done,
+        attempts,
+        openid,
+        key,
+        length,
+        replaces,
+        id,
+        enqueued,
+        due,
+        first_try,
+    })
 }
 
 /// The first offset from `from` on where a trusted record stands, looking at each aligned offset.
@@ -166,7 +182,11 @@ pub fn mark_done(map: &Map, at: usize) {
 }
 
 pub fn is_done(map: &Map, at: usize) -> bool {
-    map.load(at).to_le_bytes()[STATE] == DONE
+    says_done(map.load(at).to_le_bytes()[STATE])
+}
+
+fn says_done(state: u8) -> bool {
+    (state ^ DONE).count_ones() < 4
 }
 
 pub fn put_attempts(map: &Map, at: usize, attempts: u8) {

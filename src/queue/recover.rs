@@ -9,7 +9,7 @@
 //! - between two steps of a rotation: an empty segment too many, which becomes the spare.
 
 use super::disk::{Disk, Map};
-use super::record::{self, Found};
+use super::record::{self, Found, Record};
 use super::segment::{self, BAD, HEADER, Segment, Unusable};
 use super::{Damage, OpenError};
 use std::collections::HashMap;
@@ -49,18 +49,26 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
         let opened = identify(disk, queue, number, map, &mut damage)?;
         segments.extend(opened);
     }
-    let mut highest_id = 0;
-    for segment in &mut segments {
+    let (mut highest_id, mut retries, mut full) = (0, Vec::new(), Vec::new());
+    for (index, segment) in segments.iter_mut().enumerate() {
         if segment.sealed {
             segment.unread = segment.claimed() as i64;
-        } else {
-            highest_id = highest_id.max(scan(segment, &mut damage));
+            continue;
+        }
+        highest_id = highest_id.max(scan(segment, &mut retries, &mut damage));
+        // Bytes behind the end are of a record that was never published, or of a damaged one:
+        // nothing is written over them.
+        let unused = segment.map.bytes(segment.end..segment.map.size());
+        if segment.damaged || unused.iter().any(|byte| *byte != 0) {
+            full.push(index);
         }
     }
+    settle(&mut segments, &retries).map_err(|error| OpenError::Folder { error })?;
     // Only the last segment with records may still grow; what follows it is empty.
     let last_used = segments.iter().rposition(|s| s.end > HEADER).unwrap_or(0);
-    for segment in segments.iter_mut().take(last_used).filter(|s| !s.sealed) {
-        segment.seal();
+    full.extend((0..last_used).filter(|index| !segments[*index].sealed));
+    for index in full {
+        segments[index].seal();
     }
     Ok(Recovered { segments, queue, highest_id, highest_number, damage })
 }
@@ -134,9 +142,37 @@ fn set_aside(
     Ok(None)
 }
 
-/// Finds the end of a segment that was not sealed, counts its records and returns the highest id
-/// in it.
-fn scan(segment: &mut Segment, damage: &mut Vec<Damage>) -> u64 {
+/// Marks done what a retry has taken the place of, where the crash came before that (Q4).
+fn settle(segments: &mut [Segment], retries: &[Record]) -> std::io::Result<()> {
+    let mut replaced = Vec::new();
+    for retry in retries {
+        let Some(old) = retry.replaces else { continue };
+        let index = segments.binary_search_by_key(&old.segment, |segment| segment.number);
+        let Ok(index) = index else { continue };
+        let segment = &segments[index];
+        let found = record::read(&segment.map, segment.place(old.at), segment.end);
+        if matches!(found, Found::Record(record) if record.id == retry.id && !record.done) {
+            replaced.push((index, old.at));
+        }
+    }
+    if replaced.is_empty() {
+        return Ok(());
+    }
+    // What the retries stand in may be in the page cache only.
+    segments.iter().filter(|s| !s.sealed).try_for_each(|s| s.map.sync())?;
+    for (index, at) in replaced {
+        let segment = &mut segments[index];
+        record::mark_done(&segment.map, at);
+        segment.count_done();
+        segment.unread -= 1;
+        segment.dirty = true;
+    }
+    Ok(())
+}
+
+/// Finds the end of a segment that was not sealed, counts its records, collects the retries among
+/// them and returns the highest id.
+fn scan(segment: &mut Segment, retries: &mut Vec<Record>, damage: &mut Vec<Damage>) -> u64 {
     let size = segment.map.size();
     let (mut at, mut records, mut done, mut highest_id) = (HEADER, 0, 0, 0);
     loop {
@@ -147,6 +183,9 @@ fn scan(segment: &mut Segment, damage: &mut Vec<Damage>) -> u64 {
             done += u64::from(record.done);
             highest_id = highest_id.max(record.id);
             at += record.size();
+            if record.replaces.is_some() {
+                retries.push(record);
+            }
             continue;
         }
         let after = segment.place(at + record::ALIGN);
@@ -165,11 +204,5 @@ fn scan(segment: &mut Segment, damage: &mut Vec<Damage>) -> u64 {
     segment.end = at;
     segment.unread = (records - done) as i64;
     segment.recount(records, done);
-    // Bytes behind the end are of a record that was never published, or of a damaged one: nothing
-    // is written over them.
-    let unused = segment.map.bytes(at.min(size)..size);
-    if segment.damaged || unused.iter().any(|byte| *byte != 0) {
-        segment.seal();
-    }
     highest_id
 }

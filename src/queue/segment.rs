@@ -11,7 +11,8 @@
 //!     32    8  created, Unix time in ms
 //!     40    8  the file's size
 //!     48    4  CRC-32 of bytes 0-47
-//!     64    4  end     offset behind the last record once the segment is sealed, else 0
+//!     64    4  end     offset behind the last record once the segment is sealed, else 0; written
+//!                      when everything in it is durable and no older record waits for it (Q4)
 //!     68    4  end with every bit inverted, so that a damaged one is noticed
 //!     72    8  records appended          a hint for status; recovery counts for itself
 //!     80    8  records done              a hint for status; recovery counts for itself
@@ -84,8 +85,10 @@ pub struct Segment {
     queue: u64,
     /// Offset behind the last record.
     pub end: usize,
-    /// Nothing is appended any more.
+    /// Nothing is appended any more, whether the header says so already or not.
     pub sealed: bool,
+    /// The header says so: no older record waits for one in here (Q4).
+    pub settled: bool,
     /// Something in it was damaged: it is set aside instead of deleted.
     pub damaged: bool,
     /// Stored to since the last sync.
@@ -120,6 +123,7 @@ impl Segment {
             queue,
             end: HEADER,
             sealed: false,
+            settled: false,
             damaged: false,
             dirty: false,
             appended: false,
@@ -178,7 +182,7 @@ impl Segment {
             let (end, inverted) = (word as u32, (word >> 32) as u32);
             if end == !inverted && (HEADER..=size).contains(&(end as usize)) {
                 segment.end = end as usize;
-                segment.sealed = true;
+                (segment.sealed, segment.settled) = (true, true);
             }
         }
         segment
@@ -192,17 +196,19 @@ impl Segment {
         !self.sealed && size <= self.map.size() - self.end
     }
 
-    /// Says on disk that nothing will follow.
+    /// Says in the file that nothing will follow.
     pub fn seal(&mut self) {
         let end = self.end as u32;
         self.map.put_word(END, u64::from(!end) << 32 | u64::from(end));
-        self.sealed = true;
+        (self.sealed, self.settled) = (true, true);
         self.dirty = true;
     }
 
-    /// Records that the header's counters call not done.
+    /// Records that the header's counters call not done; no more than there can be, whatever a
+    /// damaged header says.
     pub fn claimed(&self) -> u64 {
-        self.map.load(RECORDS).saturating_sub(self.map.load(DONE))
+        let possible = (self.end - HEADER) / record::HEAD;
+        self.map.load(RECORDS).saturating_sub(self.map.load(DONE)).min(possible as u64)
     }
 
     pub fn count_appended(&self) {

@@ -8,20 +8,25 @@
 //! - S3: the event channel has room for everything that can be under way at once, so nobody who
 //!   sends an event ever waits (see `channels`).
 
+mod channels;
 pub mod failed;
 pub mod gate;
+mod hand_out;
+mod intake;
 mod outcome;
 mod sends;
 
+pub use channels::{Channels, Inside};
+
 use crate::clock::{Seldom, now_ms};
 use crate::config::{Config, SyncPolicy};
-use crate::queue::{Chore, ChoreDone, Message, New, Queue, Refused};
+use crate::queue::{ChoreDone, Message, Queue};
 use crate::reactor::mailbox::{Mail, Mailbox};
-use crate::reactor::{Batch, Kind, Reply, ReplyTo, Request};
+use crate::reactor::{Batch, Reply, ReplyTo};
 use crate::stats::{self, Stats};
 use crate::wire::command;
-use crate::worker::{Job, Outcome, Waiting};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crate::worker::Outcome;
+use crossbeam_channel::RecvTimeoutError;
 use failed::FailedList;
 use gate::Gate;
 use sends::Sends;
@@ -54,53 +59,6 @@ const MARKS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the spool had to end by itself.
 pub struct SyncFailed(pub std::io::Error);
-
-/// The ends of the spool's channels that others hold.
-pub struct Channels {
-    pub events: Sender<Event>,
-    pub sends: Receiver<Job>,
-    pub pushes: Receiver<Job>,
-    pub chores: Receiver<Chore>,
-    inside: Inside,
-}
-
-/// The spool's own ends.
-pub struct Inside {
-    events: Receiver<Event>,
-    sends: Sender<Job>,
-    pushes: Sender<Job>,
-    /// To take back what no worker has taken yet.
-    unstarted: Receiver<Job>,
-    chores: Sender<Chore>,
-    /// Jobs of each kind that may be handed out at once: one in each worker's hands and one ready.
-    limit: usize,
-}
-
-impl Channels {
-    pub fn new(workers: usize) -> Channels {
-        let limit = workers * 2;
-        let (events, events_in) = bounded(BATCHES + 2 * limit + 16);
-        let (sends_out, sends) = bounded(limit);
-        let (pushes_out, pushes) = bounded(limit);
-        let (chores_out, chores) = crossbeam_channel::unbounded();
-        let unstarted = pushes.clone();
-        let (sends_in, pushes_in) = (sends_out, pushes_out);
-        let inside = Inside {
-            events: events_in,
-            sends: sends_in,
-            pushes: pushes_in,
-            unstarted,
-            chores: chores_out,
-            limit,
-        };
-        Channels { events, sends, pushes, chores, inside }
-    }
-
-    /// What the spool itself needs of them.
-    pub fn inside(self) -> Inside {
-        self.inside
-    }
-}
 
 pub struct Spool {
     config: Arc<Config>,
@@ -253,6 +211,9 @@ impl Spool {
             self.mail();
             return Err(SyncFailed(error));
         }
+        if self.config.queue.sync == SyncPolicy::Never {
+            self.queue.settle();
+        }
         if self.next_sync.is_none() && !self.sync_under_way && self.queue.dirty() {
             self.next_sync = match self.config.queue.sync {
                 SyncPolicy::Every(interval) => Some(Instant::now() + interval),
@@ -283,131 +244,6 @@ impl Spool {
             stats::add(&self.stats.refused, 1);
         }
         self.replies.push(Reply { to, code, message: message.into(), close: false });
-    }
-
-    fn take_batch(&mut self, batch: Batch) {
-        self.held.push_back(batch);
-        self.work_off_held();
-    }
-
-    /// Takes in what is held, as far as segments reach.
-    fn work_off_held(&mut self) {
-        while let Some(batch) = self.held.pop_front() {
-            let from = std::mem::take(&mut self.held_from);
-            let stuck = batch.requests().skip(from).position(|request| !self.accept(&request));
-            if let Some(index) = stuck {
-                self.held_from = from + index;
-                self.held.push_front(batch);
-                return;
-            }
-            self.finished.push(batch);
-        }
-    }
-
-    /// Takes one request in, or answers why not; false if it must wait for the next segment.
-    fn accept(&mut self, request: &Request) -> bool {
-        let Request { to, kind, new } = *request;
-        if self.stopping.is_some() {
-            self.reply(to, command::UNAVAILABLE, "stopping");
-            return true;
-        }
-        match kind {
-            Kind::Send => self.accept_send(to, new),
-            Kind::Push => match self.queue.append(new, now_ms()) {
-                Ok(_) => {
-                    stats::add(&self.stats.accepted, 1);
-                    self.reply(to, command::OK, "");
-                }
-                Err(Refused::NoSegment) => match self.no_segment.clone() {
-                    Some(why) => self.reply(to, command::UNAVAILABLE, why),
-                    None => return false,
-                },
-                Err(Refused::Full) => self.reply(to, command::UNAVAILABLE, "queue full"),
-                Err(Refused::TooLarge) => {
-                    self.reply(
-                        to,
-                        command::BAD_REQUEST,
-                        "invalid data: larger than a queue segment",
-                    );
-                }
-            },
-        }
-        true
-    }
-
-    fn accept_send(&mut self, to: ReplyTo, new: New) {
-        if let Some(why) = self.gate.why()
-            && self.gate.allowed(1, Instant::now()) == 0
-        {
-            let text = format!("sending suspended: {why}");
-            return self.reply(to, command::UNAVAILABLE, text);
-        }
-        if self.sends.full() {
-            return self.reply(to, command::UNAVAILABLE, "queue full");
-        }
-        self.send_ids += 1;
-        let message = Message::in_memory(self.run, self.send_ids, now_ms(), new);
-        let until = Instant::now() + self.config.wechat.send_retry_for;
-        let waiting = Some(Waiting { to, until, before: self.queue.next_id() });
-        self.sends.arrive(Job { message, waiting });
-    }
-
-    /// How many jobs of each kind may be in workers' hands now.
-    fn may_hand_out(&self, now: Instant) -> usize {
-        let in_flight = self.pushes_in_flight + self.sends.in_flight();
-        match self.gate.allowed(self.inside.limit, now) {
-            _ if self.stopping.is_some() => 0,
-            1 if in_flight > 0 => 0,
-            allowed => allowed,
-        }
-    }
-
-    fn hand_out(&mut self) {
-        let now = Instant::now();
-        // A closed gate allows one at a time, so each one handed out is asked for anew.
-        while let limit @ 1.. = self.may_hand_out(now) {
-            let job = match self.next_job(limit) {
-                Some(job) => job,
-                None => return,
-            };
-            let apart = job.waiting.is_some() && self.config.queue.send_first;
-            let channel = if apart { &self.inside.sends } else { &self.inside.pushes };
-            // S3: `limit` jobs of each kind fit, and workers hold their ends as long as we do.
-            let handed = channel.try_send(job);
-            debug_assert!(handed.is_ok(), "invariant S3: there is room for every job");
-        }
-    }
-
-    /// The next job whose kind still has room; sends first, or in the order of arrival.
-    fn next_job(&mut self, limit: usize) -> Option<Job> {
-        let send_room = self.sends.in_flight() < limit;
-        let push_room = self.pushes_in_flight < limit;
-        let Some(before) = self.sends.next_before() else {
-            return if push_room { self.next_push(u64::MAX) } else { None };
-        };
-        if self.config.queue.send_first {
-            return match (send_room, push_room) {
-                (true, _) => self.sends.take(),
-                (false, true) => self.next_push(u64::MAX),
-                (false, false) => None,
-            };
-        }
-        match (send_room, push_room) {
-            (true, true) => self.next_push(before).or_else(|| self.sends.take()),
-            // Whose turn it is cannot be told without taking one; the next outcome makes room.
-            _ => None,
-        }
-    }
-
-    /// The next push, if its id is below `before`.
-    fn next_push(&mut self, before: u64) -> Option<Job> {
-        let message = self.peeked.take().or_else(|| self.queue.take(now_ms()))?;
-        if message.id() >= before {
-            self.peeked = Some(message);
-            return None;
-        }
-        self.pushes_in_flight += 1;
-        Some(Job { message, waiting: None })
     }
 
     fn publish(&self) {
@@ -454,6 +290,7 @@ impl Spool {
             ChoreDone::Synced(synced) => {
                 self.sync_under_way = false;
                 synced.map_err(SyncFailed)?;
+                self.queue.synced();
             }
         }
         Ok(())
@@ -480,24 +317,6 @@ impl Spool {
         }
         // What waits for a segment is not accepted yet, and is told so.
         self.work_off_held();
-    }
-
-    /// Takes back what no worker has begun.
-    fn recall(&mut self) {
-        while let Ok(job) = self.inside.unstarted.try_recv() {
-            match job.waiting {
-                None => {
-                    self.pushes_in_flight -= 1;
-                    self.queue.give_back(&job.message);
-                }
-                Some(waiting) => {
-                    self.sends.landed(&job);
-                    let why = self.gate.why().map(|why| format!("sending suspended: {why}"));
-                    let why = why.unwrap_or_else(|| "stopping".into());
-                    self.reply(waiting.to, command::UNAVAILABLE, why);
-                }
-            }
-        }
     }
 
     fn ended(&self) -> bool {

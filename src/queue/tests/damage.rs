@@ -1,0 +1,238 @@
+//! Known errors: one test for each way in which a file can be wrong.
+
+use super::simulated::Simulated;
+use super::{append, drain, open, openids, run_chores};
+use crate::queue::OpenError;
+use crate::queue::record::HEAD;
+use crate::queue::segment::{self, HEADER};
+
+/// Three segments with messages `m0` to `m59` and a spare one; the process has ended.
+fn folder() -> (Simulated, Vec<String>) {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    let sent = (0..60).map(|n| format!("m{n}")).collect::<Vec<_>>();
+    for openid in &sent {
+        append(&mut queue, &disk, openid);
+    }
+    run_chores(&mut queue, &disk);
+    queue.sync_all().unwrap();
+    assert_eq!(queue.segments(), 2);
+    (disk, sent)
+}
+
+fn segments(disk: &Simulated) -> Vec<String> {
+    disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect()
+}
+
+fn damaged(disk: &Simulated, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = disk.read(name);
+    change(&mut bytes);
+    disk.write(name, &bytes);
+}
+
+struct Found {
+    openids: Vec<String>,
+    damage: Vec<String>,
+    bad: Vec<String>,
+}
+
+/// Opens, delivers everything, and checks that the queue works on.
+fn recover(disk: &Simulated) -> Found {
+    let mut queue = open(disk);
+    let mut delivered = openids(&drain(&mut queue, disk));
+    append(&mut queue, disk, "afterwards");
+    delivered.extend(openids(&drain(&mut queue, disk)));
+    assert_eq!(delivered.pop().as_deref(), Some("afterwards"));
+    assert_eq!(queue.depth(), 0);
+    let damage = queue.damage().iter().map(|damage| damage.to_string()).collect();
+    // The tail's turn comes when it is full.
+    for n in 0..80 {
+        append(&mut queue, disk, &n.to_string());
+    }
+    assert_eq!(drain(&mut queue, disk).len(), 80);
+    let bad = disk.names().into_iter().filter(|name| name.ends_with(".bad")).collect();
+    Found { openids: delivered, damage, bad }
+}
+
+fn record_size() -> usize {
+    crate::queue::record::size("m10".len() + "key".len() + "{\"first\":\"value\"}".len())
+}
+
+#[test]
+fn any_flipped_byte_costs_at_most_the_record_it_is_in() {
+    let (disk, sent) = folder();
+    for name in segments(&disk) {
+        let bytes = disk.read(&name);
+        for at in (0..HEADER + 3 * record_size()).chain(bytes.len() - 200..bytes.len()) {
+            for flip in [0x01, 0x80, 0x55] {
+                let copy = disk.copy();
+                damaged(&copy, &name, |bytes| bytes[at] ^= flip);
+                let found = recover(&copy);
+                let missing = sent.iter().filter(|openid| !found.openids.contains(openid)).count();
+                assert!(missing <= 1, "{name}, byte {at}: {missing} are missing");
+                assert!(found.openids.iter().all(|openid| sent.contains(openid)));
+                assert!(missing == 0 || found.damage.len() == 1, "{name}, byte {at}: in silence");
+                assert!(found.bad.len() == found.damage.len(), "{name}, byte {at}: not kept");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_zeroed_page_costs_the_records_in_it() {
+    let (disk, sent) = folder();
+    for name in &segments(&disk)[..2] {
+        for at in [HEADER, 512, 900] {
+            let copy = disk.copy();
+            damaged(&copy, name, |bytes| bytes[at..at + 512].fill(0));
+            let found = recover(&copy);
+            let missing = sent.len() - found.openids.len();
+            assert!((1..=512 / record_size() + 2).contains(&missing), "{missing} are missing");
+            assert_eq!((found.damage.len(), found.bad.len()), (1, 1), "{name} at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_length_that_points_anywhere_is_skipped() {
+    let (disk, _) = folder();
+    let name = &segments(&disk)[0];
+    for length in [0, 1, 63, 4096, u32::MAX / 2, u32::MAX] {
+        let copy = disk.copy();
+        let at = HEADER + 2 * record_size() + 8;
+        damaged(&copy, name, |bytes| bytes[at..at + 4].copy_from_slice(&length.to_le_bytes()));
+        let found = recover(&copy);
+        assert_eq!((found.openids.len(), found.damage.len(), found.bad.len()), (59, 1, 1));
+    }
+}
+
+#[test]
+fn a_record_that_was_never_published_is_not_there() {
+    let (disk, sent) = folder();
+    let tail = &segments(&disk)[1];
+    let bytes = disk.read(tail);
+    let mut end = HEADER;
+    while bytes[end..end + 8] != [0; 8] {
+        end += record_size();
+    }
+    // As kill -9 in the middle of an append leaves it: all but the first eight bytes.
+    let last = end - record_size();
+    damaged(&disk, tail, |bytes| {
+        let (old, new) = bytes.split_at_mut(end);
+        new[8..HEAD].copy_from_slice(&old[last + 8..last + HEAD]);
+    });
+    let found = recover(&disk);
+    assert_eq!(found.openids, sent);
+    assert_eq!(found.damage, [] as [&str; 0]);
+}
+
+#[test]
+fn a_truncated_segment_loses_what_was_cut_off() {
+    let (disk, sent) = folder();
+    for name in &segments(&disk)[..2] {
+        for size in [HEADER + 10 * record_size(), HEADER + 10 * record_size() + 20] {
+            let copy = disk.copy();
+            damaged(&copy, name, |bytes| bytes.truncate(size));
+            let found = recover(&copy);
+            assert!(found.openids.len() < sent.len());
+            assert!(found.openids.len() >= 10);
+            assert!(found.damage[0].contains("of its 4096 bytes"), "{:?}", found.damage);
+            assert_eq!(found.bad, [format!("{name}.bad")]);
+        }
+    }
+}
+
+#[test]
+fn a_segment_too_short_for_anything_is_set_aside() {
+    for (size, why) in [(0, "the file is empty"), (5, "too few"), (HEADER - 1, "too few")] {
+        let (disk, sent) = folder();
+        let name = &segments(&disk)[0];
+        damaged(&disk, name, |bytes| bytes.truncate(size));
+        let found = recover(&disk);
+        assert!(found.openids.len() < sent.len());
+        assert!(found.damage[0].contains(why), "{:?}", found.damage);
+        assert_eq!(found.bad, [format!("{name}.bad")]);
+    }
+}
+
+#[test]
+fn a_missing_segment_is_missed_by_nobody_else() {
+    let (disk, sent) = folder();
+    let names = segments(&disk);
+    let others = Simulated::default();
+    for name in &names[1..] {
+        others.write(name, &disk.read(name));
+    }
+    let found = recover(&others);
+    assert!(sent.ends_with(&found.openids) && !found.openids.is_empty());
+}
+
+#[test]
+fn a_foreign_file_is_set_aside_and_other_names_are_left_alone() {
+    let (disk, sent) = folder();
+    disk.write(&segment::name(77), &b"what somebody copied here by mistake ".repeat(100));
+    disk.write("notes.txt", b"do not touch");
+    let found = recover(&disk);
+    assert_eq!(found.openids, sent);
+    assert!(found.damage[0].contains("does not begin as a segment does"), "{:?}", found.damage);
+    assert_eq!(found.bad, [format!("{}.bad", segment::name(77))]);
+    assert_eq!(disk.read("notes.txt"), b"do not touch");
+}
+
+#[test]
+fn a_segment_of_another_queue_or_number_is_set_aside() {
+    let (disk, sent) = folder();
+    let (other, _) = folder();
+    let names = segments(&disk);
+    disk.write(&segment::name(70), &other.read(&names[0]));
+    disk.write(&segment::name(71), &disk.read(&names[0]));
+    let found = recover(&disk);
+    assert_eq!(found.openids, sent);
+    assert!(found.damage[0].contains("belongs to another queue"), "{:?}", found.damage);
+    assert!(found.damage[1].contains("says it is segment"), "{:?}", found.damage);
+    assert_eq!(found.bad.len(), 2);
+}
+
+#[test]
+fn a_newer_format_is_left_alone_and_named() {
+    let (disk, _) = folder();
+    let name = &segments(&disk)[0];
+    damaged(&disk, name, |bytes| {
+        bytes[8] = 2;
+        let crc = crc32fast::hash(&bytes[..48]);
+        bytes[48..52].copy_from_slice(&crc.to_le_bytes());
+    });
+    let before = disk.names();
+    match super::open_at(&disk, 1_000) {
+        Err(OpenError::Segment { name: named, why }) => {
+            assert_eq!(&named, name);
+            assert!(why.contains("version 2 is newer"), "{why}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    assert_eq!(disk.names(), before);
+}
+
+#[test]
+fn a_folder_of_which_no_header_is_left_starts_anew_and_keeps_the_files() {
+    let (disk, _) = folder();
+    let names = segments(&disk);
+    for name in &names {
+        damaged(&disk, name, |bytes| bytes[..HEADER].fill(0));
+    }
+    let found = recover(&disk);
+    assert_eq!(found.openids, [] as [&str; 0]);
+    assert_eq!(found.bad.len(), names.len());
+}
+
+#[test]
+fn damage_that_happens_while_the_daemon_runs_is_found_at_the_hand_out() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    for n in 0..10 {
+        append(&mut queue, &disk, &format!("m{n}"));
+    }
+    queue.segments[0].map.put_byte(HEADER + 3 * record_size() + HEAD, b'?');
+    assert_eq!(drain(&mut queue, &disk).len(), 9);
+    assert_eq!(queue.damage().len(), 1);
+}

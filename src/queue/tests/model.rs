@@ -1,0 +1,260 @@
+//! The real queue and a tiny model of it in lockstep, under random actions, crashes and failures.
+
+use super::simulated::Simulated;
+use super::{Case, FAR, open_at, run_chore};
+use crate::queue::{Chore, HEAP_LIMIT, Message, New, Queue, Refused, Unsettled, janitor};
+use fastrand::Rng;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Seeds that found something once.
+const SEEDS: &[u64] =
+    &[2_967_185_573_012_922_439, 1_510_289_315_687_899_261, 2_807_462_719_272_948_221];
+
+const CASES: u64 = 3_000;
+const STEPS: usize = 400;
+
+#[derive(Clone)]
+struct Entry {
+    id: u64,
+    openid: Vec<u8>,
+    data: Vec<u8>,
+    attempts: u8,
+    due: u64,
+    done: bool,
+}
+
+/// What the queue must hold, in the order of the records.
+#[derive(Default)]
+struct Model {
+    entries: Vec<Entry>,
+    cursor: usize,
+    /// Entries from here on were appended since the queue was opened.
+    ours_from: usize,
+    waiting: BTreeSet<(u64, usize)>,
+}
+
+impl Model {
+    fn take(&mut self, now: u64) -> Option<usize> {
+        if let Some(&(due, index)) = self.waiting.first()
+            && due <= now
+        {
+            self.waiting.pop_first();
+            return Some(index);
+        }
+        while self.waiting.len() < HEAP_LIMIT && self.cursor < self.entries.len() {
+            let index = self.cursor;
+            self.cursor += 1;
+            let entry = &self.entries[index];
+            match entry.due {
+                _ if entry.done => {}
+                due if due > 0 && index >= self.ours_from => {}
+                due if due > now => {
+                    self.waiting.insert((due, index));
+                }
+                _ => return Some(index),
+            }
+        }
+        None
+    }
+
+    fn reopen(&mut self) {
+        self.cursor = 0;
+        self.ours_from = self.entries.len();
+        self.waiting.clear();
+    }
+
+    fn undone(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.done).count()
+    }
+}
+
+struct Lockstep {
+    disk: Simulated,
+    queue: Queue,
+    model: Model,
+    rng: Rng,
+    now: u64,
+    /// Messages in workers' hands, with their places in the model.
+    held: Vec<(Message, usize)>,
+    chores: VecDeque<Chore>,
+    syncing: bool,
+}
+
+impl Lockstep {
+    fn new(seed: u64) -> Lockstep {
+        let disk = Simulated::default();
+        Lockstep {
+            queue: open_at(&disk, 1_000).unwrap(),
+            disk,
+            model: Model::default(),
+            rng: Rng::with_seed(seed),
+            now: 1_000,
+            held: Vec::new(),
+            chores: VecDeque::new(),
+            syncing: false,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.u32(..1_000) {
+            0..400 => self.append(),
+            400..640 => self.take(self.now),
+            640..800 => self.done(),
+            800..860 => self.retry(),
+            860..890 => self.give_back(),
+            890..930 => self.chore(),
+            930..950 if !self.syncing => self.syncing = self.queue.order_sync(),
+            950..960 => self.sync(),
+            960..980 => self.now += self.rng.u64(1..5_000),
+            980..990 => self.disk.fail_in(self.rng.u64(..4)),
+            990..993 => self.queue.settle(),
+            993..=999 => self.crash(),
+            _ => {}
+        }
+        let replaced = |unsettled: &&Unsettled| matches!(unsettled, Unsettled::Replaced(_));
+        let replaced = self.queue.unsettled.iter().filter(replaced).count();
+        assert_eq!(self.queue.depth() as usize, self.model.undone() + replaced);
+        assert_eq!(self.queue.damage(), []);
+    }
+
+    fn append(&mut self) {
+        let length = if self.rng.u8(..20) == 0 { 2_000 } else { self.rng.usize(..300) };
+        let data: Vec<u8> = (0..length).map(|_| self.rng.u8(..)).collect();
+        let openid = format!("o{}", self.model.entries.len()).into_bytes();
+        match self.queue.append(New { openid: &openid, key: b"key", data: &data }, self.now) {
+            Ok(id) => {
+                assert!(self.model.entries.iter().all(|entry| entry.id < id));
+                let entry = Entry { id, openid, data, attempts: 0, due: 0, done: false };
+                self.model.entries.push(entry);
+            }
+            Err(refused) => {
+                assert_eq!(refused, Refused::NoSegment);
+                self.chore();
+            }
+        }
+    }
+
+    fn take(&mut self, now: u64) {
+        let (message, index) = (self.queue.take(now), self.model.take(now));
+        assert_eq!(message.as_ref().map(Message::id), index.map(|i| self.model.entries[i].id));
+        let (Some(message), Some(index)) = (message, index) else { return };
+        let entry = &mut self.model.entries[index];
+        entry.attempts += 1;
+        assert_eq!(message.attempts(), entry.attempts);
+        assert_eq!((message.openid(), message.key()), (&entry.openid[..], &b"key"[..]));
+        assert_eq!(message.data(), entry.data);
+        self.held.push((message, index));
+    }
+
+    fn pick(&mut self) -> Option<(Message, usize)> {
+        let count = self.held.len();
+        (count > 0).then(|| self.held.swap_remove(self.rng.usize(..count)))
+    }
+
+    fn done(&mut self) {
+        let Some((message, index)) = self.pick() else { return };
+        self.queue.done(message.ticket().unwrap());
+        self.model.entries[index].done = true;
+    }
+
+    fn retry(&mut self) {
+        let Some((message, index)) = self.pick() else { return };
+        let due = self.now + self.rng.u64(1..8_000);
+        let before = self.queue.unsettled.len();
+        self.queue.retry(&message, due, self.now);
+        let moved = self.queue.unsettled.len() > before
+            && matches!(self.queue.unsettled.back(), Some(Unsettled::Replaced(_)));
+        let mut place = index;
+        if moved {
+            place = self.model.entries.len();
+            let old = &mut self.model.entries[index];
+            old.done = true;
+            let new = Entry { due, done: false, ..old.clone() };
+            self.model.entries.push(new);
+        }
+        self.model.waiting.insert((due, place));
+    }
+
+    fn give_back(&mut self) {
+        let Some((message, index)) = self.pick() else { return };
+        self.queue.give_back(&message);
+        self.model.entries[index].attempts -= 1;
+        self.model.waiting.insert((0, index));
+    }
+
+    fn chore(&mut self) {
+        while let Some(chore) = self.queue.chore() {
+            self.chores.push_back(chore);
+        }
+        let Some(chore) = self.chores.pop_front() else { return };
+        let syncs = matches!(chore, Chore::Sync(_));
+        self.syncing &= !syncs;
+        if run_chore(&mut self.queue, &self.disk, chore).is_err() {
+            self.queue.order_spare(self.now);
+            if syncs {
+                // A daemon that cannot sync ends.
+                self.crash();
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.queue.sync().is_err() {
+            self.crash();
+        }
+    }
+
+    /// The process ends here and now, and another one opens the folder.
+    fn crash(&mut self) {
+        self.held.clear();
+        self.syncing = false;
+        for chore in std::mem::take(&mut self.chores) {
+            // The janitor may have done it, and nobody has heard of it.
+            if self.rng.bool() {
+                let _ = janitor::run(&self.disk, chore);
+            }
+        }
+        self.now += 1;
+        self.queue = match open_at(&self.disk, self.now) {
+            Ok(queue) => queue,
+            // What failed was simulated, and only once.
+            Err(_) => open_at(&self.disk, self.now).unwrap(),
+        };
+        self.model.reopen();
+    }
+
+    /// Everything that is left comes out, once, and the folder is as good as empty.
+    fn finish(&mut self) {
+        self.disk.fail_no_more();
+        while self.held.len() + self.model.undone() > 0 {
+            while self.model.undone() > self.held.len() {
+                let before = self.held.len();
+                self.take(FAR);
+                assert!(self.held.len() > before, "something cannot be taken");
+            }
+            while !self.held.is_empty() {
+                self.done();
+            }
+        }
+        assert!(self.queue.take(FAR).is_none());
+        self.queue.sync_all().unwrap();
+        self.crash();
+        assert!(self.queue.take(FAR).is_none());
+        assert_eq!(self.queue.depth(), 0);
+        for _ in 0..100 {
+            self.chore();
+        }
+        assert!(self.disk.names().len() <= 2, "{:?}", self.disk.names());
+    }
+}
+
+#[test]
+fn the_queue_does_what_the_model_does() {
+    for case in Case::series("MEGA_MODEL_SEED", SEEDS, CASES) {
+        let mut lockstep = Lockstep::new(case.seed);
+        for _ in 0..STEPS {
+            lockstep.step();
+        }
+        lockstep.finish();
+    }
+}

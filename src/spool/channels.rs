@@ -1,0 +1,53 @@
+//! The spool's channels: what flows in and out, and room for all of it. Part of the spool.
+
+use super::{BATCHES, Event};
+use crate::queue::Chore;
+use crate::worker::Job;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// The ends of the spool's channels that others hold.
+pub struct Channels {
+    pub events: Sender<Event>,
+    pub sends: Receiver<Job>,
+    pub pushes: Receiver<Job>,
+    pub chores: Receiver<Chore>,
+    inside: Inside,
+}
+
+/// The spool's own ends.
+pub struct Inside {
+    pub(super) events: Receiver<Event>,
+    pub(super) sends: Sender<Job>,
+    pub(super) pushes: Sender<Job>,
+    /// To take back what no worker has taken yet.
+    pub(super) unstarted: Receiver<Job>,
+    pub(super) chores: Sender<Chore>,
+    /// Jobs of each kind that may be handed out at once: one in each worker's hands and one ready.
+    pub(super) limit: usize,
+}
+
+impl Channels {
+    pub fn new(workers: usize) -> Channels {
+        let limit = workers * 2;
+        let (events, events_in) = bounded(BATCHES + 2 * limit + 16);
+        let (sends_out, sends) = bounded(limit);
+        let (pushes_out, pushes) = bounded(limit);
+        let (chores_out, chores) = crossbeam_channel::unbounded();
+        let unstarted = pushes.clone();
+        let (sends_in, pushes_in) = (sends_out, pushes_out);
+        let inside = Inside {
+            events: events_in,
+            sends: sends_in,
+            pushes: pushes_in,
+            unstarted,
+            chores: chores_out,
+            limit,
+        };
+        Channels { events, sends, pushes, chores, inside }
+    }
+
+    /// What the spool itself needs of them.
+    pub fn inside(self) -> Inside {
+        self.inside
+    }
+}

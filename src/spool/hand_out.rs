@@ -1,0 +1,86 @@
+//! Hands jobs to the workers, as many as the gate allows and in the order that was asked for, and
+//! takes back what none of them has begun. Part of the spool's loop.
+
+use super::Spool;
+use crate::clock::now_ms;
+use crate::wire::command;
+use crate::worker::Job;
+use std::time::Instant;
+
+impl Spool {
+    /// How many jobs of each kind may be in workers' hands now.
+    pub(super) fn may_hand_out(&self, now: Instant) -> usize {
+        let in_flight = self.pushes_in_flight + self.sends.in_flight();
+        match self.gate.allowed(self.inside.limit, now) {
+            _ if self.stopping.is_some() => 0,
+            1 if in_flight > 0 => 0,
+            allowed => allowed,
+        }
+    }
+
+    pub(super) fn hand_out(&mut self) {
+        let now = Instant::now();
+        // A closed gate allows one at a time, so each one handed out is asked for anew.
+        while let limit @ 1.. = self.may_hand_out(now) {
+            let job = match self.next_job(limit) {
+                Some(job) => job,
+                None => return,
+            };
+            let apart = job.waiting.is_some() && self.config.queue.send_first;
+            let channel = if apart { &self.inside.sends } else { &self.inside.pushes };
+            // S3: `limit` jobs of each kind fit, and workers hold their ends as long as we do.
+            let handed = channel.try_send(job);
+            debug_assert!(handed.is_ok(), "invariant S3: there is room for every job");
+        }
+    }
+
+    /// The next job whose kind still has room; sends first, or in the order of arrival.
+    fn next_job(&mut self, limit: usize) -> Option<Job> {
+        let send_room = self.sends.in_flight() < limit;
+        let push_room = self.pushes_in_flight < limit;
+        let Some(before) = self.sends.next_before() else {
+            return if push_room { self.next_push(u64::MAX) } else { None };
+        };
+        if self.config.queue.send_first {
+            return match (send_room, push_room) {
+                (true, _) => self.sends.take(),
+                (false, true) => self.next_push(u64::MAX),
+                (false, false) => None,
+            };
+        }
+        match (send_room, push_room) {
+            (true, true) => self.next_push(before).or_else(|| self.sends.take()),
+            // Whose turn it is cannot be told without taking one; the next outcome makes room.
+            _ => None,
+        }
+    }
+
+    /// The next push, if its id is below `before`.
+    fn next_push(&mut self, before: u64) -> Option<Job> {
+        let message = self.peeked.take().or_else(|| self.queue.take(now_ms()))?;
+        if message.id() >= before {
+            self.peeked = Some(message);
+            return None;
+        }
+        self.pushes_in_flight += 1;
+        Some(Job { message, waiting: None })
+    }
+
+    /// Takes back what no worker has begun.
+    pub(super) fn recall(&mut self) {
+        while let Ok(job) = self.inside.unstarted.try_recv() {
+            match job.waiting {
+                None => {
+                    self.pushes_in_flight -= 1;
+                    self.queue.give_back(&job.message);
+                }
+                Some(waiting) => {
+                    self.sends.landed(&job);
+                    let why = self.gate.why().map(|why| format!("sending suspended: {why}"));
+                    let why = why.unwrap_or_else(|| "stopping".into());
+                    self.reply(waiting.to, command::UNAVAILABLE, why);
+                }
+            }
+        }
+    }
+}
