@@ -6,6 +6,7 @@ mod support;
 mod abuse;
 mod cli;
 mod crash;
+mod database;
 mod delivery;
 mod php;
 mod sandbox;

@@ -280,6 +280,8 @@ impl Queue {
             Ok(position) => {
                 self.heap.push(Reverse((due, position)));
                 self.unsettled.push_back(Unsettled::Replaced(ticket));
+                // It is one message still.
+                self.depth -= 1;
             }
             Err(_) => self.keep_until(ticket, due),
         }
@@ -339,7 +341,10 @@ impl Queue {
     pub fn synced(&mut self) {
         for _ in 0..std::mem::take(&mut self.settling) {
             match self.unsettled.pop_front() {
-                Some(Unsettled::Replaced(ticket)) => self.done(ticket),
+                Some(Unsettled::Replaced(ticket)) => {
+                    self.depth += 1;
+                    self.done(ticket);
+                }
                 Some(Unsettled::Full(number)) => {
                     if let Some(index) = self.index(number) {
                         self.segments[index].seal();
