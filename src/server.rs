@@ -1,8 +1,8 @@
 //! The daemon's wiring, on the main thread: opens everything, spawns the named threads, passes
 //! signals on, and joins them in order. Does no work of its own.
 
-use crate::config::Config;
-use crate::daemon::{self, Notifier, PidFile};
+use crate::config::{Config, Dsn};
+use crate::daemon::{self, Notifier, Owner, PidFile};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Queue, janitor};
 use crate::reactor::mailbox::{Mail, Mailbox};
@@ -96,8 +96,8 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let wanted = setting.max_conn + setting.task_worker_num + 256;
     daemon::raise_open_files_limit(wanted as u64);
     let admin = bind_admin(config)?;
-    if let Some(user) = &setting.user {
-        hand_over(config, user)?;
+    if let Some(owner) = owner(config)? {
+        hand_over(config, &owner)?;
     }
     open_log(config)?;
     let listen = addresses(&listeners)?;
@@ -292,26 +292,41 @@ fn bind_admin(config: &Config) -> Result<UnixListener, String> {
     })
 }
 
-/// Gives the files to the user the daemon runs as, and becomes that user.
-fn hand_over(config: &Config, user: &str) -> Result<(), String> {
+/// The user that the daemon is to run as, if it is not the one who starts it.
+pub fn owner(config: &Config) -> Result<Option<Owner>, String> {
     let group = config.setting.group.as_deref();
+    config.setting.user.as_deref().map(|user| Owner::find(user, group)).transpose()
+}
+
+/// Gives the daemon's own files to the user it runs as, and becomes that user.
+fn hand_over(config: &Config, owner: &Owner) -> Result<(), String> {
     let queue = &config.server.queue_file_path;
-    daemon::make_folder(queue).map_err(|error| error.to_string())?;
-    let log_folder = config.log.log_file.parent();
-    if let Some(folder) = log_folder {
-        daemon::make_folder(folder).map_err(|error| error.to_string())?;
-    }
+    daemon::make_folder(queue, Some(owner))?;
     let mut owned = vec![config.setting.pid_file.clone(), admin_path(config), queue.clone()];
-    owned.extend(log_folder.map(Path::to_owned));
-    for folder in [Some(queue.as_path()), log_folder].into_iter().flatten() {
-        let entries =
-            std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        owned.extend(entries.flatten().map(|entry| entry.path()));
+    if let Dsn::Sqlite(database) = &config.pdo.dsn
+        && database.exists()
+    {
+        owned.push(database.clone());
+    }
+    let log = &config.log.log_file;
+    let stem = log.file_stem().unwrap_or_default().to_string_lossy();
+    // Nothing else in these folders is touched: a log may stand among those of others.
+    owned.extend(entries(queue, |name| name.contains(".seg"))?);
+    if let Some(folder) = log.parent() {
+        owned.extend(entries(folder, |name| name.starts_with(&format!("{stem}-")))?);
     }
     for path in owned {
-        daemon::chown(&path, user, group).map_err(|error| error.to_string())?;
+        owner.give(&path)?;
     }
-    daemon::drop_privileges(user, group).map_err(|error| error.to_string())
+    owner.become_it()
+}
+
+fn entries(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, String> {
+    let read = std::fs::read_dir(folder);
+    let read = read.map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let paths = read.flatten().map(|entry| entry.path());
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| ours(&name.to_string_lossy()));
+    Ok(paths.filter(named).collect())
 }
 
 fn open_log(config: &Config) -> Result<(), String> {
@@ -336,7 +351,7 @@ fn open_log(config: &Config) -> Result<(), String> {
 fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
     let path = &config.server.queue_file_path;
     let shown = path.display();
-    daemon::make_folder(path).map_err(|error| error.to_string())?;
+    daemon::make_folder(path, None)?;
     let disk =
         Folder::lock(path).map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
     let least = queue::segment_size_for(config.setting.package_max_length);

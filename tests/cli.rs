@@ -149,3 +149,33 @@ fn the_init_script_starts_stops_and_tells_the_state() {
     assert_eq!(call("status"), 3);
     assert_eq!(call("dance"), 2);
 }
+
+#[test]
+fn it_runs_as_the_user_it_is_told_to() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::new(&sandbox, "[setting]\nuser = nobody");
+    if !rustix::process::geteuid().is_root() {
+        let refused = site.run(&["start"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("nobody"));
+        return;
+    }
+    // Nobody may look into the folder, but only mega's own folders are nobody's.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(site.folder.path(), open).unwrap();
+    std::fs::remove_dir_all(site.folder.path().join("run")).unwrap();
+    let others = site.folder.path().join("logs/others.log");
+    std::fs::create_dir(others.parent().unwrap()).unwrap();
+    std::os::unix::fs::chown(others.parent().unwrap(), Some(65534), None).unwrap();
+    std::fs::write(&others, "").unwrap();
+    site.start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", site.pid())).unwrap();
+    let uid = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    assert!(uid.split_whitespace().skip(1).all(|id| id != "0"), "{uid}");
+    let owner =
+        |path: &std::path::Path| std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
+    assert_eq!(owner(&others), 0, "what is not mega's is left alone");
+    site.ok(&["restart"]);
+    site.ok(&["stop"]);
+    assert_eq!(site.run(&["status"]).status.code(), Some(3));
+}

@@ -29,10 +29,11 @@ pub fn start(config: Config) -> Result<u8, String> {
     if let Probe::Running(pid) = probe(&config) {
         return Err(format!("{} is already running, pid {pid}", config.name));
     }
+    let owner = server::owner(&config)?;
     let folders = [pid_file.parent(), config.log.log_file.parent()];
     let stderr = config.setting.log_file.clone();
     for folder in folders.into_iter().chain([stderr.as_deref().and_then(Path::parent)]).flatten() {
-        daemon::make_folder(folder).map_err(|error| error.to_string())?;
+        daemon::make_folder(folder, owner.as_ref())?;
     }
     let mut listeners = Vec::new();
     for address in &config.server.listen {

@@ -5,7 +5,7 @@ mod pidfile;
 mod privileges;
 
 pub use pidfile::{Locked, PidFile, Probe, probe};
-pub use privileges::{chown, drop_privileges, make_folder, raise_open_files_limit};
+pub use privileges::{Owner, make_folder, raise_open_files_limit};
 
 use daemonize::{Daemonize, Outcome};
 use rustix::pipe::{PipeFlags, pipe_with};

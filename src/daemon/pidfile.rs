@@ -6,6 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A lock that is gone after this was somebody's look at the state, see `probe`.
+const GLANCE: Duration = Duration::from_millis(100);
 
 pub struct PidFile {
     path: PathBuf,
@@ -39,12 +43,17 @@ impl PidFile {
     /// Takes the lock and writes this process's pid. To be called after the last fork.
     pub fn lock(path: &Path) -> Result<PidFile, Locked> {
         let failed = |error: io::Error| Locked::Io { path: path.to_owned(), error };
+        let deadline = Instant::now() + GLANCE;
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o644);
             let mut file = options.open(path).map_err(failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    std::thread::sleep(GLANCE / 10);
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(Locked::Running(pid(&mut file))),
                 Err(error) => return Err(failed(error.into())),
             }

@@ -5,13 +5,62 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setuid};
 use std::ffi::CString;
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::Path;
 
-/// Creates a folder and those above it, 0750.
-pub fn make_folder(path: &Path) -> Result<(), String> {
-    let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
-    made.map_err(|error| format!("cannot create the folder {}: {error}", path.display()))
+/// Whom the daemon's files belong to, when it does not run as the user who starts it.
+pub struct Owner {
+    user: User,
+    group: Gid,
+}
+
+impl Owner {
+    /// The user named and the group named, else the user's own.
+    pub fn find(user: &str, group: Option<&str>) -> Result<Owner, String> {
+        let user = find_user(user)?;
+        let group = group.map_or(Ok(user.gid), find_group)?;
+        Ok(Owner { user, group })
+    }
+
+    /// Gives one file away; a link itself, not what it points to.
+    pub fn give(&self, path: &Path) -> Result<(), String> {
+        lchown(path, Some(self.user.uid.as_raw()), Some(self.group.as_raw())).map_err(|error| {
+            format!("cannot give {} to {}: {error}", path.display(), self.user.name)
+        })
+    }
+
+    /// The process becomes this user for good.
+    pub fn become_it(&self) -> Result<(), String> {
+        let Owner { user, group } = self;
+        if Uid::effective() == user.uid {
+            return Ok(());
+        }
+        let name = &user.name;
+        let failed = |what: &str, error: nix::Error| {
+            format!(
+                "cannot become the user {name}: {what}: {error} (only root can, see setting.user)"
+            )
+        };
+        let login = CString::new(name.as_str()).map_err(|error| error.to_string())?;
+        initgroups(&login, *group).map_err(|error| failed("initgroups", error))?;
+        setgid(*group).map_err(|error| failed("setgid", error))?;
+        setuid(user.uid).map_err(|error| failed("setuid", error))?;
+        if setuid(Uid::from_raw(0)).is_ok() && !user.uid.is_root() {
+            return Err(format!("the way back from {name} to root is still open"));
+        }
+        Ok(())
+    }
+}
+
+/// Creates a folder and those above it that are missing, 0750, for `owner` if there is one.
+pub fn make_folder(path: &Path, owner: Option<&Owner>) -> Result<(), String> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
+        made.map_err(|error| format!("cannot create the folder {}: {error}", path.display()))?;
+        owner.map_or(Ok(()), |owner| owner.give(folder))?;
+    }
+    Ok(())
 }
 
 /// Raises the limit of open files towards `wanted`; returns what it is then.
@@ -36,9 +85,7 @@ fn find_user(name: &str) -> Result<User, String> {
     found.ok_or_else(|| format!("there is no user {name} (setting.user)"))
 }
 
-/// The group named, else the user's own.
-fn find_group(user: &User, name: Option<&str>) -> Result<Gid, String> {
-    let Some(name) = name else { return Ok(user.gid) };
+fn find_group(name: &str) -> Result<Gid, String> {
     if let Ok(gid) = name.parse() {
         return Ok(Gid::from_raw(gid));
     }
@@ -48,43 +95,15 @@ fn find_group(user: &User, name: Option<&str>) -> Result<Gid, String> {
     Ok(group.gid)
 }
 
-pub fn chown(path: &Path, user: &str, group: Option<&str>) -> Result<(), String> {
-    let user = find_user(user)?;
-    let group = find_group(&user, group)?;
-    nix::unistd::chown(path, Some(user.uid), Some(group))
-        .map_err(|error| format!("cannot give {} to {}: {error}", path.display(), user.name))
-}
-
-/// Becomes `user` for good.
-pub fn drop_privileges(user: &str, group: Option<&str>) -> Result<(), String> {
-    let user = find_user(user)?;
-    let group = find_group(&user, group)?;
-    if Uid::effective() == user.uid {
-        return Ok(());
-    }
-    let name = &user.name;
-    let failed = |what: &str, error: nix::Error| {
-        format!("cannot become the user {name}: {what}: {error} (only root can, see setting.user)")
-    };
-    let login = CString::new(name.as_str()).map_err(|error| error.to_string())?;
-    initgroups(&login, group).map_err(|error| failed("initgroups", error))?;
-    setgid(group).map_err(|error| failed("setgid", error))?;
-    setuid(user.uid).map_err(|error| failed("setuid", error))?;
-    if setuid(Uid::from_raw(0)).is_ok() && !user.uid.is_root() {
-        return Err(format!("the way back from {name} to root is still open"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn unknown_users_and_groups_are_named() {
-        let error = chown(Path::new("/"), "no-such-user", None).unwrap_err();
+        let error = Owner::find("no-such-user", None).err().unwrap();
         assert_eq!(error, "there is no user no-such-user (setting.user)");
-        let error = drop_privileges("root", Some("no-such-group")).unwrap_err();
+        let error = Owner::find("root", Some("no-such-group")).err().unwrap();
         assert_eq!(error, "there is no group no-such-group (setting.group)");
     }
 
