@@ -10,4 +10,5 @@ mod database;
 mod delivery;
 mod php;
 mod sandbox;
+mod torture;
 mod transcripts;

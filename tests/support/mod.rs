@@ -180,7 +180,12 @@ impl Site {
     }
 
     pub fn kill(&self) {
-        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        self.kill_process(self.pid());
+    }
+
+    /// Where the daemon may be too busy to tell its pid.
+    pub fn kill_process(&self, pid: i32) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         wait_for("the killed daemon to be gone", || self.run(&["status"]).status.code() != Some(0));
     }
@@ -234,7 +239,11 @@ impl Client {
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
+        self.try_write(bytes).unwrap();
+    }
+
+    pub fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     pub fn push(&mut self, opaque: u32, openid: &str, data: &str) {
@@ -249,6 +258,10 @@ impl Client {
     }
 
     pub fn read(&mut self) -> Answer {
+        self.try_read().expect("a result within the deadline")
+    }
+
+    pub fn try_read(&mut self) -> std::io::Result<Answer> {
         loop {
             if let Split::Frame { payload, size } = split(&self.received, usize::MAX) {
                 let Ok(Wire::Result { code, opaque, message }) = command::decode(payload) else {
@@ -257,11 +270,13 @@ impl Client {
                 let code = std::str::from_utf8(code).unwrap().parse().unwrap();
                 let message = String::from_utf8(message.to_vec()).unwrap();
                 self.received.drain(..size);
-                return Answer { code, opaque, message };
+                return Ok(Answer { code, opaque, message });
             }
             let mut chunk = [0; 65536];
-            let count = self.stream.read(&mut chunk).expect("a result within the deadline");
-            assert!(count > 0, "the connection ended before a result came");
+            let count = self.stream.read(&mut chunk)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
             self.received.extend_from_slice(&chunk[..count]);
         }
     }
