@@ -74,7 +74,7 @@ fn templates_are_managed_and_the_running_daemon_follows() {
     std::fs::write(&file, r#"{"touser":"${OPENID}","template_id":"x","data":"${名字}"}"#).unwrap();
     let put = site.ok(&["template", "put", "新模板", file.to_str().unwrap(), "--title", "标题"]);
     assert!(put.contains("variables: 名字") && put.contains("from now on"), "{put}");
-    assert_eq!(site.ok(&["send", "o", "新模板", "名字=甲"]), "200 \n");
+    assert_eq!(site.ok(&["send", "o", "新模板", "名字=甲"]), "200\n");
     assert!(sandbox.get("/sandbox/delivered").contains("甲"));
     let list = site.ok(&["template", "list"]);
     assert!(list.contains("新模板") && list.contains("标题") && list.contains(KEY), "{list}");
@@ -93,8 +93,8 @@ fn templates_are_managed_and_the_running_daemon_follows() {
 fn requests_from_a_shell() {
     let sandbox = Sandbox::start();
     let site = Site::started(&sandbox, "");
-    assert_eq!(site.ok(&["push", "o", KEY, "first=1"]), "200 \n");
-    assert_eq!(site.ok(&["tset", KEY]), "200 \n");
+    assert_eq!(site.ok(&["push", "o", KEY, "first=1"]), "200\n");
+    assert_eq!(site.ok(&["tset", KEY]), "200\n");
     let missing = site.run(&["send", "o", "no-such-key"]);
     assert_eq!(missing.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&missing.stdout), "400 template key not exists\n");

@@ -101,7 +101,7 @@ fn a_database_that_goes_away_costs_only_tset_and_comes_back_by_itself() {
     let line = Line::to(server);
     let mut site = site(&sandbox, "away_", line.address, &database);
     site.start();
-    assert_eq!(site.ok(&["tset", KEY]), "200 \n");
+    assert_eq!(site.ok(&["tset", KEY]), "200\n");
     line.cut();
     let mut client = site.client();
     client.write(&tset(7, KEY));
@@ -115,7 +115,7 @@ fn a_database_that_goes_away_costs_only_tset_and_comes_back_by_itself() {
     assert_eq!([client.read().code, client.read().code], [200, 200]);
     wait_for("both messages", || sandbox.delivered() == 2);
     line.mend();
-    assert_eq!(site.ok(&["tset", KEY]), "200 \n");
+    assert_eq!(site.ok(&["tset", KEY]), "200\n");
     let refused = site.command(&["start"]).output().unwrap();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("already running"));
     site.ok(&["stop"]);
@@ -136,7 +136,7 @@ fn texts_are_changed_in_the_database_without_a_release() {
     let file = site.folder.path().join("new.json");
     std::fs::write(&file, text).unwrap();
     site.ok(&["template", "put", KEY, file.to_str().unwrap(), "--title", "送水通知"]);
-    assert_eq!(site.ok(&["send", "o", KEY, "first=3桶"]), "200 \n");
+    assert_eq!(site.ok(&["send", "o", KEY, "first=3桶"]), "200\n");
     assert!(sandbox.get("/sandbox/delivered").contains("您的水已送达😀 3桶"));
 }
 
