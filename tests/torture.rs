@@ -136,11 +136,8 @@ fn kill_9_loses_nothing_and_doubles_nothing() {
 
     let last = site.status();
     let log = site.log();
-    let opened = log.lines().filter_map(|line| {
-        let (_, waiting) = line.split_once("queue opened, ")?;
-        waiting.split(' ').next()?.parse::<u64>().ok()
-    });
-    let opened = opened.last().unwrap();
+    let (_, opened) = log.rsplit_once("queue opened, ").unwrap();
+    let opened: u64 = opened.split(' ').next().unwrap().parse().unwrap();
     let ended = last["delivered"].as_u64().unwrap() + last["failed"].as_u64().unwrap();
     assert_eq!(opened + last["accepted"].as_u64().unwrap(), ended, "{last}");
 }

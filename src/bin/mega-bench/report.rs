@@ -15,11 +15,14 @@ pub struct Report {
 
 impl Default for Report {
     fn default() -> Report {
-        // Three digits cannot be refused.
-        let latencies = Histogram::new(3).expect("invariant: three digits are allowed");
+        let latencies = Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)
+            .expect("invariant: three digits and an hour are allowed");
         Report { seconds: 0.0, errors: 0, latencies, first_error: None }
     }
 }
+
+/// A longer latency counts as this one.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
