@@ -370,11 +370,7 @@ fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Store>), Strin
     let table = Table::new(server.table_size, server.template_size, config.wechat.template_escape);
     let failed = |error: StoreError| format!("cannot load the templates: {error}");
     let mut store = template::open(&config.pdo).map_err(failed)?;
-    let rows = store.load(server.table_size).map_err(failed)?;
-    for left_out in table.replace_all(rows) {
-        log::warn!("{left_out}");
-    }
-    notice!("{} templates loaded", table.len());
+    store::load_all(store.as_mut(), &table, server.table_size).map_err(failed)?;
     Ok((Arc::new(table), store))
 }
 

@@ -3,7 +3,7 @@
 
 use crate::reactor::mailbox::{Mail, Mailbox};
 use crate::reactor::{Reply, ReplyTo};
-use crate::template::{Insert, Store, Table};
+use crate::template::{Insert, Store, StoreError, Table};
 use crate::wire::command;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
@@ -31,7 +31,11 @@ pub fn run(
                 let reply = Reply { to, code, message: message.into(), close };
                 mailbox.send(Mail::Replies { replies: vec![reply], batches: Vec::new() });
             }
-            Order::ReloadAll => reload_all(store.as_mut(), table, table_size),
+            Order::ReloadAll => {
+                if let Err(error) = load_all(store.as_mut(), table, table_size) {
+                    log::error!("templates not reloaded, the old ones stay: {error}");
+                }
+            }
         }
     }
 }
@@ -55,14 +59,12 @@ fn tset(store: &mut dyn Store, table: &Table, key: &[u8]) -> (u16, String) {
     }
 }
 
-fn reload_all(store: &mut dyn Store, table: &Table, table_size: usize) {
-    match store.load(table_size) {
-        Ok(rows) => {
-            for left_out in table.replace_all(rows) {
-                log::warn!("{left_out}");
-            }
-            crate::notice!("{} templates loaded", table.len());
-        }
-        Err(error) => log::error!("templates not reloaded, the old ones stay: {error}"),
+/// Fills the table with what the database has, up to `table_size`.
+pub fn load_all(store: &mut dyn Store, table: &Table, table_size: usize) -> Result<(), StoreError> {
+    // One more than fit, so that somebody learns of those that do not.
+    for left_out in table.replace_all(store.load(table_size.saturating_add(1))?) {
+        log::warn!("{left_out}");
     }
+    crate::notice!("{} templates loaded", table.len());
+    Ok(())
 }

@@ -179,3 +179,13 @@ fn it_runs_as_the_user_it_is_told_to() {
     site.ok(&["stop"]);
     assert_eq!(site.run(&["status"]).status.code(), Some(3));
 }
+
+#[test]
+fn more_templates_than_fit_are_named_in_the_log() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::new(&sandbox, "[server]\ntable_size = 1");
+    site.put_template("a_second_one", crate::support::TEMPLATE);
+    site.start();
+    assert_eq!(site.count("templates"), 1);
+    assert!(site.log().contains("left out: the table is full (table_size = 1)"), "{}", site.log());
+}
