@@ -46,10 +46,11 @@ pub enum Verdict {
     /// It can never be delivered.
     Failed(Reason),
     /// Another attempt may succeed.
-    Later {
-        reason: Reason,
-        once: bool,
-    },
+    Later(Reason),
+    /// One more attempt may succeed.
+    Once(Reason),
+    /// WeChat may have taken it, or not.
+    Unclear(Reason),
     /// WeChat limits this one recipient.
     OpenidRate(Reason),
     /// The token was refused right after it was refreshed.
@@ -70,7 +71,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    fn text(text: impl Into<String>) -> Reason {
+    pub fn text(text: impl Into<String>) -> Reason {
         Reason { errcode: None, text: text.into(), answer: None }
     }
 }
@@ -153,7 +154,7 @@ impl Worker<'_> {
                 return match class {
                     Class::Rate => Verdict::Rate(reason),
                     Class::Config => Verdict::Config(reason),
-                    _ => Verdict::Later { reason, once: false },
+                    _ => Verdict::Later(reason),
                 };
             }
         };
@@ -166,16 +167,14 @@ impl Worker<'_> {
                 }
                 verdict
             }
-            Err(Trouble { text, .. }) => Verdict::Later { reason: Reason::text(text), once: false },
+            Err(Trouble { text, ambiguous: true }) => Verdict::Unclear(Reason::text(text)),
+            Err(Trouble { text, ambiguous: false }) => Verdict::Later(Reason::text(text)),
         }
     }
 
     fn judge(&self, job: &Job, answer: Map<String, Value>) -> Verdict {
         let Some(errcode) = answer.get("errcode").and_then(Value::as_i64) else {
-            return Verdict::Later {
-                reason: Reason::text("WeChat's answer has no errcode"),
-                once: false,
-            };
+            return Verdict::Unclear(Reason::text("WeChat's answer has no errcode"));
         };
         let class = self.shop.outcomes.class(errcode);
         if class == Class::Ok {
@@ -191,8 +190,8 @@ impl Worker<'_> {
             Class::Ok => Verdict::Delivered { duplicate: false },
             // WeChat's words about the token are not about the client's message.
             Class::Token => Verdict::TokenRefused(Reason { answer: None, ..reason }),
-            Class::Later => Verdict::Later { reason, once: false },
-            Class::Once => Verdict::Later { reason, once: true },
+            Class::Later => Verdict::Later(reason),
+            Class::Once => Verdict::Once(reason),
             Class::Rate => Verdict::Rate(reason),
             Class::OpenidRate => Verdict::OpenidRate(reason),
             Class::Permanent => Verdict::Failed(reason),

@@ -127,8 +127,7 @@ impl Queue {
         let attempts = record.attempts.saturating_add(1);
         record::put_attempts(&segment.map, position.at, attempts);
         segment.dirty = true;
-        let first_try = if record.first_try == 0 { now } else { record.first_try };
-        let record = Record { attempts, first_try, ..record };
-        Message::on_disk(self.queue, Ticket(position), record, Arc::clone(&segment.map))
+        let record = Record { attempts, ..record };
+        Message::on_disk(self.queue, Ticket(position), record, Arc::clone(&segment.map), now)
     }
 }

@@ -25,11 +25,19 @@ pub struct Message {
     origin: u64,
     record: Record,
     bytes: Bytes,
+    /// Unix time in ms of this hand-out.
+    taken: u64,
 }
 
 impl Message {
-    pub(super) fn on_disk(queue: u64, ticket: Ticket, record: Record, map: Arc<Map>) -> Message {
-        Message { origin: queue, record, bytes: Bytes::Mapped { ticket, map } }
+    pub(super) fn on_disk(
+        queue: u64,
+        ticket: Ticket,
+        record: Record,
+        map: Arc<Map>,
+        taken: u64,
+    ) -> Message {
+        Message { origin: queue, record, bytes: Bytes::Mapped { ticket, map }, taken }
     }
 
     /// A send's message: `run` is random per process, so its ids meet no other's.
@@ -45,9 +53,9 @@ impl Message {
             id,
             enqueued: now,
             due: 0,
-            first_try: 0,
+            unclear: 0,
         };
-        Message { origin: run, record, bytes: Bytes::Owned(bytes) }
+        Message { origin: run, record, bytes: Bytes::Owned(bytes), taken: now }
     }
 
     /// What WeChat recognises a repeat by: the same for every attempt, 32 hexadecimal digits.
@@ -104,6 +112,18 @@ impl Message {
     /// Counts one more attempt of a send; the queue counts those of a push.
     pub fn count_attempt(&mut self) {
         self.record.attempts = self.record.attempts.saturating_add(1);
+    }
+
+    /// This hand-out came to nothing that is known: WeChat may have taken the message.
+    pub fn mark_unclear(&mut self) {
+        if self.record.unclear == 0 {
+            self.record.unclear = self.taken;
+        }
+    }
+
+    /// Unix time in ms of the first hand-out whose outcome is unknown.
+    pub fn unclear_since(&self) -> Option<u64> {
+        (self.record.unclear > 0).then_some(self.record.unclear)
     }
 
     /// Unix time in ms of acceptance.

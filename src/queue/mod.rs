@@ -187,7 +187,7 @@ impl Queue {
             id,
             enqueued: now,
             due: 0,
-            first_try: 0,
+            unclear: 0,
         };
         self.write(record, [new.openid, new.key, new.data], now)?;
         self.next_id += 1;

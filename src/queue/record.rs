@@ -15,7 +15,7 @@
 //!     32    8  id      what client_msg_id is made of; a retry keeps it
 //!     40    8  enqueued  Unix time in ms of acceptance; a retry keeps it
 //!     48    8  due     Unix time in ms before which a retry must wait, 0: none
-//!     56    8  first_try  Unix time in ms of the first hand-out, 0: none yet
+//!     56    8  unclear  Unix time in ms of the first attempt whose outcome is unknown, 0: none
 //!     64       payload, padded with zeros to a multiple of 8
 //! ```
 //! All integers are little-endian. The seed is queue id, segment number and offset, so a record is
@@ -51,7 +51,7 @@ pub struct Record {
     pub id: u64,
     pub enqueued: u64,
     pub due: u64,
-    pub first_try: u64,
+    pub unclear: u64,
 }
 
 impl Record {
@@ -100,7 +100,7 @@ pub fn write(map: &Map, place: Place, record: &Record, parts: [&[u8]; 3]) {
     let mut head = [0; HEAD - 8];
     let (segment, at) = record.replaces.map_or((0, 0), |old| (old.segment, old.at as u32));
     LittleEndian::write_u32_into(&[record.length, record.openid, record.key, at], &mut head[..16]);
-    let words = [segment, record.id, record.enqueued, record.due, record.first_try];
+    let words = [segment, record.id, record.enqueued, record.due, record.unclear];
     LittleEndian::write_u64_into(&words, &mut head[16..]);
     let mut hasher = place.hasher();
     hasher.update(&head);
@@ -143,7 +143,7 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
     }
     let mut words = [0; 5];
     LittleEndian::read_u64_into(&head[16..], &mut words);
-    let [old_segment, id, enqueued, due, first_try] = words;
+    let [old_segment, id, enqueued, due, unclear] = words;
     let (done, attempts) = (says_done(first[STATE]), first[ATTEMPTS]);
     let old = Position { segment: old_segment, at: old_at as usize };
     let replaces = (old_at > 0).then_some(old);
@@ -157,7 +157,7 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
         id,
         enqueued,
         due,
-        first_try,
+        unclear,
     })
 }
 

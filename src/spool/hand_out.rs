@@ -3,9 +3,13 @@
 
 use super::Spool;
 use crate::clock::now_ms;
+use crate::queue::Message;
 use crate::wire::command;
-use crate::worker::Job;
-use std::time::Instant;
+use crate::worker::{Job, Reason};
+use std::time::{Duration, Instant};
+
+/// WeChat drops a repeated client_msg_id for ten minutes; a call may take some of that.
+const RECOGNISED_FOR: Duration = Duration::from_secs(10 * 60 - 30);
 
 impl Spool {
     /// How many jobs of each kind may be in workers' hands now.
@@ -57,13 +61,28 @@ impl Spool {
 
     /// The next push, if its id is below `before`.
     fn next_push(&mut self, before: u64) -> Option<Job> {
-        let message = self.peeked.take().or_else(|| self.queue.take(now_ms()))?;
+        let message = self.peeked.take().or_else(|| self.next_sure_push())?;
         if message.id() >= before {
             self.peeked = Some(message);
             return None;
         }
         self.pushes_in_flight += 1;
         Some(Job { message, waiting: None })
+    }
+
+    /// The next push that WeChat will not deliver twice: one whose first try is of unknown outcome
+    /// and too long ago for WeChat to recognise it by its client_msg_id has failed.
+    fn next_sure_push(&mut self) -> Option<Message> {
+        let now = now_ms();
+        loop {
+            let message = self.queue.take(now)?;
+            let since = message.unclear_since();
+            if since.is_none_or(|since| now < since + RECOGNISED_FOR.as_millis() as u64) {
+                return Some(message);
+            }
+            let text = "unknown: WeChat may have taken it, and it is too late to ask again";
+            self.fail(&message, &Reason::text(text));
+        }
     }
 
     /// Takes back what no worker has begun.

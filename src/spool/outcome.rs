@@ -4,6 +4,7 @@
 use super::Spool;
 use super::gate::Fault;
 use crate::clock::now_ms;
+use crate::queue::Message;
 use crate::stats;
 use crate::wire::command;
 use crate::worker::{Job, Outcome, Reason, Verdict, Waiting};
@@ -45,7 +46,10 @@ impl Spool {
             Verdict::Rate(reason) => (Fault::Rate, reason),
             Verdict::Config(reason) => (Fault::Config, reason),
             // A network failure or a refused token says nothing about the limit or the account.
-            Verdict::Later { .. } | Verdict::TokenRefused(_) => return self.gate.postpone(now),
+            Verdict::Later(_)
+            | Verdict::Once(_)
+            | Verdict::Unclear(_)
+            | Verdict::TokenRefused(_) => return self.gate.postpone(now),
             Verdict::Delivered { .. } | Verdict::Failed(_) | Verdict::OpenidRate(_) => {
                 if self.gate.open() {
                     crate::notice!("sending goes on");
@@ -68,20 +72,21 @@ impl Spool {
         self.recall();
     }
 
-    fn book_push(&mut self, job: Job, verdict: Verdict) {
+    fn book_push(&mut self, mut job: Job, verdict: Verdict) {
         let Some(ticket) = job.message.ticket() else { return };
         match verdict {
             Verdict::Delivered { duplicate } => {
                 self.delivered(duplicate);
                 self.queue.done(ticket);
             }
-            Verdict::Failed(reason) => self.fail(job, reason),
-            Verdict::Later { reason, once } => {
-                let limit = if once { ONCE } else { self.config.queue.retry_max };
-                self.retry_push(job, reason, limit);
-            }
-            Verdict::OpenidRate(reason) => {
+            Verdict::Failed(reason) => self.fail(&job.message, &reason),
+            Verdict::Once(reason) => self.retry_push(job, reason, ONCE),
+            Verdict::Later(reason) | Verdict::OpenidRate(reason) => {
                 self.retry_push(job, reason, self.config.queue.retry_max)
+            }
+            Verdict::Unclear(reason) => {
+                job.message.mark_unclear();
+                self.retry_push(job, reason, self.config.queue.retry_max);
             }
             Verdict::Rate(_) | Verdict::Config(_) | Verdict::TokenRefused(_) => {
                 self.queue.give_back(&job.message);
@@ -92,7 +97,7 @@ impl Spool {
     fn retry_push(&mut self, job: Job, reason: Reason, limit: u8) {
         let attempts = job.message.attempts();
         if attempts >= limit {
-            return self.fail(job, reason);
+            return self.fail(&job.message, &reason);
         }
         let (base, cap) = (self.config.queue.retry_base, self.config.queue.retry_cap);
         let delay = backoff(base, cap, attempts);
@@ -103,9 +108,9 @@ impl Spool {
     }
 
     /// Ends a push undelivered: on the failed list first, so that it is never just gone.
-    fn fail(&mut self, job: Job, reason: Reason) {
-        let Some(ticket) = job.message.ticket() else { return };
-        if let Err(error) = self.failed.write(&job.message, &reason) {
+    pub(super) fn fail(&mut self, message: &Message, reason: &Reason) {
+        let Some(ticket) = message.ticket() else { return };
+        if let Err(error) = self.failed.write(message, reason) {
             if self.said.now() {
                 log::error!("cannot write the failed list: {error}; failed messages stay queued");
             }
@@ -123,10 +128,11 @@ impl Spool {
                 self.delivered(duplicate);
                 self.reply(waiting.to, command::OK, "");
             }
-            Verdict::Later { once: true, reason } if job.message.attempts() >= ONCE => {
-                self.answer(waiting, reason);
-            }
-            Verdict::Later { reason, .. } | Verdict::TokenRefused(reason) => {
+            Verdict::Once(reason) if job.message.attempts() >= ONCE => self.answer(waiting, reason),
+            Verdict::Later(reason)
+            | Verdict::Once(reason)
+            | Verdict::Unclear(reason)
+            | Verdict::TokenRefused(reason) => {
                 let delay =
                     backoff(SEND_BACKOFF, self.config.queue.retry_cap, job.message.attempts());
                 let due = Instant::now() + delay;
