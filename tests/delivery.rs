@@ -235,3 +235,23 @@ fn sends_do_not_wait_behind_pushes_unless_asked_to() {
         );
     }
 }
+
+#[test]
+fn the_pace_of_a_second_and_the_limit_of_a_day_are_kept() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "[wechat]\nmax_per_second = 100\ndaily_limit = 150");
+    let started = std::time::Instant::now();
+    push_many(&site, 200);
+    wait_for("the first hundred", || sandbox.delivered() >= 100);
+    assert!(started.elapsed().as_millis() > 800, "{:?}", started.elapsed());
+    wait_for("the day to be over", || site.status()["suspended"].is_string());
+    wait_for("what was under way", || site.count("queue_depth") == 50);
+    assert_eq!(sandbox.delivered(), 150);
+    let mut client = site.client();
+    client.send(5, "o", "null");
+    assert_eq!(client.read().message, "sending suspended: daily_limit is reached");
+    site.ok(&["stop"]);
+    site.start();
+    wait_for("the day to be over still", || site.status()["suspended"].is_string());
+    assert_eq!((sandbox.delivered(), site.count("queue_depth")), (150, 50));
+}

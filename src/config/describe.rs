@@ -93,6 +93,8 @@ impl Config {
             ("wechat", "connect_timeout") => time(wechat.connect_timeout),
             ("wechat", "timeout") => time(wechat.timeout),
             ("wechat", "send_retry_for") => time(wechat.send_retry_for),
+            ("wechat", "max_per_second") => wechat.max_per_second.to_string(),
+            ("wechat", "daily_limit") => wechat.daily_limit.to_string(),
             ("wechat", "template_escape") => wechat.template_escape.name().to_owned(),
             ("log", "log_file") => log.log_file.display().to_string(),
             ("log", "log_level") => log.log_level.name().to_owned(),
@@ -156,7 +158,7 @@ mod tests {
         dsn = \"mysql:host=h;port=1;dbname=d;unix_socket=/s;charset=utf8\"\nusername = it's\n\
         password = hunter2\ntable_prefix = p_\n[wechat]\napp_id = i\napp_secret = hunter2\n\
         api_hosts = a, http://localhost:1\ntoken_source = classic\nconnect_timeout = 1\ntimeout = 2\n\
-        send_retry_for = 0\ntemplate_escape = raw\n[errcode]\n-1 = rate\n43101 = ok\n[log]\n\
+        send_retry_for = 0\nmax_per_second = 5\ndaily_limit = 6\ntemplate_escape = raw\n[errcode]\n-1 = rate\n43101 = ok\n[log]\n\
         log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\n";
 
     fn read(text: &str) -> Config {

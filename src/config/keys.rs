@@ -166,6 +166,10 @@ pub const ALL: &[Key] = table! {
     "timeout" = "15s", Time(100, 10 * MINUTE);
     /// How long a send is retried while its client waits
     "send_retry_for" = "10s", Time(0, 10 * MINUTE);
+    /// Messages that go out in a second at most; 0 is no limit
+    "max_per_second" = "0", Count(0, 100_000);
+    /// Messages that go out in a day of WeChat's (UTC+8) at most; 0 is no limit
+    "daily_limit" = "0", Count(0, 1_000_000_000);
     /// How a value enters a template: json escapes it, raw leaves it as it is
     "template_escape" = "json", Word(value::names::<Escape>);
 

@@ -129,6 +129,9 @@ pub struct Wechat {
     pub connect_timeout: Duration,
     pub timeout: Duration,
     pub send_retry_for: Duration,
+    /// 0 for no limit, like `daily_limit`.
+    pub max_per_second: u32,
+    pub daily_limit: u64,
     pub template_escape: Escape,
 }
 

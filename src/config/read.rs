@@ -91,6 +91,8 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             connect_timeout: r.one("wechat", "connect_timeout", value::time),
             timeout: r.one("wechat", "timeout", value::time),
             send_retry_for: r.one("wechat", "send_retry_for", value::time),
+            max_per_second: r.one("wechat", "max_per_second", value::number),
+            daily_limit: r.one("wechat", "daily_limit", value::number),
             template_escape: r.one("wechat", "template_escape", value::word),
         },
         errcode: r.errcodes(),

@@ -114,6 +114,8 @@ fn an_almost_empty_file_gives_the_defaults() {
                 connect_timeout: seconds(5),
                 timeout: seconds(15),
                 send_retry_for: seconds(10),
+                max_per_second: 0,
+                daily_limit: 0,
                 template_escape: Escape::Json,
             },
             errcode: Vec::new(),

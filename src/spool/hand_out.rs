@@ -12,11 +12,35 @@ use std::time::{Duration, Instant};
 const RECOGNISED_FOR: Duration = Duration::from_secs(10 * 60 - 30);
 
 impl Spool {
+    /// When the pace lets the next message go, if something waits for that.
+    pub(super) fn pace_asks(&self, now: Instant) -> Option<Instant> {
+        let waits = self.sends.next_before().is_some() || self.peeked.is_some();
+        let waits = waits || self.queue.depth() > self.pushes_in_flight as u64;
+        let open = waits && self.gate.allowed(1, now) > 0 && self.stopping.is_none();
+        if open && !self.pace.allows() { self.pace.asks_again(now, now_ms() / 1_000) } else { None }
+    }
+
+    /// The day's limit stops sending as WeChat's own does, and is shown as such.
+    fn tell_the_day(&mut self) {
+        let over = self.pace.day_is_over();
+        if over == self.day_told {
+            return;
+        }
+        self.day_told = over;
+        let limit = self.config.wechat.daily_limit;
+        let why = format!("daily_limit = {limit} is reached, until midnight UTC+8");
+        match over {
+            true => log::warn!("sending suspended: {why}"),
+            false => crate::notice!("sending goes on: a new day"),
+        }
+        *self.stats.suspended.lock() = over.then_some(why);
+    }
+
     /// How many jobs of each kind may be in workers' hands now.
     pub(super) fn may_hand_out(&self, now: Instant) -> usize {
         let in_flight = self.pushes_in_flight + self.sends.in_flight();
         match self.gate.allowed(self.inside.limit, now) {
-            _ if self.stopping.is_some() => 0,
+            _ if self.stopping.is_some() || !self.pace.allows() => 0,
             1 if in_flight > 0 => 0,
             allowed => allowed,
         }
@@ -24,12 +48,15 @@ impl Spool {
 
     pub(super) fn hand_out(&mut self) {
         let now = Instant::now();
+        self.pace.turn(now, now_ms() / 1_000);
+        self.tell_the_day();
         // A closed gate allows one at a time, so each one handed out is asked for anew.
         while let limit @ 1.. = self.may_hand_out(now) {
             let job = match self.next_job(limit) {
                 Some(job) => job,
                 None => return,
             };
+            self.pace.spend();
             let apart = job.waiting.is_some() && self.config.queue.send_first;
             let channel = if apart { &self.inside.sends } else { &self.inside.pushes };
             // S3: `limit` jobs of each kind fit, and workers hold their ends as long as we do.
@@ -88,6 +115,7 @@ impl Spool {
     /// Takes back what no worker has begun.
     pub(super) fn recall(&mut self) {
         while let Ok(job) = self.inside.unstarted.try_recv() {
+            self.pace.refund();
             match job.waiting {
                 None => {
                     self.pushes_in_flight -= 1;

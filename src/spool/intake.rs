@@ -67,6 +67,13 @@ impl Spool {
             let text = format!("sending suspended: {why}");
             return self.reply(to, command::UNAVAILABLE, text);
         }
+        if self.pace.day_is_over() {
+            return self.reply(
+                to,
+                command::UNAVAILABLE,
+                "sending suspended: daily_limit is reached",
+            );
+        }
         if self.sends.full() {
             return self.reply(to, command::UNAVAILABLE, "queue full");
         }

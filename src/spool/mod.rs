@@ -14,6 +14,7 @@ pub mod gate;
 mod hand_out;
 mod intake;
 mod outcome;
+mod pace;
 mod sends;
 
 pub use channels::{Channels, Inside};
@@ -29,6 +30,7 @@ use crate::worker::Outcome;
 use crossbeam_channel::RecvTimeoutError;
 use failed::FailedList;
 use gate::Gate;
+use pace::Pace;
 use sends::Sends;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,6 +56,10 @@ const EVENTS_A_TURN: usize = 256;
 /// How often a segment is asked for again that could not be created.
 const SPARE_RETRY: Duration = Duration::from_secs(1);
 
+/// The file beside the segments that keeps how many messages went out today.
+const SENT_TODAY: &str = "sent-today";
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Under `sync = always` the marks of done messages are not waited for; they follow so soon.
 const MARKS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -68,6 +74,10 @@ pub struct Spool {
     stats: Arc<Stats>,
     sends: Sends,
     gate: Gate,
+    /// When the pace was saved, and whether it was said that the day is over.
+    saved: Instant,
+    day_told: bool,
+    pace: Pace,
     failed: FailedList,
     /// Batches that wait for the next segment, and how far the first one has got.
     held: VecDeque<Batch>,
@@ -98,6 +108,9 @@ impl Spool {
         stats: Arc<Stats>,
     ) -> std::io::Result<Spool> {
         let run = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let wechat = &config.wechat;
+        let sent_today = config.server.queue_file_path.join(SENT_TODAY);
+        let pace = Pace::new(wechat.max_per_second, wechat.daily_limit, sent_today);
         Ok(Spool {
             failed: FailedList::beside(&config.log.log_file),
             config,
@@ -107,6 +120,9 @@ impl Spool {
             stats,
             sends: Sends::default(),
             gate: Gate::default(),
+            pace,
+            saved: Instant::now(),
+            day_told: false,
             held: VecDeque::new(),
             held_from: 0,
             no_segment: None,
@@ -154,6 +170,7 @@ impl Spool {
         let times = [
             queue_due,
             opens,
+            self.pace_asks(now),
             self.sends.next_due(),
             self.next_sync,
             self.spare_again,
@@ -188,6 +205,9 @@ impl Spool {
     fn tick(&mut self) {
         let now = Instant::now();
         self.sends.wake(now);
+        if now.duration_since(self.saved) >= SAVE_INTERVAL {
+            self.save_pace(now);
+        }
         if self.spare_again.is_some_and(|at| at <= now) {
             self.spare_again = None;
             self.queue.order_spare(now_ms());
@@ -195,6 +215,15 @@ impl Spool {
         if self.next_sync.is_some_and(|at| at <= now) && !self.sync_under_way {
             self.next_sync = None;
             self.sync_under_way = self.queue.order_sync();
+        }
+    }
+
+    fn save_pace(&mut self, now: Instant) {
+        self.saved = now;
+        if let Err(error) = self.pace.save()
+            && self.said.now()
+        {
+            log::warn!("cannot keep the number of messages sent today: {error}");
         }
     }
 
@@ -336,6 +365,7 @@ impl Spool {
                 self.pushes_in_flight
             );
         }
+        self.save_pace(Instant::now());
         let synced = self.queue.sync_all();
         self.mail();
         self.publish();

@@ -26,6 +26,7 @@ impl Spool {
         if let (None, Verdict::TokenRefused(reason)) = (&job.waiting, &verdict) {
             verdict = Verdict::Config(reason.clone());
         }
+        self.pace.answered(matches!(&verdict, Verdict::Later(reason) if reason.errcode.is_some()));
         self.move_gate(&verdict);
         match job.waiting {
             None => {

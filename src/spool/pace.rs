@@ -1,0 +1,258 @@
+//! How fast messages go out: at most so many a second and a day, and slower for a while when WeChat
+//! says that it is busy. Part of the spool's state; knows neither messages nor threads.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const DAY: u64 = 86_400;
+
+/// WeChat's day begins at midnight, UTC+8.
+const UTC_PLUS_8: u64 = 8 * 3_600;
+
+/// What was not sent in time may be made up for within so much of a second.
+const BURST: f64 = 0.05;
+
+/// Answers are looked at second by second.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Busy answers in a second from which on WeChat counts as busy: so many, and one in so many.
+const BUSY_COUNT: u32 = 3;
+const BUSY_SHARE: u32 = 10;
+
+/// Seconds without a busy answer after which the pace doubles again.
+const CALM: u32 = 10;
+
+pub struct Pace {
+    per_second: Option<f64>,
+    daily_limit: Option<u64>,
+    /// Messages that may go now; below 1 the next one has to wait.
+    credit: f64,
+    credited: Instant,
+    /// Days since 1970 at UTC+8, and what went out in this one.
+    day: u64,
+    sent_today: u64,
+    saved: u64,
+    /// Survives a restart: the day's limit does not begin anew.
+    file: PathBuf,
+    /// The pace, a second, while WeChat is busy, and what it was before.
+    slow: Option<f64>,
+    before: f64,
+    window: Instant,
+    answers: u32,
+    busy: u32,
+    calm: u32,
+}
+
+impl Pace {
+    /// Zero is no limit.
+    pub fn new(per_second: u32, daily_limit: u64, file: PathBuf) -> Pace {
+        let now = Instant::now();
+        let mut pace = Pace {
+            per_second: (per_second > 0).then(|| f64::from(per_second)),
+            daily_limit: (daily_limit > 0).then_some(daily_limit),
+            credit: 1.0,
+            credited: now,
+            day: 0,
+            sent_today: 0,
+            saved: 0,
+            file,
+            slow: None,
+            before: 0.0,
+            window: now,
+            answers: 0,
+            busy: 0,
+            calm: 0,
+        };
+        // Without a file, or with a damaged one, the day counts from here.
+        let text = std::fs::read_to_string(&pace.file).unwrap_or_default();
+        let mut words = text.split_whitespace().map(str::parse);
+        if let (Some(Ok(day)), Some(Ok(sent))) = (words.next(), words.next()) {
+            (pace.day, pace.sent_today, pace.saved) = (day, sent, sent);
+        }
+        pace
+    }
+
+    fn rate(&self) -> Option<f64> {
+        match (self.per_second, self.slow) {
+            (Some(rate), Some(slow)) => Some(rate.min(slow)),
+            (rate, slow) => rate.or(slow),
+        }
+    }
+
+    /// Brings the state up to now. To be called once before messages are counted.
+    pub fn turn(&mut self, now: Instant, unix_seconds: u64) {
+        let today = (unix_seconds + UTC_PLUS_8) / DAY;
+        if today != self.day {
+            (self.day, self.sent_today) = (today, 0);
+        }
+        if now.duration_since(self.window) >= WINDOW {
+            self.judge();
+            (self.window, self.answers, self.busy) = (now, 0, 0);
+        }
+        if let Some(rate) = self.rate() {
+            let passed = now.duration_since(self.credited).as_secs_f64();
+            self.credit = (self.credit + passed * rate).min((rate * BURST).max(1.0));
+        }
+        self.credited = now;
+    }
+
+    /// Whether one more message may go out in this turn.
+    pub fn allows(&self) -> bool {
+        (self.rate().is_none() || self.credit >= 1.0) && !self.day_is_over()
+    }
+
+    /// The day's messages are used up.
+    pub fn day_is_over(&self) -> bool {
+        self.daily_limit.is_some_and(|limit| self.sent_today >= limit)
+    }
+
+    /// When it makes sense to ask again after `allows` said no.
+    pub fn asks_again(&self, now: Instant, unix_seconds: u64) -> Option<Instant> {
+        if self.day_is_over() {
+            let next_day = DAY - (unix_seconds + UTC_PLUS_8) % DAY;
+            return Some(now + Duration::from_secs(next_day));
+        }
+        let rate = self.rate().filter(|_| self.credit < 1.0)?;
+        Some(now + Duration::from_secs_f64((1.0 - self.credit) / rate))
+    }
+
+    pub fn spend(&mut self) {
+        self.credit -= 1.0;
+        self.sent_today += 1;
+    }
+
+    /// One did not go out after all.
+    pub fn refund(&mut self) {
+        self.credit += 1.0;
+        self.sent_today = self.sent_today.saturating_sub(1);
+    }
+
+    /// WeChat has answered; `busy`: that it is (-1 and its like).
+    pub fn answered(&mut self, busy: bool) {
+        self.answers += 1;
+        self.busy += u32::from(busy);
+    }
+
+    fn judge(&mut self) {
+        let good = f64::from(self.answers - self.busy);
+        if self.busy >= BUSY_COUNT && self.busy * BUSY_SHARE >= self.answers {
+            let present = self.slow.unwrap_or(good).max(good);
+            if self.slow.is_none() {
+                self.before = present;
+                log::warn!("WeChat is busy: sending slower than {present:.0} a second for a while");
+            }
+            self.slow = Some((present / 2.0).max(1.0));
+            self.calm = 0;
+        } else if let Some(slow) = self.slow {
+            self.calm += 1;
+            if self.calm >= CALM {
+                self.calm = 0;
+                self.slow = Some(slow * 2.0).filter(|slow| *slow <= self.before);
+            }
+        }
+    }
+
+    /// Keeps the day's count, if there is a limit that it matters for.
+    pub fn save(&mut self) -> io::Result<()> {
+        if self.daily_limit.is_some() && self.saved != self.sent_today {
+            std::fs::write(&self.file, format!("{} {}\n", self.day, self.sent_today))?;
+            self.saved = self.sent_today;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(per_second: u32, daily_limit: u64) -> Pace {
+        Pace::new(per_second, daily_limit, PathBuf::from("/nonexistent/sent"))
+    }
+
+    /// Messages that go out in so many steps of 10 ms.
+    fn sent(pace: &mut Pace, from: Instant, steps: u64) -> u64 {
+        let mut sent = 0;
+        for step in 0..steps {
+            pace.turn(from + Duration::from_millis(10 * step), 0);
+            while pace.allows() && sent < 1_000_000 {
+                pace.spend();
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn so_many_a_second_and_no_burst() {
+        let mut pace = pace(200, 0);
+        let now = pace.window;
+        let sent = sent(&mut pace, now, 300);
+        assert!((590..=610).contains(&sent), "{sent}");
+        let later = now + Duration::from_secs(60);
+        pace.turn(later, 0);
+        assert!(pace.credit <= 10.0);
+    }
+
+    #[test]
+    fn no_limit_never_waits() {
+        let mut pace = pace(0, 0);
+        pace.spend();
+        pace.spend();
+        assert!(pace.allows());
+        assert_eq!(pace.asks_again(Instant::now(), 0), None);
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_in_china() {
+        let mut pace = pace(0, 2);
+        let now = pace.window;
+        let evening = 16 * 3_600 - 60;
+        pace.turn(now, evening);
+        pace.spend();
+        assert!(pace.allows());
+        pace.spend();
+        assert!(!pace.allows() && pace.day_is_over());
+        assert_eq!(pace.asks_again(now, evening), Some(now + Duration::from_secs(60)));
+        pace.turn(now, evening + 60);
+        assert!(pace.allows());
+    }
+
+    #[test]
+    fn the_count_of_the_day_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sent");
+        let mut pace = Pace::new(0, 5, file.clone());
+        pace.turn(Instant::now(), 0);
+        pace.spend();
+        pace.save().unwrap();
+        let mut again = Pace::new(0, 5, file);
+        again.turn(Instant::now(), 0);
+        assert_eq!(again.sent_today, 1);
+    }
+
+    #[test]
+    fn repeated_busy_answers_slow_it_down_and_calm_brings_it_back() {
+        let mut pace = pace(0, 0);
+        let start = pace.window;
+        let second = |pace: &mut Pace, number: u64, busy: u32| {
+            for n in 0..100 {
+                pace.answered(n < busy);
+            }
+            pace.turn(start + WINDOW * number as u32, 0);
+        };
+        second(&mut pace, 1, 2);
+        assert_eq!(pace.slow, None, "two in a hundred are nothing");
+        second(&mut pace, 2, 20);
+        assert_eq!(pace.slow, Some(40.0));
+        for number in 3..13 {
+            second(&mut pace, number, 0);
+        }
+        assert_eq!(pace.slow, Some(80.0));
+        for number in 13..23 {
+            second(&mut pace, number, 0);
+        }
+        assert_eq!(pace.slow, None);
+    }
+}
