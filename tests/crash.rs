@@ -37,14 +37,8 @@ fn restart_keeps_every_queued_message() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({ "latency_ms": 5 }));
     let mut site = Site::started(&sandbox, "");
-    let mut client = site.client();
     let count = 5000;
-    for n in 0..count {
-        client.push(n, &format!("o{n}"), "null");
-    }
-    for _ in 0..count {
-        assert_eq!(client.read().code, 200);
-    }
+    site.push_many(count);
     for _ in 0..5 {
         let stopped = site.ok(&["stop"]);
         assert!(stopped.contains("messages left in the queue"), "{stopped}");

@@ -3,16 +3,6 @@
 use crate::support::{KEY, Sandbox, Site, wait_for};
 use serde_json::{Value, json};
 
-fn push_many(site: &Site, count: u32) {
-    let mut client = site.client();
-    for n in 0..count {
-        client.push(n, &format!("o{n}"), &format!(r#"{{"first":"{n}"}}"#));
-    }
-    for _ in 0..count {
-        assert_eq!(client.read().code, 200);
-    }
-}
-
 fn failed_list(site: &Site) -> Vec<Value> {
     let folder = site.folder.path().join("logs");
     let mut lines = Vec::new();
@@ -30,11 +20,11 @@ fn an_expired_token_is_refreshed_once_for_64_workers_and_loses_nothing() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({ "latency_ms": 20, "token_latency_ms": 100 }));
     let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 64");
-    push_many(&site, 200);
+    site.push_many(200);
     wait_for("the first messages", || sandbox.delivered() == 200);
     assert_eq!(sandbox.stats()["token_calls"]["stable"], 1);
     sandbox.post("/sandbox/expire", "");
-    push_many(&site, 2000);
+    site.push_many(2000);
     wait_for("all messages", || sandbox.delivered() == 2200);
     let calls = &sandbox.stats()["token_calls"];
     assert_eq!(*calls, json!({"classic": 0, "stable": 2, "forced": 0}), "one more for all workers");
@@ -46,7 +36,7 @@ fn an_expired_token_is_refreshed_once_for_64_workers_and_loses_nothing() {
 fn the_classic_token_works_too() {
     let sandbox = Sandbox::start();
     let site = Site::started(&sandbox, "[wechat]\ntoken_source = classic");
-    push_many(&site, 20);
+    site.push_many(20);
     wait_for("all messages", || sandbox.delivered() == 20);
     assert_eq!(sandbox.stats()["token_calls"]["classic"], 1);
 }
@@ -56,7 +46,7 @@ fn a_token_is_renewed_before_it_ends_while_messages_go_on() {
     let sandbox = Sandbox::with(&["--token-ttl", "3"]);
     let site = Site::started(&sandbox, "");
     for n in 0..40 {
-        push_many(&site, 10);
+        site.push_many(10);
         wait_for("the messages", || sandbox.delivered() == (n + 1) * 10);
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
@@ -69,7 +59,7 @@ fn permanent_failures_are_listed_at_once_and_others_go_on() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"openids": {"o3": {"errcode": 43004, "errmsg": "require subscribe"}}}));
     let site = Site::started(&sandbox, "");
-    push_many(&site, 10);
+    site.push_many(10);
     wait_for("nine messages", || sandbox.delivered() == 9);
     wait_for("one failure", || site.count("failed") == 1);
     let listed = failed_list(&site);
@@ -87,7 +77,7 @@ fn a_failure_that_may_pass_is_tried_again_with_the_same_id() {
     sandbox
         .faults(json!({"openids": {"o1": {"seq": [-1, -1, 0]}, "o2": {"seq": [43101, 43101, 0]}}}));
     let site = Site::started(&sandbox, "[queue]\nretry_base = 50ms");
-    push_many(&site, 4);
+    site.push_many(4);
     wait_for("what can be delivered", || sandbox.delivered() == 3);
     wait_for("what is tried only twice to fail", || site.count("failed") == 1);
     assert_eq!(failed_list(&site)[0]["openid"], "o2");
@@ -99,7 +89,7 @@ fn an_answer_lost_on_the_way_does_not_double_a_message() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"openids": {"o1": {"close_after": true}}}));
     let site = Site::started(&sandbox, "[queue]\nretry_base = 50ms");
-    push_many(&site, 3);
+    site.push_many(3);
     wait_for("a repeat", || sandbox.stats()["repeats"].as_u64() >= Some(1));
     sandbox.faults(json!({}));
     wait_for("the queue to be empty", || site.count("queue_depth") == 0);
@@ -113,9 +103,9 @@ fn a_limit_and_a_fault_of_the_account_stop_sending_but_not_accepting() {
         let sandbox = Sandbox::start();
         sandbox.faults(json!({ "answer": { "errcode": errcode, "errmsg": "no" } }));
         let site = Site::started(&sandbox, "");
-        push_many(&site, 100);
+        site.push_many(100);
         wait_for("sending to stop", || site.status()["suspended"].is_string());
-        push_many(&site, 100);
+        site.push_many(100);
         let status = site.status();
         assert!(status["suspended"].as_str().unwrap().contains(word), "{status}");
         assert_eq!((&status["queue_depth"], &status["failed"]), (&json!(200), &json!(0)));
@@ -135,7 +125,7 @@ fn a_limit_and_a_fault_of_the_account_stop_sending_but_not_accepting() {
 fn a_wrong_secret_stops_sending_after_few_token_calls() {
     let sandbox = Sandbox::with(&["--app-secret", "another-secret"]);
     let site = Site::started(&sandbox, "");
-    push_many(&site, 500);
+    site.push_many(500);
     wait_for("sending to stop", || site.status()["suspended"].is_string());
     let requests = sandbox.stats()["requests"].as_u64().unwrap();
     assert!(requests <= 3, "{requests} requests");
@@ -192,7 +182,7 @@ fn the_certificate_of_the_api_host_is_verified() {
 fn no_secret_is_in_any_log_or_error() {
     let sandbox = Sandbox::start();
     let site = Site::started(&sandbox, "[wechat]\nsend_retry_for = 300ms");
-    push_many(&site, 5);
+    site.push_many(5);
     wait_for("the messages", || sandbox.delivered() == 5);
     sandbox.faults(json!({"answer": {"close": true}, "token_http_status": 500}));
     sandbox.post("/sandbox/expire", "");
@@ -223,7 +213,7 @@ fn sends_do_not_wait_behind_pushes_unless_asked_to() {
         sandbox.faults(json!({ "latency_ms": 10 }));
         let more = format!("[setting]\ntask_worker_num = 1\n[queue]\nsend_first = {setting}");
         let site = Site::started(&sandbox, &more);
-        push_many(&site, 200);
+        site.push_many(200);
         let mut client = site.client();
         client.send(1, "the-send", "null");
         assert_eq!(client.read().code, 200);
@@ -241,7 +231,7 @@ fn the_pace_of_a_second_and_the_limit_of_a_day_are_kept() {
     let sandbox = Sandbox::start();
     let mut site = Site::started(&sandbox, "[wechat]\nmax_per_second = 100\ndaily_limit = 150");
     let started = std::time::Instant::now();
-    push_many(&site, 200);
+    site.push_many(200);
     wait_for("the first hundred", || sandbox.delivered() >= 100);
     assert!(started.elapsed().as_millis() > 800, "{:?}", started.elapsed());
     wait_for("the day to be over", || site.status()["suspended"].is_string());

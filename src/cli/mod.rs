@@ -2,6 +2,8 @@
 //! beside the daemon, except for `start`, which becomes it.
 
 mod control;
+mod failed;
+mod queue;
 mod request;
 mod template;
 
@@ -54,6 +56,16 @@ enum Command {
     /// Manage the templates in the database
     #[command(subcommand)]
     Template(template::Template),
+    /// Show the pushes that ended undelivered, one JSON line each
+    Failed(failed::Failed),
+    /// Push the messages of a failed list again; a run that was interrupted goes on where it was
+    Requeue {
+        /// The list, as `failed` prints it
+        file: PathBuf,
+    },
+    /// Look into the queue's folder
+    #[command(subcommand)]
+    Queue(queue::Queue),
     /// Queue a message: answered as soon as it is safe on disk
     Push(request::Message),
     /// Send a message and wait for WeChat's answer
@@ -117,6 +129,9 @@ impl Line {
                 Ok(exit::OK)
             }
             Command::Template(command) => template::run(&config, command),
+            Command::Failed(options) => failed::failed(&config, &options),
+            Command::Requeue { file } => failed::requeue(&config, &file),
+            Command::Queue(command) => queue::run(&config, &command),
             Command::Push(message) => request::push(&config, &message),
             Command::Send(message) => request::send(&config, &message),
             Command::Tset { key } => request::tset(&config, &key),

@@ -81,7 +81,7 @@ fn call(config: &Config, frame: &[u8]) -> Result<u8, String> {
 }
 
 /// Where clients on this machine reach the daemon.
-fn address(config: &Config) -> Result<SocketAddr, String> {
+pub(super) fn address(config: &Config) -> Result<SocketAddr, String> {
     let mut address = *config.server.listen.first().ok_or("server.listen[] is empty")?;
     if address.port() == 0 {
         // Only the daemon knows which port it was given.

@@ -5,12 +5,12 @@
 //! The only module that hands out raw memory: a `Map` is a whole file mapped shared. Its bytes are
 //! reached through the few methods here, each of which states why it is sound.
 
-use memmap2::MmapRaw;
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -114,6 +114,7 @@ pub struct Folder {
     path: PathBuf,
     /// Open on the folder itself: carries the lock and is what `sync_folder` syncs.
     handle: File,
+    read_only: bool,
 }
 
 impl Folder {
@@ -121,7 +122,7 @@ impl Folder {
     pub fn lock(path: &Path) -> io::Result<Folder> {
         let handle = File::open(path)?;
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Folder { path: path.to_owned(), handle }),
+            Ok(()) => Ok(Folder { path: path.to_owned(), handle, read_only: false }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "another mega owns this queue folder",
@@ -130,18 +131,23 @@ impl Folder {
         }
     }
 
-    /// Opens the folder for reading only, beside a daemon that may own it.
+    /// Opens the folder for reading only, beside a daemon that may own it. Storing into one of its
+    /// maps ends the process.
     pub fn read_only(path: &Path) -> io::Result<Folder> {
-        Ok(Folder { path: path.to_owned(), handle: File::open(path)? })
+        Ok(Folder { path: path.to_owned(), handle: File::open(path)?, read_only: true })
     }
 
-    fn map(file: File) -> io::Result<Map> {
+    fn map(&self, file: File) -> io::Result<Map> {
         let size = file.metadata()?.len();
         if size == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty"));
         }
         let size = usize::try_from(size).map_err(io::Error::other)?;
-        let memory = MmapRaw::map_raw(&file)?;
+        let options = MmapOptions::new();
+        let memory = match self.read_only {
+            true => options.map_raw_read_only(&file)?,
+            false => options.map_raw(&file)?,
+        };
         let start = memory.as_mut_ptr();
         let backing = Box::new(Mapped { file, _memory: memory });
         // SAFETY: the mapping is page-aligned, `size` bytes long and owned by the backing.
@@ -179,7 +185,7 @@ impl Disk for Folder {
         let file = options.read(true).write(true).create_new(true).mode(0o640).open(&path)?;
         let mapped = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size)
             .map_err(io::Error::from)
-            .and_then(|()| Folder::map(file));
+            .and_then(|()| self.map(file));
         if mapped.is_err() {
             // Half a file would be taken for a damaged one at the next start.
             let _ = std::fs::remove_file(&path);
@@ -188,7 +194,14 @@ impl Disk for Folder {
     }
 
     fn open(&self, name: &str) -> io::Result<Map> {
-        Folder::map(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(!self.read_only).open(self.path.join(name))?;
+        let held = file.metadata()?;
+        if !self.read_only && held.blocks() * 512 < held.len() {
+            // A copy with holes: storing into one on a full disk would be SIGBUS.
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, held.len())?;
+        }
+        self.map(file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

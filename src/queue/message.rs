@@ -20,6 +20,11 @@ enum Bytes {
     Owned(Box<[u8]>),
 }
 
+/// 32 hexadecimal digits: the origin's and the message's id.
+pub(super) fn client_msg_id(origin: u64, id: u64) -> String {
+    format!("{origin:016x}{id:016x}")
+}
+
 pub struct Message {
     /// What the first half of client_msg_id names: a queue, or the run of a process for a send.
     origin: u64,
@@ -60,7 +65,7 @@ impl Message {
 
     /// What WeChat recognises a repeat by: the same for every attempt, 32 hexadecimal digits.
     pub fn client_msg_id(&self) -> String {
-        format!("{:016x}{:016x}", self.origin, self.record.id)
+        client_msg_id(self.origin, self.record.id)
     }
 
     pub fn openid(&self) -> &[u8] {

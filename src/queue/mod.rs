@@ -37,6 +37,7 @@
 
 mod cursor;
 pub mod disk;
+pub mod inspect;
 pub mod janitor;
 pub mod message;
 mod record;

@@ -74,7 +74,7 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
 }
 
 /// The id that most segments name; a single foreign file cannot take the queue over.
-fn majority(ids: impl Iterator<Item = u64>) -> Option<u64> {
+pub(super) fn majority(ids: impl Iterator<Item = u64>) -> Option<u64> {
     let mut votes: HashMap<u64, usize> = HashMap::new();
     for id in ids {
         *votes.entry(id).or_default() += 1;

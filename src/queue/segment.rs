@@ -19,6 +19,7 @@
 //! ```
 
 use super::disk::Map;
+use super::message::client_msg_id;
 use super::record;
 use byteorder::{ByteOrder, LittleEndian};
 use std::sync::Arc;
@@ -190,6 +191,11 @@ impl Segment {
 
     pub fn place(&self, at: usize) -> record::Place {
         record::Place { queue: self.queue, segment: self.number, at }
+    }
+
+    /// What WeChat knows a message of this queue by.
+    pub fn client_msg_id(&self, id: u64) -> String {
+        client_msg_id(self.queue, id)
     }
 
     pub fn fits(&self, size: usize) -> bool {

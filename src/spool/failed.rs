@@ -10,6 +10,25 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// What stands between the log's name and the date.
+const MARK: &str = "-failed-";
+const ENDING: &str = ".jsonl";
+
+/// Every file of the failed list that is kept beside the log, the oldest first.
+pub fn files(log_file: &Path) -> io::Result<Vec<PathBuf>> {
+    let stem = log_file.file_stem().unwrap_or_default().to_string_lossy().into_owned() + MARK;
+    let folder = log_file.parent().unwrap_or(Path::new("."));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&stem) && name.ends_with(ENDING) {
+            files.push(folder.join(name));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
 pub struct FailedList {
     log_file: PathBuf,
     open: Option<(String, File)>,
@@ -44,7 +63,7 @@ impl FailedList {
     fn file(&mut self, day: String) -> io::Result<&mut File> {
         if self.open.as_ref().is_none_or(|(open_day, _)| *open_day != day) {
             let stem = self.log_file.file_stem().unwrap_or_default().to_string_lossy();
-            let path = self.log_file.with_file_name(format!("{stem}-failed-{day}.jsonl"));
+            let path = self.log_file.with_file_name(format!("{stem}{MARK}{day}{ENDING}"));
             let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
             self.open = Some((day, file));
         }

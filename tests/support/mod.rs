@@ -194,6 +194,17 @@ impl Site {
         Client::connect(self.address.expect("the daemon was started"))
     }
 
+    /// Pushes to `o0`, `o1`, ... and waits until all are accepted.
+    pub fn push_many(&self, count: u32) {
+        let mut client = self.client();
+        for n in 0..count {
+            client.push(n, &format!("o{n}"), &format!(r#"{{"first":"{n}"}}"#));
+        }
+        for _ in 0..count {
+            assert_eq!(client.read().code, 200);
+        }
+    }
+
     /// Everything in the log folder.
     pub fn log(&self) -> String {
         let mut text = String::new();
