@@ -34,6 +34,9 @@ pub mod exit {
     pub const SYNC_FAILED: u8 = 74;
 }
 
+/// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
+const DESCRIPTORS: usize = 256;
+
 /// A worker renders, posts and parses; TLS needs the most of this.
 const WORKER_STACK: usize = 512 * 1024;
 
@@ -52,7 +55,8 @@ pub fn admin_path(config: &Config) -> PathBuf {
 }
 
 /// The daemon's life after the last fork; returns its exit code.
-pub fn run(config: Config, listeners: Vec<TcpListener>, notifier: Notifier) -> u8 {
+pub fn run(mut config: Config, listeners: Vec<TcpListener>, notifier: Notifier) -> u8 {
+    let fewer = reserve_descriptors(&mut config);
     let config = Arc::new(config);
     let pid_file = match PidFile::lock(&config.setting.pid_file) {
         Ok(pid_file) => pid_file,
@@ -60,6 +64,7 @@ pub fn run(config: Config, listeners: Vec<TcpListener>, notifier: Notifier) -> u
     };
     let code = match open(&config, listeners) {
         Ok(running) => {
+            fewer.inspect(|warning| log::warn!("{warning}"));
             notifier.ready(&running.greeting);
             notice!("{}", running.greeting);
             running.supervise(&config)
@@ -74,6 +79,23 @@ pub fn run(config: Config, listeners: Vec<TcpListener>, notifier: Notifier) -> u
     let _ = std::fs::remove_file(admin_path(&config));
     pid_file.release();
     code
+}
+
+/// Clients may take so many descriptors that the workers' connections, the segments and the logs
+/// never want for one; where that is fewer than `max_conn`, says so.
+fn reserve_descriptors(config: &mut Config) -> Option<String> {
+    let setting = &mut config.setting;
+    let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
+    let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
+    let clients = limit.saturating_sub(reserve).max(1);
+    let wanted = setting.max_conn;
+    setting.max_conn = wanted.min(clients);
+    (clients < wanted).then(|| {
+        format!(
+            "{clients} clients may connect instead of setting.max_conn = {wanted}: the limit of open \
+             files is {limit} (raise it with ulimit -n, or LimitNOFILE in the systemd unit)"
+        )
+    })
 }
 
 fn fail(notifier: Notifier, why: String) -> u8 {
@@ -93,8 +115,6 @@ struct Running {
 /// Opens everything and spawns the threads.
 fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, String> {
     let setting = &config.setting;
-    let wanted = setting.max_conn + setting.task_worker_num + 256;
-    daemon::raise_open_files_limit(wanted as u64);
     let admin = bind_admin(config)?;
     if let Some(owner) = owner(config)? {
         hand_over(config, &owner)?;

@@ -1,6 +1,6 @@
 //! Signals as events for main: a small thread waits for them. Installed after the last fork.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +15,14 @@ pub enum Signal {
 
 /// Calls `on` for each signal, on a thread of its own. Rust's runtime ignores SIGPIPE already.
 pub fn listen(on: impl Fn(Signal) + Send + 'static) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP])?;
+    // XFSZ is caught so that a limit of file sizes is an error code, as a full disk is.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGXFSZ])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             on(match signal {
                 SIGUSR1 => Signal::Reload,
                 SIGHUP => Signal::ReopenLogs,
+                SIGXFSZ => continue,
                 _ => Signal::Terminate,
             });
         }

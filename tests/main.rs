@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod database;
 mod delivery;
+mod disk;
 mod failed;
 mod php;
 mod sandbox;
