@@ -44,7 +44,7 @@ mod record;
 mod recover;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trouble;
 
 pub use janitor::{Chore, ChoreDone};

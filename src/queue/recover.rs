@@ -182,7 +182,8 @@ fn scan(segment: &mut Segment, retries: &mut Vec<Record>, damage: &mut Vec<Damag
             records += 1;
             done += u64::from(record.done);
             highest_id = highest_id.max(record.id);
-            at += record.size();
+            // Of a file that was cut off, the last record's padding may be missing.
+            at = (at + record.size()).min(size);
             if record.replaces.is_some() {
                 retries.push(record);
             }

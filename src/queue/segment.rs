@@ -218,11 +218,12 @@ impl Segment {
     }
 
     pub fn count_appended(&self) {
-        self.map.put_word(RECORDS, self.map.load(RECORDS) + 1);
+        // A damaged counter may stand at its end.
+        self.map.put_word(RECORDS, self.map.load(RECORDS).wrapping_add(1));
     }
 
     pub fn count_done(&self) {
-        self.map.put_word(DONE, self.map.load(DONE) + 1);
+        self.map.put_word(DONE, self.map.load(DONE).wrapping_add(1));
     }
 
     /// Corrects the counters after recovery counted for itself.

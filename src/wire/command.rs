@@ -299,6 +299,66 @@ mod tests {
         }
     }
 
+    /// Runs for a second, or for MEGA_FUZZ_SECONDS (scripts/fuzz).
+    #[test]
+    fn no_stream_of_bytes_stops_the_decoder_or_depends_on_its_segmentation() {
+        const MAX: usize = 4096;
+        let recorded: Vec<Vec<u8>> =
+            words("").iter().map(|case| unhex(case["hex"].as_str().unwrap())).collect();
+        let (started, mut count) = (std::time::Instant::now(), 0_u64);
+        while started.elapsed() < crate::queue::tests::fuzz::budget() {
+            let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
+            let mut stream = Vec::new();
+            for _ in 0..random.usize(1..5) {
+                stream.extend_from_slice(&recorded[random.usize(..recorded.len())]);
+            }
+            for _ in 0..random.usize(..6) {
+                let at = random.usize(..stream.len());
+                match random.u8(..5) {
+                    0 => stream[at] = random.u8(..),
+                    1 => stream[at] ^= 1 << random.u8(..8),
+                    2 => stream.truncate(at.max(1)),
+                    3 => stream.insert(at, random.u8(..)),
+                    _ => {
+                        let word = [u32::MAX, 0, 3, 4, MAX as u32][random.usize(..5)];
+                        let at = at.min(stream.len().saturating_sub(4));
+                        let end = (at + 4).min(stream.len());
+                        stream[at..end].copy_from_slice(&word.to_be_bytes()[..end - at]);
+                    }
+                }
+            }
+            let whole = read_all(&stream, &[stream.len()], MAX);
+            let mut cuts: Vec<usize> =
+                (0..random.usize(1..8)).map(|_| random.usize(..stream.len())).collect();
+            cuts.push(stream.len());
+            cuts.sort_unstable();
+            assert_eq!(read_all(&stream, &cuts, MAX), whole, "{stream:02x?} cut at {cuts:?}");
+            count += 1;
+        }
+        println!("{count} streams in {:?}", started.elapsed());
+    }
+
+    /// What a stream says when it arrives in pieces that end at `cuts`.
+    fn read_all(stream: &[u8], cuts: &[usize], max: usize) -> Vec<String> {
+        let (mut said, mut start) = (Vec::new(), 0);
+        for end in cuts {
+            loop {
+                match split(&stream[start..*end], max) {
+                    Split::Partial { .. } => break,
+                    Split::TooLong => {
+                        said.push("too long".into());
+                        return said;
+                    }
+                    Split::Frame { payload, size } => {
+                        said.push(format!("{:?} {:?}", decode(payload), decode_admin(payload)));
+                        start += size;
+                    }
+                }
+            }
+        }
+        said
+    }
+
     #[test]
     fn a_wrong_word_is_named_with_the_command_it_resembles() {
         let mut out = Vec::new();

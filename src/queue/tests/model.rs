@@ -256,3 +256,21 @@ fn the_queue_does_what_the_model_does() {
         lockstep.finish();
     }
 }
+
+#[test]
+fn whichever_operation_fails_nothing_is_lost() {
+    for reopens in [false, true] {
+        for n in 0..200 {
+            let mut lockstep = Lockstep::new(n);
+            lockstep.disk.fail_in(n);
+            for _ in 0..STEPS {
+                let failing = lockstep.disk.is_failing();
+                lockstep.step();
+                if reopens && failing && !lockstep.disk.is_failing() {
+                    lockstep.crash();
+                }
+            }
+            lockstep.finish();
+        }
+    }
+}

@@ -102,6 +102,11 @@ impl Simulated {
         self.0.lock().fails_in = Some(n);
     }
 
+    /// One is still to fail.
+    pub fn is_failing(&self) -> bool {
+        self.0.lock().fails_in.is_some()
+    }
+
     pub fn fail_no_more(&self) {
         self.0.lock().fails_in = None;
     }
