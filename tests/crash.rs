@@ -32,21 +32,25 @@ fn what_was_answered_200_survives_kill_9() {
     assert!(repeated <= 5 * 16, "{repeated} were repeated, more than workers could hold");
 }
 
+/// MEGA_RESTART_MESSAGES makes it longer.
 #[test]
-fn restart_keeps_every_queued_message() {
+fn ten_restarts_over_several_segments_lose_and_double_nothing() {
+    let count = std::env::var("MEGA_RESTART_MESSAGES").map_or(40_000, |text| text.parse().unwrap());
     let sandbox = Sandbox::start();
-    sandbox.faults(json!({ "latency_ms": 5 }));
-    let mut site = Site::started(&sandbox, "");
-    let count = 5000;
+    sandbox.faults(json!({ "latency_ms": 20 }));
+    let site =
+        Site::started(&sandbox, "[setting]\ntask_worker_num = 64\n[queue]\nsegment_size = 4M");
     site.push_many(count);
-    for _ in 0..5 {
-        let stopped = site.ok(&["stop"]);
+    assert!(site.count("segments") > 1);
+    for _ in 0..10 {
+        let stopped = site.ok(&["restart"]);
         assert!(stopped.contains("messages left in the queue"), "{stopped}");
-        site.start();
     }
+    sandbox.faults(json!({}));
     wait_for("the queue to be empty", || site.count("queue_depth") == 0);
     assert_eq!(sandbox.delivered(), u64::from(count));
     assert_eq!(sandbox.stats()["repeats"], 0);
+    assert_eq!(sandbox.ids().len() as u32, count);
 }
 
 #[test]

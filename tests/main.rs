@@ -10,6 +10,8 @@ mod database;
 mod delivery;
 mod disk;
 mod failed;
+mod hostile;
+mod outcomes;
 mod php;
 mod sandbox;
 mod torture;

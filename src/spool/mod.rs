@@ -16,6 +16,8 @@ mod intake;
 mod outcome;
 mod pace;
 mod sends;
+#[cfg(test)]
+mod tests;
 
 pub use channels::{Channels, Inside};
 

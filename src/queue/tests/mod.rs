@@ -5,7 +5,7 @@ pub(crate) mod fuzz;
 mod known_cases;
 mod model;
 mod power;
-mod simulated;
+pub(crate) mod simulated;
 
 use super::janitor;
 use super::{Chore, ChoreDone, Message, New, OpenError, Options, Queue, Refused};

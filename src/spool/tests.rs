@@ -1,0 +1,38 @@
+//! What cannot be waited for in a test of the whole daemon.
+
+use super::*;
+use crate::queue::tests::simulated::Simulated;
+use crate::queue::{New, Options};
+use std::sync::atomic::Ordering;
+
+#[test]
+fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("logs")).unwrap();
+    let config = Arc::new(Config::demo(folder.path()).unwrap());
+    let (disk, minutes) = (Simulated::default(), 60_000);
+    let open = |now| Queue::open(&disk, Options { segment_size: 4096, max_bytes: 0 }, now).unwrap();
+    for (minutes_ago, fails) in [(11, 1), (8, 0)] {
+        let then = now_ms() - minutes_ago * minutes;
+        let mut queue = open(then);
+        queue.append(New { openid: b"o", key: b"k", data: b"null" }, then).unwrap();
+        let mut message = queue.take(then).unwrap();
+        message.mark_unclear();
+        queue.retry(&message, then + 1, then);
+        drop((message, queue));
+
+        let (_poll, waker) = crate::reactor::poll().unwrap();
+        let (mailbox, _letters) = Mailbox::new(waker);
+        let channels = Channels::new(1);
+        let (pushes, stats) = (channels.pushes.clone(), Arc::new(Stats::default()));
+        let config = Arc::clone(&config);
+        let queue = open(now_ms());
+        let inside = channels.inside();
+        let mut spool = Spool::new(config, queue, inside, mailbox, Arc::clone(&stats)).unwrap();
+        spool.hand_out();
+        assert_eq!(stats.failed.load(Ordering::Relaxed), fails);
+        assert_eq!(pushes.len() as u64, 1 - fails);
+    }
+    let list = &failed::files(&config.log.log_file).unwrap()[0];
+    assert!(std::fs::read_to_string(list).unwrap().contains("unknown: WeChat may have taken it"));
+}
