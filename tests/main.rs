@@ -4,6 +4,7 @@
 mod support;
 
 mod abuse;
+mod bench;
 mod cli;
 mod crash;
 mod database;

@@ -4,6 +4,7 @@
 
 mod ceiling;
 mod engine;
+mod http;
 mod protocol;
 mod report;
 
@@ -68,6 +69,8 @@ enum Kind {
     Redis,
     /// put
     Beanstalkd,
+    /// POST of a message to WeChat's API, as mega-sandbox plays it; a thread for each connection
+    Http,
 }
 
 fn main() -> ExitCode {
@@ -103,6 +106,10 @@ fn run(options: &Options) -> Result<Report, String> {
         Kind::Mega => {
             let verb = if options.send { "send" } else { "push" };
             measure(options, &load, Mega::new(verb, &options.openid_prefix, &options.key, size))
+        }
+        Kind::Http => {
+            let address = options.address.ok_or("--ceiling is of the other protocols")?;
+            http::run(address, &load)
         }
         Kind::Redis => measure(options, &load, Redis::new(size)),
         Kind::Beanstalkd => measure(options, &load, Beanstalkd::new(size)),

@@ -38,6 +38,14 @@ impl Report {
         }
     }
 
+    /// Adds what another thread measured.
+    pub fn add(&mut self, other: Report) -> Result<(), String> {
+        self.latencies.add(other.latencies).map_err(|error| error.to_string())?;
+        self.errors += other.errors;
+        self.first_error = self.first_error.take().or(other.first_error);
+        Ok(())
+    }
+
     fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.seconds
     }

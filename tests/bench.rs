@@ -1,0 +1,55 @@
+//! mega-bench against a real daemon, and against itself.
+
+use crate::support::{KEY, Sandbox, Site, wait_for};
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mega-bench")).args(arguments).output().unwrap()
+}
+
+fn measured(arguments: &[&str]) -> Value {
+    let output = bench(arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn every_request_is_counted_and_arrives_once() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let address = site.address.unwrap().to_string();
+    let common = [&address[..], "--key", KEY, "--json", "--connections", "5", "--requests", "1000"];
+    let push = measured(&[&common[..], &["--window", "16", "--openid-prefix", "push"]].concat());
+    assert_eq!((&push["requests"], &push["errors"]), (&json!(1000), &json!(0)));
+    assert!(push["latency_us"]["p50"].as_f64().unwrap() > 0.0);
+    measured(&[&common[..], &["--send", "--openid-prefix", "send"]].concat());
+    wait_for("all of them", || sandbox.delivered() == 2000);
+    assert_eq!(sandbox.ids().len(), 2000);
+    let rate = measured(&[&address, "--key", KEY, "--json", "--requests", "500", "--rate", "1000"]);
+    let seconds = rate["seconds"].as_f64().unwrap();
+    assert!((0.45..2.0).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn errors_are_counted_and_a_failure() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let address = site.address.unwrap().to_string();
+    let output = bench(&[&address, "--key", "no-such-key", "--requests", "10"]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("10 errors, the first: template key not exists"), "{shown}");
+    let output = bench(&["127.0.0.1:1"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect to 127.0.0.1:1"));
+}
+
+#[test]
+fn its_own_ceiling_is_measured_for_every_protocol() {
+    for protocol in ["mega", "redis", "beanstalkd"] {
+        let arguments = ["--ceiling", "--protocol", protocol, "--json", "--requests", "5000"];
+        let echo = measured(&[&arguments[..], &["--window", "8"]].concat());
+        assert_eq!((&echo["requests"], &echo["errors"]), (&json!(5000), &json!(0)));
+    }
+}
