@@ -5,7 +5,7 @@
 use crate::protocol::{Answer, Protocol};
 use crate::report::Report;
 use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -91,8 +91,7 @@ impl<'a, P: Protocol> Engine<'a, P> {
         }
         let mut events: Vec<Event> = Vec::with_capacity(self.conns.len().min(1024));
         while self.answered() < self.asked || !self.over() {
-            let wait = self.wait();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait)) {
+            match self.poll(&mut events) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(format!("cannot poll: {error}")),
@@ -124,6 +123,16 @@ impl<'a, P: Protocol> Engine<'a, P> {
     /// Nothing more is asked.
     fn over(&self) -> bool {
         self.asked >= self.load.requests || self.started.elapsed() >= self.load.duration
+    }
+
+    fn poll(&self, events: &mut Vec<Event>) -> rustix::io::Result<usize> {
+        let mut wait = self.wait();
+        if self.load.rate.is_some() {
+            // epoll_wait counts in milliseconds, which is too coarse for a rate.
+            poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&wait))?;
+            wait = Timespec::default();
+        }
+        epoll::wait(&self.epoll, spare_capacity(events), Some(&wait))
     }
 
     /// Until the next request is due.
