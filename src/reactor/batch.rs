@@ -69,6 +69,11 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// One synchronous client's work: who waits for it waits for nothing else.
+    pub fn is_single(&self) -> bool {
+        self.entries.len() == 1
+    }
+
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }

@@ -6,7 +6,7 @@ use super::batch::{Batch, Reply};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 pub enum Mail {
     /// Results for clients, and batches that have been worked off.
@@ -24,27 +24,31 @@ pub enum Mail {
 pub struct Mailbox {
     sender: Sender<Mail>,
     waker: Arc<Waker>,
-    /// A wake-up is on its way already.
-    woken: Arc<AtomicBool>,
+    /// The reactor looks into the channel before it sleeps: nobody needs to wake it.
+    awake: Arc<AtomicBool>,
 }
 
 /// The reactor's end.
 pub struct Letters {
     receiver: Receiver<Mail>,
-    woken: Arc<AtomicBool>,
+    awake: Arc<AtomicBool>,
 }
 
 impl Mailbox {
     pub fn new(waker: Waker) -> (Mailbox, Letters) {
         let (sender, receiver) = unbounded();
-        let woken = Arc::new(AtomicBool::new(false));
-        let letters = Letters { receiver, woken: Arc::clone(&woken) };
-        (Mailbox { sender, waker: Arc::new(waker), woken }, letters)
+        let awake = Arc::new(AtomicBool::new(false));
+        let letters = Letters { receiver, awake: Arc::clone(&awake) };
+        (Mailbox { sender, waker: Arc::new(waker), awake }, letters)
     }
 
     pub fn send(&self, mail: Mail) {
         // A reactor that has ended needs no mail.
-        if self.sender.send(mail).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
+        let sent = self.sender.send(mail).is_ok();
+        // The letter is in the channel before the flag is looked at; see `rest`.
+        fence(Ordering::SeqCst);
+        if sent && !self.awake.load(Ordering::Relaxed) && !self.awake.swap(true, Ordering::Relaxed)
+        {
             // The kernel has no way to refuse this short of a closed descriptor.
             let _ = self.waker.wake();
         }
@@ -52,9 +56,27 @@ impl Mailbox {
 }
 
 impl Letters {
-    /// Everything that has arrived. What comes after this call wakes the reactor again.
+    /// Everything that has arrived.
     pub fn read(&self) -> impl Iterator<Item = Mail> {
-        self.woken.store(false, Ordering::Release);
         self.receiver.try_iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// The reactor is about to sleep: what comes after this call wakes it. False if something has
+    /// come already.
+    pub fn rest(&self) -> bool {
+        self.awake.store(false, Ordering::Relaxed);
+        // The flag is down before the channel is looked at: either this sees the letter, or its
+        // sender sees the flag.
+        fence(Ordering::SeqCst);
+        self.receiver.is_empty()
+    }
+
+    /// The reactor is up again.
+    pub fn rise(&self) {
+        self.awake.store(true, Ordering::Relaxed);
     }
 }

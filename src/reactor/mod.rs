@@ -45,6 +45,9 @@ const FIRST_LISTENER: usize = 2;
 /// How long accepting rests when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long the spool usually takes for a batch.
+const LINGER: Duration = Duration::from_micros(20);
+
 /// How often connections are looked at for having been silent too long.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -133,10 +136,12 @@ impl Reactor {
         let mut events = Events::with_capacity(1024);
         let mut chunk = vec![0; CHUNK].into_boxed_slice();
         while !self.quit {
-            match self.poll.poll(&mut events, self.timeout()) {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            self.letters.rise();
             let now = Instant::now();
             for event in &events {
                 self.note(event, now);
@@ -155,12 +160,29 @@ impl Reactor {
         Ok(())
     }
 
+    /// How long the poll may sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.linger() || !self.letters.rest() {
             return Some(Duration::ZERO);
         }
         let next = [self.accept_at, self.sweep_at].into_iter().flatten().min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits a moment for the results of what was just handed on, which is shorter than to sleep and
+    /// be woken; true if they have come.
+    fn linger(&self) -> bool {
+        if !self.desk.awaits_single() {
+            return false;
+        }
+        let until = Instant::now() + LINGER;
+        while self.letters.is_empty() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
     }
 
     fn note(&mut self, event: &mio::event::Event, now: Instant) {

@@ -31,6 +31,8 @@ pub(super) struct Desk {
     batch: Batch,
     /// R1: as many batches as may still be handed on.
     spare: Vec<Batch>,
+    /// The last batch handed on was a single request.
+    single: bool,
     pub stopping: bool,
     /// Who wants to know when the daemon ends.
     pub waiting: Vec<ReplyTo>,
@@ -44,6 +46,7 @@ impl Desk {
             links,
             batch: Batch::default(),
             spare,
+            single: false,
             stopping: false,
             waiting: Vec::new(),
             started: Instant::now(),
@@ -143,9 +146,15 @@ impl Desk {
         }
         let Some(next) = self.spare.pop() else { return false };
         let batch = std::mem::replace(&mut self.batch, next);
+        self.single = batch.is_single();
         let handed = self.links.spool.try_send(Event::Batch(batch));
         debug_assert!(handed.is_ok(), "invariant R1: the spool's channel has room");
         true
+    }
+
+    /// The last batch has not come back yet, and was a single request.
+    pub fn awaits_single(&self) -> bool {
+        self.single && self.spare.len() < BATCHES - 1
     }
 
     /// A batch has been worked off.

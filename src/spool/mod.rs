@@ -55,6 +55,9 @@ pub const BATCHES: usize = 16;
 /// Events taken before replies are sent and jobs handed out.
 const EVENTS_A_TURN: usize = 256;
 
+/// How long it is waited for the next batch without sleeping.
+const LINGER: Duration = Duration::from_micros(100);
+
 /// How often a segment is asked for again that could not be created.
 const SPARE_RETRY: Duration = Duration::from_secs(1);
 
@@ -98,6 +101,8 @@ pub struct Spool {
     sync_under_way: bool,
     next_sync: Option<Instant>,
     stopping: Option<Instant>,
+    /// Batches come one upon the other.
+    brisk: bool,
     said: Seldom,
 }
 
@@ -138,6 +143,7 @@ impl Spool {
             sync_under_way: false,
             next_sync: None,
             stopping: None,
+            brisk: false,
             said: Seldom::default(),
         })
     }
@@ -163,8 +169,35 @@ impl Spool {
         self.end()
     }
 
-    fn wait(&self) -> Result<Event, RecvTimeoutError> {
-        let now = Instant::now();
+    /// The next event, or what time brings.
+    fn wait(&mut self) -> Result<Event, RecvTimeoutError> {
+        let began = Instant::now();
+        let event = self.linger(began).map_or_else(|| self.sleep(began), Ok);
+        let single = matches!(&event, Ok(Event::Batch(batch)) if batch.is_single());
+        self.brisk = single && began.elapsed() < 2 * LINGER;
+        event
+    }
+
+    /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
+    /// woken would take longer, and no worker could use the processor.
+    fn linger(&self, began: Instant) -> Option<Event> {
+        if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 0 {
+            return self.inside.events.try_recv().ok();
+        }
+        loop {
+            for _ in 0..64 {
+                if let Ok(event) = self.inside.events.try_recv() {
+                    return Some(event);
+                }
+                std::hint::spin_loop();
+            }
+            if began.elapsed() >= LINGER {
+                return None;
+            }
+        }
+    }
+
+    fn sleep(&self, now: Instant) -> Result<Event, RecvTimeoutError> {
         let queue_due = self.queue.next_due().filter(|_| self.may_hand_out(now) > 0);
         let queue_due =
             queue_due.map(|due| now + Duration::from_millis(due.saturating_sub(now_ms())));

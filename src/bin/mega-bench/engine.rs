@@ -5,8 +5,8 @@
 use crate::protocol::{Answer, Protocol};
 use crate::report::Report;
 use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
