@@ -5,7 +5,7 @@
 //! The only module that hands out raw memory: a `Map` is a whole file mapped shared. Its bytes are
 //! reached through the few methods here, each of which states why it is sound.
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -31,6 +31,9 @@ pub trait Disk: Send + Sync {
 pub trait Backing: Send + Sync {
     /// Returns when every byte stored before the call is on the disk.
     fn sync(&self) -> io::Result<()>;
+
+    /// Brings this part into memory, if that saves time later. Changes nothing.
+    fn warm(&self, _range: Range<usize>) {}
 }
 
 /// A whole file in memory, shared with the disk.
@@ -62,6 +65,11 @@ impl Map {
 
     pub fn sync(&self) -> io::Result<()> {
         self.backing.sync()
+    }
+
+    /// See `Backing::warm`.
+    pub fn warm(&self, range: Range<usize>) {
+        self.backing.warm(range.start.min(self.size)..range.end.min(self.size));
     }
 
     /// Bytes that are not stored to any more, or that the one writer reads itself.
@@ -149,7 +157,7 @@ impl Folder {
             false => options.map_raw(&file)?,
         };
         let start = memory.as_mut_ptr();
-        let backing = Box::new(Mapped { file, _memory: memory });
+        let backing = Box::new(Mapped { file, memory });
         // SAFETY: the mapping is page-aligned, `size` bytes long and owned by the backing.
         Ok(unsafe { Map::new(start, size, backing) })
     }
@@ -157,13 +165,19 @@ impl Folder {
 
 struct Mapped {
     file: File,
-    _memory: MmapRaw,
+    memory: MmapRaw,
 }
 
 impl Backing for Mapped {
     /// On Linux fdatasync also writes what was stored through a shared mapping.
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// The pages are zeroed and mapped here instead of one by one when they are first stored to.
+    /// Kernels before 5.14 refuse, which costs only time.
+    fn warm(&self, range: Range<usize>) {
+        let _ = self.memory.advise_range(Advice::PopulateRead, range.start, range.len());
     }
 }
 

@@ -4,6 +4,7 @@
 use super::disk::{Disk, Map};
 use super::segment::{self, Segment};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One thing to do. The queue hands them out in order.
@@ -20,6 +21,8 @@ pub enum Chore {
         damaged: bool,
     },
     Sync(Vec<Arc<Map>>),
+    /// What will be stored to soon.
+    Warm(Arc<Map>, Range<usize>),
 }
 
 /// What became of a chore.
@@ -27,6 +30,7 @@ pub enum ChoreDone {
     Created(io::Result<Segment>),
     Retired(u64, io::Result<()>),
     Synced(io::Result<()>),
+    Warmed,
 }
 
 pub fn run(disk: &dyn Disk, chore: Chore) -> ChoreDone {
@@ -41,6 +45,10 @@ pub fn run(disk: &dyn Disk, chore: Chore) -> ChoreDone {
                 false => disk.remove(&name),
             };
             ChoreDone::Retired(number, retired.and_then(|()| disk.sync_folder()))
+        }
+        Chore::Warm(map, range) => {
+            map.warm(range);
+            ChoreDone::Warmed
         }
         Chore::Sync(maps) => ChoreDone::Synced(maps.iter().try_for_each(|map| map.sync())),
     }

@@ -65,6 +65,9 @@ const COUNTER_BITS: u32 = 20;
 /// Due times in memory, 24 bytes each.
 const HEAP_LIMIT: usize = if cfg!(test) { 64 } else { 200_000 };
 
+/// Bytes ahead of the tail's end that are brought into memory.
+const WARM: usize = 8 << 20;
+
 /// The smallest segment in which a message with a payload of `length` bytes fits.
 pub fn segment_size_for(length: usize) -> u64 {
     (segment::HEADER + record::size(length)) as u64
@@ -215,6 +218,11 @@ impl Queue {
         tail.appended = true;
         tail.count_appended();
         let segment = tail.number;
+        if tail.end > tail.warm {
+            let (map, range) = (Arc::clone(&tail.map), tail.end..tail.end + WARM);
+            tail.warm = tail.end + WARM / 2;
+            self.chores.push_back(Chore::Warm(map, range));
+        }
         self.depth += 1;
         self.bytes += size as u64;
         Ok(Position { segment, at })

@@ -96,6 +96,8 @@ pub struct Segment {
     pub dirty: bool,
     /// Appended to since the last sync: what `sync = always` waits for.
     pub appended: bool,
+    /// When the end passes this, more is brought into memory.
+    pub warm: usize,
     /// Records that the cursor has passed and that are not done (invariant Q3).
     pub outstanding: u32,
     /// Ready records that the queue's depth counts and the cursor has not passed yet; off by the
@@ -128,6 +130,7 @@ impl Segment {
             damaged: false,
             dirty: false,
             appended: false,
+            warm: 0,
             outstanding: 0,
             unread: 0,
         }

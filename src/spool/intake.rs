@@ -17,9 +17,10 @@ impl Spool {
 
     /// Takes in what is held, as far as segments reach.
     pub(super) fn work_off_held(&mut self) {
+        let now = now_ms();
         while let Some(batch) = self.held.pop_front() {
             let from = std::mem::take(&mut self.held_from);
-            let stuck = batch.requests().skip(from).position(|request| !self.accept(&request));
+            let stuck = batch.requests().skip(from).position(|request| !self.accept(&request, now));
             if let Some(index) = stuck {
                 self.held_from = from + index;
                 self.held.push_front(batch);
@@ -30,15 +31,15 @@ impl Spool {
     }
 
     /// Takes one request in, or answers why not; false if it must wait for the next segment.
-    fn accept(&mut self, request: &Request) -> bool {
+    fn accept(&mut self, request: &Request, now: u64) -> bool {
         let Request { to, kind, new } = *request;
         if self.stopping.is_some() {
             self.reply(to, command::UNAVAILABLE, "stopping");
             return true;
         }
         match kind {
-            Kind::Send => self.accept_send(to, new),
-            Kind::Push => match self.queue.append(new, now_ms()) {
+            Kind::Send => self.accept_send(to, new, now),
+            Kind::Push => match self.queue.append(new, now) {
                 Ok(_) => {
                     stats::add(&self.stats.accepted, 1);
                     self.reply(to, command::OK, "");
@@ -60,7 +61,7 @@ impl Spool {
         true
     }
 
-    fn accept_send(&mut self, to: ReplyTo, new: New) {
+    fn accept_send(&mut self, to: ReplyTo, new: New, now: u64) {
         if let Some(why) = self.gate.why()
             && self.gate.allowed(1, Instant::now()) == 0
         {
@@ -78,7 +79,7 @@ impl Spool {
             return self.reply(to, command::UNAVAILABLE, "queue full");
         }
         self.send_ids += 1;
-        let message = Message::in_memory(self.run, self.send_ids, now_ms(), new);
+        let message = Message::in_memory(self.run, self.send_ids, now, new);
         let until = Instant::now() + self.config.wechat.send_retry_for;
         let waiting = Some(Waiting { to, until, before: self.queue.next_id() });
         self.sends.arrive(Job { message, waiting });

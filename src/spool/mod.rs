@@ -350,7 +350,7 @@ impl Spool {
             ChoreDone::Retired(number, Err(error)) => {
                 log::error!("a finished queue segment ({number}) cannot be removed: {error}");
             }
-            ChoreDone::Retired(_, Ok(())) => {}
+            ChoreDone::Retired(_, Ok(())) | ChoreDone::Warmed => {}
             ChoreDone::Synced(synced) => {
                 self.sync_under_way = false;
                 synced.map_err(SyncFailed)?;

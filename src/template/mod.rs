@@ -9,7 +9,7 @@ mod render;
 mod sqlite;
 mod store;
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
 
 use parking_lot::RwLock;

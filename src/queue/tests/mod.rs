@@ -35,6 +35,7 @@ fn run_chore(queue: &mut Queue, disk: &Simulated, chore: Chore) -> std::io::Resu
     match janitor::run(disk, chore) {
         ChoreDone::Created(created) => queue.spare_arrived(created),
         ChoreDone::Retired(_, retired) => retired,
+        ChoreDone::Warmed => Ok(()),
         ChoreDone::Synced(synced) => synced.map(|()| queue.synced()),
     }
 }
