@@ -59,7 +59,6 @@ pub struct Options {
 /// To be called once in the life of a process.
 pub fn init(options: Options) -> io::Result<()> {
     options.secrets.iter().for_each(|secret| hide(secret));
-    set_level(options.level);
     let file = DayFile::open(options.log_file, options.max_files, Local::now().date_naive())?;
     let prefix = options.prefix;
     let mut dispatch = fern::Dispatch::new()
@@ -80,7 +79,9 @@ pub fn init(options: Options) -> io::Result<()> {
     if options.stderr {
         dispatch = dispatch.chain(io::stderr());
     }
-    dispatch.apply().map_err(io::Error::other)
+    dispatch.apply().map_err(io::Error::other)?;
+    set_level(options.level);
+    Ok(())
 }
 
 /// The files were moved away: the next line opens a new one.
@@ -90,6 +91,14 @@ pub fn reopen() {
 
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
+    // Of what nobody will see, libraries do not even put the words together.
+    log::set_max_level(match level {
+        Level::Debug => log::LevelFilter::Debug,
+        // NOTICE is a target of `info`.
+        Level::Info | Level::Notice => log::LevelFilter::Info,
+        Level::Warning => log::LevelFilter::Warn,
+        _ => log::LevelFilter::Error,
+    });
 }
 
 /// From now on this text is shown as `***`.

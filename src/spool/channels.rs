@@ -5,6 +5,9 @@ use crate::queue::Chore;
 use crate::worker::Job;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+/// Jobs that lie ready at least, as long as there are so many.
+const STOCK: usize = 32;
+
 /// The ends of the spool's channels that others hold.
 pub struct Channels {
     pub events: Sender<Event>,
@@ -22,13 +25,15 @@ pub struct Inside {
     /// To take back what no worker has taken yet.
     pub(super) unstarted: Receiver<Job>,
     pub(super) chores: Sender<Chore>,
-    /// Jobs of each kind that may be handed out at once: one in each worker's hands and one ready.
+    pub(super) workers: usize,
+    /// Jobs of each kind that may be handed out at once: one in each worker's hands and as many
+    /// ready, so that no worker waits for the spool.
     pub(super) limit: usize,
 }
 
 impl Channels {
     pub fn new(workers: usize) -> Channels {
-        let limit = workers * 2;
+        let limit = workers + workers.max(STOCK);
         let (events, events_in) = bounded(BATCHES + 2 * limit + 16);
         let (sends_out, sends) = bounded(limit);
         let (pushes_out, pushes) = bounded(limit);
@@ -41,6 +46,7 @@ impl Channels {
             pushes: pushes_in,
             unstarted,
             chores: chores_out,
+            workers,
             limit,
         };
         Channels { events, sends, pushes, chores, inside }

@@ -58,6 +58,9 @@ const EVENTS_A_TURN: usize = 256;
 /// How long it is waited for the next batch without sleeping.
 const LINGER: Duration = Duration::from_micros(100);
 
+/// How long outcomes may lie before they are booked.
+const NAP: Duration = Duration::from_micros(50);
+
 /// How often a segment is asked for again that could not be created.
 const SPARE_RETRY: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,8 @@ pub struct Spool {
     stopping: Option<Instant>,
     /// Batches come one upon the other.
     brisk: bool,
+    /// Outcomes since the last look.
+    outcomes: usize,
     said: Seldom,
 }
 
@@ -144,6 +149,7 @@ impl Spool {
             next_sync: None,
             stopping: None,
             brisk: false,
+            outcomes: 0,
             said: Seldom::default(),
         })
     }
@@ -171,17 +177,31 @@ impl Spool {
 
     /// The next event, or what time brings.
     fn wait(&mut self) -> Result<Event, RecvTimeoutError> {
+        if self.napping() {
+            std::thread::sleep(NAP);
+        }
         let began = Instant::now();
         let event = self.linger(began).map_or_else(|| self.sleep(began), Ok);
-        let single = matches!(&event, Ok(Event::Batch(batch)) if batch.is_single());
+        let single = match &event {
+            Ok(Event::Batch(batch)) => batch.is_single(),
+            Ok(Event::Outcome(_)) => true,
+            _ => false,
+        };
         self.brisk = single && began.elapsed() < 2 * LINGER;
         event
+    }
+
+    /// While outcomes come in fast and enough jobs lie ready, the spool does not let itself be woken
+    /// by each of them: it books all that came meanwhile at once.
+    fn napping(&mut self) -> bool {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        outcomes > 0 && self.pushes_in_flight > self.inside.workers + self.inside.workers / 2
     }
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
     /// woken would take longer, and no worker could use the processor.
     fn linger(&self, began: Instant) -> Option<Event> {
-        if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 0 {
+        if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 1 {
             return self.inside.events.try_recv().ok();
         }
         loop {
@@ -222,7 +242,10 @@ impl Spool {
         for _ in 0..EVENTS_A_TURN {
             match next {
                 Some(Event::Batch(batch)) => self.take_batch(batch),
-                Some(Event::Outcome(outcome)) => self.book(*outcome),
+                Some(Event::Outcome(outcome)) => {
+                    self.outcomes += 1;
+                    self.book(*outcome);
+                }
                 Some(Event::Chore(done)) => self.chore_done(done)?,
                 Some(Event::Stop { within }) => self.stop(within),
                 None => break,

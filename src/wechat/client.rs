@@ -1,6 +1,7 @@
 //! One worker's connection to WeChat: HTTPS through ureq, kept alive between calls. Knows paths
 //! and JSON, not what an errcode means. No text it returns carries a token or a secret.
 
+use super::resolver::Remembering;
 use crate::config::Config;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Request;
+use ureq::unversioned::transport::DefaultConnector;
 
 /// The longest answer that is read. Real ones have some hundred bytes.
 const ANSWER_LIMIT: u64 = 64 * 1024;
@@ -65,7 +67,9 @@ impl Client {
             .http_status_as_error(false)
             .user_agent(concat!("mega/", env!("CARGO_PKG_VERSION")))
             .build();
-        Client { agent: config.new_agent(), hosts }
+        let connector = DefaultConnector::default();
+        let agent = Agent::with_parts(config, connector, Remembering::default());
+        Client { agent, hosts }
     }
 
     pub fn get(&self, path_and_query: &str) -> Answer {

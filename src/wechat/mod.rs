@@ -4,4 +4,5 @@
 pub mod client;
 pub mod json;
 pub mod outcome;
+mod resolver;
 pub mod token;
