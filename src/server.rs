@@ -275,6 +275,7 @@ fn spawn_workers(
         let counter = Counter {
             sends: channels.sends.clone(),
             pushes: channels.pushes.clone(),
+            halted: Arc::clone(&channels.halted),
             outcomes: channels.events.clone(),
         };
         let builder = thread::Builder::new().name(format!("worker-{number}"));

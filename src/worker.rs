@@ -5,15 +5,16 @@ use crate::queue::Message;
 use crate::reactor::ReplyTo;
 use crate::spool::Event;
 use crate::template::Table;
-use crate::wechat::client::{Client, Hosts, Trouble};
+use crate::wechat::client::{Answer, Client, Hosts, Trouble};
 use crate::wechat::json::answer_for_client;
 use crate::wechat::outcome::{self, Class, Outcomes};
 use crate::wechat::token::{NoToken, Tokens};
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// A message in a worker's hands.
 pub struct Job {
@@ -34,7 +35,8 @@ pub struct Waiting {
 
 pub struct Outcome {
     pub job: Job,
-    pub verdict: Verdict,
+    /// None: it was not begun, because sending has just stopped.
+    pub verdict: Option<Verdict>,
 }
 
 /// What an attempt came to.
@@ -89,6 +91,8 @@ pub struct Shop {
 pub struct Counter {
     pub sends: Receiver<Job>,
     pub pushes: Receiver<Job>,
+    /// See `spool::Channels`.
+    pub halted: Arc<AtomicBool>,
     pub outcomes: Sender<Event>,
 }
 
@@ -98,25 +102,27 @@ pub fn run(shop: &Shop, counter: &Counter) {
     let (mut sends, mut pushes) = (counter.sends.clone(), counter.pushes.clone());
     loop {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
-        let renewal = shop.tokens.renew_in().unwrap_or(Duration::MAX);
+        let renewal = shop.tokens.renew_in();
         let job = select_biased! {
             recv(sends) -> job => job.map_err(|_| sends = never()),
             recv(pushes) -> job => job.map_err(|_| pushes = never()),
-            default(renewal) => { shop.tokens.renew_if_due(&worker.client); continue }
+            default(renewal) => { shop.tokens.renew_if_due(&mut worker.client); continue }
         };
         let Ok(job) = job else {
             // The spool drops both ends at the same time.
             return;
         };
-        let verdict =
-            catch_unwind(AssertUnwindSafe(|| worker.deliver(&job))).unwrap_or_else(|_| {
-                worker.client = Client::new(Arc::clone(&shop.hosts));
-                Verdict::Failed(Reason::text("internal error while it was sent, see the log"))
-            });
+        let verdict = match counter.halted.load(Ordering::Relaxed) {
+            true => None,
+            false => Some(worker.deliver_safely(&job)),
+        };
+        if let Some(Verdict::Rate(_) | Verdict::Config(_)) = verdict {
+            counter.halted.store(true, Ordering::Relaxed);
+        }
         if counter.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
             return;
         }
-        shop.tokens.renew_if_due(&worker.client);
+        shop.tokens.renew_if_due(&mut worker.client);
     }
 }
 
@@ -128,6 +134,14 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// A panic, wherever it comes from, is an outcome too.
+    fn deliver_safely(&mut self, job: &Job) -> Verdict {
+        catch_unwind(AssertUnwindSafe(|| self.deliver(job))).unwrap_or_else(|_| {
+            self.client = Client::new(Arc::clone(&self.shop.hosts));
+            Verdict::Failed(Reason::text("internal error while it was sent, see the log"))
+        })
+    }
+
     fn deliver(&mut self, job: &Job) -> Verdict {
         let message = &job.message;
         let Some(template) = self.shop.table.get(message.key()) else {
@@ -146,8 +160,8 @@ impl Worker<'_> {
         }
     }
 
-    fn attempt(&self, job: &Job) -> Verdict {
-        let token = match self.shop.tokens.get(&self.client) {
+    fn attempt(&mut self, job: &Job) -> Verdict {
+        let token = match self.shop.tokens.get(&mut self.client) {
             Ok(token) => token,
             Err(NoToken { class, errcode, text }) => {
                 let reason = Reason { errcode, text, answer: None };
@@ -172,14 +186,15 @@ impl Worker<'_> {
         }
     }
 
-    fn judge(&self, job: &Job, answer: Map<String, Value>) -> Verdict {
-        let Some(errcode) = answer.get("errcode").and_then(Value::as_i64) else {
+    fn judge(&self, job: &Job, answer: Answer) -> Verdict {
+        let Some(errcode) = answer.errcode else {
             return Verdict::Unclear(Reason::text("WeChat's answer has no errcode"));
         };
         let class = self.shop.outcomes.class(errcode);
         if class == Class::Ok {
             return Verdict::Delivered { duplicate: errcode == outcome::DUPLICATE };
         }
+        let answer = answer.into_object();
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
         let reason = Reason {
             errcode: Some(errcode),

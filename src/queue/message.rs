@@ -22,7 +22,14 @@ enum Bytes {
 
 /// 32 hexadecimal digits: the origin's and the message's id.
 pub(super) fn client_msg_id(origin: u64, id: u64) -> String {
-    format!("{origin:016x}{id:016x}")
+    let mut text = String::with_capacity(32);
+    for word in [origin, id] {
+        for shift in (0..16).rev() {
+            let digit = (word >> (4 * shift)) as usize & 15;
+            text.push(char::from(b"0123456789abcdef"[digit]));
+        }
+    }
+    text
 }
 
 pub struct Message {

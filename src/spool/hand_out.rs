@@ -6,6 +6,7 @@ use crate::clock::now_ms;
 use crate::queue::Message;
 use crate::wire::command;
 use crate::worker::{Job, Reason};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// WeChat drops a repeated client_msg_id for ten minutes; a call may take some of that.
@@ -57,6 +58,7 @@ impl Spool {
                 None => return,
             };
             self.pace.spend();
+            self.inside.halted.store(false, Ordering::Relaxed);
             let apart = job.waiting.is_some() && self.config.queue.send_first;
             let channel = if apart { &self.inside.sends } else { &self.inside.pushes };
             // S3: `limit` jobs of each kind fit, and workers hold their ends as long as we do.
@@ -115,19 +117,23 @@ impl Spool {
     /// Takes back what no worker has begun.
     pub(super) fn recall(&mut self) {
         while let Ok(job) = self.inside.unstarted.try_recv() {
-            self.pace.refund();
-            match job.waiting {
-                None => {
-                    self.pushes_in_flight -= 1;
-                    self.queue.give_back(&job.message);
-                }
-                Some(waiting) => {
-                    self.sends.landed(&job);
-                    let why = self.gate.why().map(|why| format!("sending suspended: {why}"));
-                    let why = why.unwrap_or_else(|| "stopping".into());
-                    self.reply(waiting.to, command::UNAVAILABLE, why);
-                }
-            }
+            self.take_back(job);
+        }
+    }
+
+    /// A job that was handed out and not begun.
+    pub(super) fn take_back(&mut self, job: Job) {
+        self.pace.refund();
+        let Some(waiting) = job.waiting else {
+            self.pushes_in_flight -= 1;
+            return self.queue.give_back(&job.message);
+        };
+        self.sends.landed(&job);
+        let suspended = self.gate.why().map(|why| format!("sending suspended: {why}"));
+        match suspended.or_else(|| self.stopping.map(|_| "stopping".into())) {
+            Some(why) => self.reply(waiting.to, command::UNAVAILABLE, why),
+            // The outcome that closes the gate is on its way.
+            None => self.sends.arrive(job),
         }
     }
 }

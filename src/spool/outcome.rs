@@ -21,7 +21,8 @@ const LIST_RETRY: Duration = Duration::from_secs(60);
 
 impl Spool {
     pub(super) fn book(&mut self, outcome: Outcome) {
-        let Outcome { job, mut verdict } = outcome;
+        let Outcome { job, verdict } = outcome;
+        let Some(mut verdict) = verdict else { return self.take_back(job) };
         // A send is tried again while its client waits; pushes would all meet the same refusal.
         if let (None, Verdict::TokenRefused(reason)) = (&job.waiting, &verdict) {
             verdict = Verdict::Config(reason.clone());
@@ -71,6 +72,9 @@ impl Spool {
         }
         *self.stats.suspended.lock() = Some(reason.text.clone());
         self.recall();
+        for to in self.sends.give_up_waiting() {
+            self.reply(to, command::UNAVAILABLE, format!("sending suspended: {}", reason.text));
+        }
     }
 
     fn book_push(&mut self, mut job: Job, verdict: Verdict) {

@@ -83,7 +83,7 @@ impl Template {
         if let (Some(id), Some(separator)) = (client_msg_id, self.separator) {
             out.extend_from_slice(CLIENT_MSG_ID.as_bytes());
             out.extend_from_slice(b":\"");
-            push_value(id, true, out);
+            out.extend_from_slice(id.as_bytes());
             out.push(b'"');
             out.extend_from_slice(separator.as_bytes());
         }

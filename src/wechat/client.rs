@@ -3,13 +3,15 @@
 
 use super::resolver::Remembering;
 use crate::config::Config;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use ureq::Agent;
-use ureq::http::Request;
+use ureq::http::header::{CONTENT_TYPE, HeaderValue};
+use ureq::http::{Request, Response, Uri};
 use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, Body};
 
 /// The longest answer that is read. Real ones have some hundred bytes.
 const ANSWER_LIMIT: u64 = 64 * 1024;
@@ -17,6 +19,8 @@ const ANSWER_LIMIT: u64 = 64 * 1024;
 /// Idle connections older than this are not used again: WeChat's front end closes them about then,
 /// and a close that crosses a request on the wire is a failure nobody can classify.
 const IDLE_AGE: Duration = Duration::from_secs(50);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What all connections share.
 pub struct Hosts {
@@ -47,11 +51,24 @@ pub struct Trouble {
     pub ambiguous: bool,
 }
 
-pub type Answer = Result<Map<String, Value>, Trouble>;
+/// A JSON object, as far as its errcode was looked at.
+pub struct Answer {
+    pub errcode: Option<i64>,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn into_object(self) -> Map<String, Value> {
+        // That it is an object was seen when it was read.
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
+    }
+}
 
 pub struct Client {
     agent: Agent,
     hosts: Arc<Hosts>,
+    /// The last URL in both forms: it changes with the token only.
+    url: Option<(String, Uri)>,
 }
 
 impl Client {
@@ -69,29 +86,31 @@ impl Client {
             .build();
         let connector = DefaultConnector::default();
         let agent = Agent::with_parts(config, connector, Remembering::default());
-        Client { agent, hosts }
+        Client { agent, hosts, url: None }
     }
 
-    pub fn get(&self, path_and_query: &str) -> Answer {
-        self.call(path_and_query, |url| self.agent.run(Request::get(url).body(())?))
+    pub fn get(&mut self, path_and_query: &str) -> Result<Answer, Trouble> {
+        self.call(path_and_query, |agent, url| agent.run(Request::get(url).body(())?))
     }
 
     /// Posts JSON text.
-    pub fn post(&self, path_and_query: &str, body: &[u8]) -> Answer {
-        self.call(path_and_query, |url| {
-            let request = Request::post(url).header("content-type", "application/json");
-            self.agent.run(request.body(body)?)
+    pub fn post(&mut self, path_and_query: &str, body: &[u8]) -> Result<Answer, Trouble> {
+        self.call(path_and_query, |agent, url| {
+            let request = Request::post(url).header(CONTENT_TYPE, JSON);
+            agent.run(request.body(body)?)
         })
     }
 
     fn call(
-        &self,
+        &mut self,
         path_and_query: &str,
-        send: impl FnOnce(String) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Answer {
+        send: impl FnOnce(&Agent, Uri) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Answer, Trouble> {
         let used = self.hosts.current.load(Ordering::Relaxed);
+        let url = self.url(used, path_and_query);
         let host = &self.hosts.urls[used];
-        let answer = send(format!("{host}{path_and_query}"))
+        let answer = url
+            .and_then(|url| send(&self.agent, url))
             .map_err(|error| trouble(host, error))
             .and_then(|response| read(host, response));
         if answer.as_ref().is_err_and(|trouble| !trouble.ambiguous) {
@@ -102,20 +121,40 @@ impl Client {
         }
         answer
     }
+
+    fn url(&mut self, host: usize, path_and_query: &str) -> Result<Uri, ureq::Error> {
+        let host = &self.hosts.urls[host];
+        if let Some((text, url)) = &self.url
+            && text.strip_prefix(host.as_str()) == Some(path_and_query)
+        {
+            return Ok(url.clone());
+        }
+        let text = format!("{host}{path_and_query}");
+        let url: Uri = text.parse().map_err(ureq::http::Error::from)?;
+        self.url = Some((text, url.clone()));
+        Ok(url)
+    }
 }
 
-fn read(host: &str, mut response: ureq::http::Response<ureq::Body>) -> Answer {
+fn read(host: &str, mut response: Response<Body>) -> Result<Answer, Trouble> {
     let status = response.status();
     let after = |text: String| Trouble { text, ambiguous: true };
     let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec();
     if status != 200 {
         return Err(after(format!("{host} answered HTTP {}", status.as_u16())));
     }
-    let body = body.map_err(|error| trouble(host, error))?;
-    match serde_json::from_slice(&body) {
-        Ok(Value::Object(answer)) => Ok(answer),
+    let bytes = body.map_err(|error| trouble(host, error))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Errcode { errcode }) if bytes.trim_ascii_start().starts_with(b"{") => {
+            Ok(Answer { errcode, bytes })
+        }
         _ => Err(after(format!("{host} answered something that is not a JSON object"))),
     }
+}
+
+#[derive(Deserialize)]
+struct Errcode {
+    errcode: Option<i64>,
 }
 
 fn trouble(host: &str, error: ureq::Error) -> Trouble {

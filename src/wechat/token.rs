@@ -7,6 +7,7 @@ use crate::config::{Config, Secret, TokenSource};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// WeChat issues the next token this long before the current one ends, and both are valid then.
@@ -45,6 +46,9 @@ struct State {
 
 pub struct Tokens {
     state: Mutex<State>,
+    /// When the current token is to be renewed, in ms since `born`: looked at after every message.
+    renew_at: AtomicU64,
+    born: Instant,
     settled: Condvar,
     app_id: String,
     app_secret: Secret,
@@ -56,6 +60,8 @@ impl Tokens {
     pub fn new(config: &Config, outcomes: Arc<Outcomes>) -> Tokens {
         Tokens {
             state: Mutex::default(),
+            renew_at: AtomicU64::new(u64::MAX),
+            born: Instant::now(),
             settled: Condvar::new(),
             app_id: config.wechat.app_id.clone(),
             app_secret: config.wechat.app_secret.clone(),
@@ -65,7 +71,7 @@ impl Tokens {
     }
 
     /// The current token, fetched first if there is none.
-    pub fn get(&self, client: &Client) -> Result<Arc<str>, NoToken> {
+    pub fn get(&self, client: &mut Client) -> Result<Arc<str>, NoToken> {
         let mut state = self.state.lock();
         loop {
             let now = Instant::now();
@@ -99,7 +105,10 @@ impl Tokens {
 
     /// Fetches the next token when the current one nears its end; everybody else goes on with the
     /// old one meanwhile.
-    pub fn renew_if_due(&self, client: &Client) {
+    pub fn renew_if_due(&self, client: &mut Client) {
+        if (self.born.elapsed().as_millis() as u64) < self.renew_at.load(Ordering::Relaxed) {
+            return;
+        }
         let mut state = self.state.lock();
         let due = state.current.as_ref().is_some_and(|t| t.renew_at <= Instant::now());
         let resting = state.failure.as_ref().is_some_and(|(at, _)| at.elapsed() < OVERLAP / 30);
@@ -112,13 +121,12 @@ impl Tokens {
     }
 
     /// How long until somebody should call `renew_if_due`.
-    pub fn renew_in(&self) -> Option<Duration> {
-        let state = self.state.lock();
-        let token = state.current.as_ref()?;
-        Some(token.renew_at.saturating_duration_since(Instant::now()).max(FAILURE_HOLDS))
+    pub fn renew_in(&self) -> Duration {
+        let at = Duration::from_millis(self.renew_at.load(Ordering::Relaxed));
+        at.saturating_sub(self.born.elapsed()).max(FAILURE_HOLDS)
     }
 
-    fn fetch(&self, client: &Client) -> Result<Arc<str>, NoToken> {
+    fn fetch(&self, client: &mut Client) -> Result<Arc<str>, NoToken> {
         // Whatever happens on the way, `fetching` ends and the waiting ones go on.
         let _settle = Settle(self);
         let mut fetched = self.call(client, false);
@@ -134,6 +142,8 @@ impl Tokens {
                 let now = Instant::now();
                 let margin = OVERLAP.min(lasts / 24);
                 let renew_at = now + lasts.saturating_sub(margin).max(margin / 5);
+                let after = renew_at.duration_since(self.born).as_millis();
+                self.renew_at.store(after as u64, Ordering::Relaxed);
                 crate::logger::hide(&text);
                 let token = Token { text: Arc::clone(&text), renew_at, expires_at: now + lasts };
                 state.current = Some(token);
@@ -160,7 +170,7 @@ impl Tokens {
         force
     }
 
-    fn call(&self, client: &Client, force: bool) -> Result<(String, Duration), NoToken> {
+    fn call(&self, client: &mut Client, force: bool) -> Result<(String, Duration), NoToken> {
         let (id, secret) = (&self.app_id, self.app_secret.expose());
         let answer = match self.source {
             TokenSource::Classic => client.get(&format!(
@@ -175,11 +185,12 @@ impl Tokens {
                 client.post("/cgi-bin/stable_token", body.to_string().as_bytes())
             }
         };
-        self.understand(answer.map_err(|Trouble { text, .. }| NoToken {
+        let answer = answer.map_err(|Trouble { text, .. }| NoToken {
             class: Class::Later,
             errcode: None,
             text: format!("fetching the access token: {text}"),
-        })?)
+        })?;
+        self.understand(answer.into_object())
     }
 
     fn understand(&self, answer: Map<String, Value>) -> Result<(String, Duration), NoToken> {
