@@ -187,7 +187,11 @@ impl Site {
     pub fn kill_process(&self, pid: i32) {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        wait_for("the killed daemon to be gone", || self.run(&["status"]).status.code() != Some(0));
+        // Its lock goes with its last thread, a moment after its sockets.
+        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        wait_for("the killed daemon to be gone", || {
+            std::fs::read_to_string(&path).map_or(true, |stat| stat.contains(") Z "))
+        });
     }
 
     pub fn client(&self) -> Client {
