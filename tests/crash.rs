@@ -19,7 +19,7 @@ fn what_was_answered_200_survives_kill_9() {
         for _ in 0..2000 {
             acked.insert(format!("r{round}-{}", client.read().opaque));
         }
-        site.kill();
+        site.kill_process(site.pid());
         site.start();
     }
     wait_for("the queue to be empty", || site.count("queue_depth") == 0);

@@ -26,7 +26,7 @@ pub fn probe(config: &Config) -> Probe {
 
 pub fn start(config: Config) -> Result<u8, String> {
     let pid_file = config.setting.pid_file.clone();
-    if let Probe::Running(pid) = probe(&config) {
+    if let Some(pid) = running(&config) {
         return Err(format!("{} is already running, pid {pid}", config.name));
     }
     let owner = server::owner(&config)?;
@@ -45,6 +45,19 @@ pub fn start(config: Config) -> Result<u8, String> {
             server::run(config, listeners, notifier)
         })),
         false => Ok(daemon::foreground(|notifier| server::run(config, listeners, notifier))),
+    }
+}
+
+/// A daemon that was killed holds its lock until the kernel has taken it apart: that one does not
+/// answer, and is waited for.
+fn running(config: &Config) -> Option<u32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Probe::Running(pid) = probe(config) else { return None };
+        if ask_status(config).is_ok() || Instant::now() > deadline {
+            return Some(pid);
+        }
+        std::thread::sleep(GLANCE);
     }
 }
 

@@ -179,19 +179,19 @@ impl Site {
         self.status()["pid"].as_i64().unwrap() as i32
     }
 
+    /// Returns when it is gone.
     pub fn kill(&self) {
         self.kill_process(self.pid());
+        // Its lock goes with its last thread, a moment after its sockets.
+        wait_for("the killed daemon to be gone", || {
+            String::from_utf8_lossy(&self.run(&["status"]).stdout).contains("is dead")
+        });
     }
 
-    /// Where the daemon may be too busy to tell its pid.
+    /// Returns at once; start waits for it by itself.
     pub fn kill_process(&self, pid: i32) {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        // Its lock goes with its last thread, a moment after its sockets.
-        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-        wait_for("the killed daemon to be gone", || {
-            std::fs::read_to_string(&path).map_or(true, |stat| stat.contains(") Z "))
-        });
     }
 
     pub fn client(&self) -> Client {
