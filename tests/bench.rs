@@ -40,9 +40,48 @@ fn errors_are_counted_and_a_failure() {
     let output = bench(&[&address, "--key", "no-such-key", "--requests", "10"]);
     assert_eq!(output.status.code(), Some(1));
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(shown.contains("10 errors, the first: template key not exists"), "{shown}");
+    assert!(shown.contains("10 errors: template key not exists"), "{shown}");
     let output = bench(&["127.0.0.1:1"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect to 127.0.0.1:1"));
+}
+
+#[test]
+fn a_run_that_breaks_off_shows_what_it_measured_and_who_broke_it() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let address = site.address.unwrap().to_string();
+    let killed = std::thread::scope(|scope| {
+        let run = scope.spawn(|| bench(&[&address, "--key", KEY, "--json", "--duration", "60"]));
+        wait_for("some pushes", || site.count("accepted") > 100);
+        site.kill();
+        run.join().unwrap()
+    });
+    assert_eq!(killed.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&killed.stdout).unwrap();
+    assert!(report["requests"].as_u64().unwrap() > 100, "{report}");
+    assert!(report["broke"].as_str().unwrap().starts_with(&address), "{report}");
+}
+
+#[test]
+fn another_protocol_than_the_one_asked_for_is_told_at_once() {
+    let sandbox = Sandbox::start();
+    let output = bench(&[sandbox.url.trim_start_matches("http://"), "--duration", "60"]);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("what it answers is of another protocol"), "{shown}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// Ten a second is more than one worker delivers that needs 200 ms each.
+#[test]
+fn requests_that_were_due_are_counted_however_late_they_are() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 200 }));
+    let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 1");
+    let address = site.address.unwrap().to_string();
+    let arguments = [&address, "--key", KEY, "--json", "--send", "--duration", "1", "--rate", "10"];
+    let report = measured(&arguments);
+    assert_eq!(report["requests"], 10, "{report}");
+    assert!(report["latency_us"]["max"].as_f64().unwrap() > 900_000.0, "{report}");
 }
 
 #[test]

@@ -2,14 +2,13 @@
 //! measures how long each answer takes. One thread, one epoll; time is looked at once for all that
 //! was read in a turn.
 
-use crate::protocol::{Answer, Protocol};
+use crate::conn::{Conn, Heard};
+use crate::protocol::Protocol;
 use crate::report::Report;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -23,39 +22,28 @@ pub struct Load {
     pub window: usize,
     pub requests: u64,
     pub duration: Duration,
-    /// Requests a second, if they are offered at a rate.
+    /// Requests a second, if they are offered at a rate: `requests` of them then, however long
+    /// that takes, so that the ones that had to wait are not left out.
     pub rate: Option<u32>,
 }
 
-struct Conn {
-    stream: TcpStream,
-    out: Vec<u8>,
-    written: usize,
-    received: Vec<u8>,
-    /// When the request in each slot was sent, or was due.
-    since: Vec<Instant>,
-    free: Vec<u32>,
-    /// Slots in the order of their requests, for protocols that answer in order.
-    order: VecDeque<u32>,
-    /// Waits until it can be written to.
-    blocked: bool,
-}
-
 pub struct Engine<'a, P> {
+    address: SocketAddr,
     load: &'a Load,
     protocol: P,
     epoll: OwnedFd,
     conns: Vec<Conn>,
     started: Instant,
     asked: u64,
+    /// Whose turn it is to be offered a request.
+    turn: usize,
     report: Report,
     chunk: Vec<u8>,
 }
 
 impl<'a, P: Protocol> Engine<'a, P> {
     pub fn new(address: SocketAddr, load: &'a Load, protocol: P) -> Result<Engine<'a, P>, String> {
-        let failed = |error| format!("cannot poll: {error}");
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(cannot_poll)?;
         let mut conns = Vec::new();
         for index in 0..load.connections {
             let stream = TcpStream::connect(address)
@@ -66,58 +54,65 @@ impl<'a, P: Protocol> Engine<'a, P> {
                 })
                 .map_err(|error| format!("cannot connect to {address}: {error}"))?;
             let data = EventData::new_u64(index as u64);
-            epoll::add(&epoll, &stream, data, EventFlags::IN).map_err(failed)?;
-            conns.push(Conn {
-                stream,
-                out: Vec::new(),
-                written: 0,
-                received: Vec::new(),
-                since: vec![Instant::now(); load.window],
-                free: (0..load.window as u32).rev().collect(),
-                order: VecDeque::new(),
-                blocked: false,
-            });
+            epoll::add(&epoll, &stream, data, EventFlags::IN).map_err(cannot_poll)?;
+            conns.push(Conn::new(stream, load.window));
         }
-        let chunk = vec![0; CHUNK];
-        let (started, report) = (Instant::now(), Report::default());
-        Ok(Engine { load, protocol, epoll, conns, started, asked: 0, report, chunk })
+        let started = Instant::now();
+        let (report, chunk) = (Report::default(), vec![0; CHUNK]);
+        Ok(Engine {
+            address,
+            load,
+            protocol,
+            epoll,
+            conns,
+            started,
+            asked: 0,
+            turn: 0,
+            report,
+            chunk,
+        })
     }
 
-    pub fn run(mut self) -> Result<Report, String> {
+    /// What was measured until the end, or until a connection broke.
+    pub fn run(mut self) -> Report {
         self.started = Instant::now();
+        if let Err(why) = self.drive() {
+            self.report.broke = Some(format!("{}: {why}", self.address));
+        }
+        self.report.seconds = self.started.elapsed().as_secs_f64();
+        self.report
+    }
+
+    fn drive(&mut self) -> Result<(), String> {
         let mut heard = self.started;
         for index in 0..self.conns.len() {
             self.ask(index, self.started)?;
         }
         let mut events: Vec<Event> = Vec::with_capacity(self.conns.len().min(1024));
-        while self.answered() < self.asked || !self.over() {
+        while self.under_way() > 0 || !self.over() {
+            let waited_for = self.under_way() > 0;
             match self.poll(&mut events) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(format!("cannot poll: {error}")),
+                Err(error) => return Err(cannot_poll(error)),
             }
-            let before = self.answered();
+            let any = !events.is_empty();
             for event in events.drain(..) {
-                let index = event.data.u64() as usize;
-                self.hear(index)?;
-                self.flush(index)?;
+                self.serve(event.data.u64() as usize)?;
             }
             let now = Instant::now();
-            if self.answered() > before || self.answered() == self.asked {
+            if any || !waited_for {
                 heard = now;
             } else if now - heard > PATIENCE {
                 return Err(format!("no answer for {PATIENCE:?}"));
             }
-            if self.load.rate.is_some() {
-                self.offer(now)?;
-            }
+            self.offer(now)?;
         }
-        self.report.seconds = self.started.elapsed().as_secs_f64();
-        Ok(self.report)
+        Ok(())
     }
 
-    fn answered(&self) -> u64 {
-        self.report.latencies.len() + self.report.errors
+    fn under_way(&self) -> u64 {
+        self.asked - self.report.answered()
     }
 
     /// Nothing more is asked.
@@ -135,97 +130,76 @@ impl<'a, P: Protocol> Engine<'a, P> {
         epoll::wait(&self.epoll, spare_capacity(events), Some(&wait))
     }
 
-    /// Until the next request is due.
+    /// Until the next request is due; where there is no room for one, until an answer makes some.
     fn wait(&self) -> Timespec {
         let second = Duration::from_secs(1);
+        let full = self.under_way() == (self.conns.len() * self.load.window) as u64;
         let wait = match self.load.rate {
-            Some(rate) if !self.over() => {
-                let due = Duration::from_secs_f64(self.asked as f64 / f64::from(rate));
-                due.saturating_sub(self.started.elapsed()).min(second)
+            Some(rate) if !full && !self.over() => {
+                self.due(rate).saturating_duration_since(Instant::now()).min(second)
             }
             _ => second,
         };
         Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) }
     }
 
+    /// When the next request is due.
+    fn due(&self, rate: u32) -> Instant {
+        self.started + Duration::from_secs_f64(self.asked as f64 / f64::from(rate))
+    }
+
+    fn serve(&mut self, index: usize) -> Result<(), String> {
+        let heard = self.conns[index].hear(&self.protocol, &mut self.chunk, &mut self.report)?;
+        if let Heard::Closed = heard {
+            return Err("it closed the connection".into());
+        }
+        self.ask(index, Instant::now())
+    }
+
     /// Fills a connection's window, where there is no rate to keep to.
     fn ask(&mut self, index: usize, now: Instant) -> Result<(), String> {
         if self.load.rate.is_none() && !self.over() {
-            while self.asked < self.load.requests && self.request(index, now) {}
+            while self.asked < self.load.requests
+                && self.conns[index].request(&mut self.protocol, self.asked, now)
+            {
+                self.asked += 1;
+            }
         }
         self.flush(index)
     }
 
-    /// Sends what is due by now; a request that finds every window full is asked when there is room.
+    /// Sends what is due by now, in turns to the connections that have room; what finds none is
+    /// asked as soon as there is some.
     fn offer(&mut self, now: Instant) -> Result<(), String> {
-        let rate = f64::from(self.load.rate.unwrap_or(1));
+        let Some(rate) = self.load.rate else { return Ok(()) };
         while !self.over() {
-            let due = self.started + Duration::from_secs_f64(self.asked as f64 / rate);
-            let index = self.asked as usize % self.conns.len();
-            if due > now || !self.request(index, due) {
+            let due = self.due(rate);
+            let turns = (self.turn..self.conns.len()).chain(0..self.turn);
+            let Some(index) = { turns }.find(|index| self.conns[*index].has_room()) else { break };
+            if due > now {
                 break;
             }
+            self.conns[index].request(&mut self.protocol, self.asked, due);
+            self.asked += 1;
+            self.turn = (index + 1) % self.conns.len();
             self.flush(index)?;
         }
         Ok(())
     }
 
-    fn request(&mut self, index: usize, since: Instant) -> bool {
-        let conn = &mut self.conns[index];
-        let Some(slot) = conn.free.pop() else { return false };
-        conn.since[slot as usize] = since;
-        conn.order.push_back(slot);
-        self.protocol.write(&mut conn.out, self.asked, slot);
-        self.asked += 1;
-        true
-    }
-
     fn flush(&mut self, index: usize) -> Result<(), String> {
         let conn = &mut self.conns[index];
-        let mut blocked = false;
-        while conn.written < conn.out.len() && !blocked {
-            match conn.stream.write(&conn.out[conn.written..]) {
-                Ok(count) => conn.written += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => blocked = true,
-                Err(error) => return Err(format!("the connection broke: {error}")),
-            }
+        let before = conn.blocked;
+        conn.flush()?;
+        if before == conn.blocked {
+            return Ok(());
         }
-        if !blocked {
-            conn.out.clear();
-            conn.written = 0;
-        }
-        if blocked != conn.blocked {
-            conn.blocked = blocked;
-            let wanted = if blocked { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            let data = EventData::new_u64(index as u64);
-            epoll::modify(&self.epoll, &conn.stream, data, wanted)
-                .map_err(|error| format!("cannot poll: {error}"))?;
-        }
-        Ok(())
+        let wanted = if conn.blocked { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+        let data = EventData::new_u64(index as u64);
+        epoll::modify(&self.epoll, &conn.stream, data, wanted).map_err(cannot_poll)
     }
+}
 
-    /// Reads once what is there, and asks again for every answer.
-    fn hear(&mut self, index: usize) -> Result<(), String> {
-        let conn = &mut self.conns[index];
-        match conn.stream.read(&mut self.chunk) {
-            Ok(0) => return Err("the connection was closed".into()),
-            Ok(count) => conn.received.extend_from_slice(&self.chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(format!("the connection broke: {error}")),
-        }
-        let now = Instant::now();
-        let mut used = 0;
-        while let Answer::Whole { size, slot, error } = self.protocol.read(&conn.received[used..]) {
-            used += size;
-            let oldest = conn.order.pop_front();
-            let Some(slot) = slot.or(oldest).filter(|slot| (*slot as usize) < conn.since.len())
-            else {
-                return Err("an answer to no request".into());
-            };
-            self.report.note(now - conn.since[slot as usize], error);
-            conn.free.push(slot);
-        }
-        conn.received.drain(..used);
-        self.ask(index, now)
-    }
+fn cannot_poll(error: rustix::io::Errno) -> String {
+    format!("cannot poll: {error}")
 }

@@ -15,28 +15,28 @@ pub fn run(address: SocketAddr, load: &Load) -> Result<Report, String> {
     let url = &format!("http://{address}/cgi-bin/message/template/send?access_token={token}");
     let (asked, started) = (&AtomicU64::new(0), Instant::now());
     let mut report = Report::default();
-    std::thread::scope(|scope| {
-        let post = || -> Result<Report, ureq::Error> {
-            let mut own = Report::default();
-            let agent = Agent::new_with_defaults();
-            while asked.fetch_add(1, Ordering::Relaxed) < load.requests
-                && started.elapsed() < load.duration
-            {
-                let since = Instant::now();
-                let request = agent.post(url).header("content-type", "application/json");
-                let answer = request.send(BODY)?.body_mut().read_to_vec()?;
-                let error = (!answer.starts_with(br#"{"errcode":0"#)).then_some(&answer[..]);
-                own.note(since.elapsed(), error);
-            }
-            Ok(own)
-        };
-        let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(post)).collect();
+    let post = |own: &mut Report| -> Result<(), ureq::Error> {
+        let agent = Agent::new_with_defaults();
+        while asked.fetch_add(1, Ordering::Relaxed) < load.requests
+            && started.elapsed() < load.duration
+        {
+            let since = Instant::now();
+            let request = agent.post(url).header("content-type", "application/json");
+            let answer = request.send(BODY)?.body_mut().read_to_vec()?;
+            let error = (!answer.starts_with(br#"{"errcode":0"#)).then_some(&answer[..]);
+            own.note(since.elapsed(), error);
+        }
+        Ok(())
+    };
+    let measure = || {
+        let mut own = Report::default();
+        own.broke = post(&mut own).err().map(|error| format!("{address}: {error}"));
+        own
+    };
+    std::thread::scope(|scope| -> Result<(), String> {
+        let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(&measure)).collect();
         for thread in threads {
-            match thread.join() {
-                Ok(Ok(own)) => report.add(own)?,
-                Ok(Err(error)) => return Err(format!("{address}: {error}")),
-                Err(_) => return Err("a thread panicked".into()),
-            }
+            report.add(thread.join().map_err(|_| "a thread panicked")?)?;
         }
         Ok(())
     })?;

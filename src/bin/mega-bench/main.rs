@@ -3,6 +3,7 @@
 //! thread (engine.rs), so that it leaves the machine to what it measures.
 
 mod ceiling;
+mod conn;
 mod engine;
 mod http;
 mod protocol;
@@ -52,8 +53,9 @@ struct Options {
     /// Ends after so many seconds [default: 5]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     duration: Option<u64>,
-    /// Requests offered each second, whether answers come or not; latency then counts from when a
-    /// request was due [default: as fast as answers come]
+    /// Requests offered each second, whether answers come or not. Latency then counts from when a
+    /// request was due, and the run lasts until each that was due is answered [default: as fast as
+    /// answers come]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
     /// Print one JSON object
@@ -77,11 +79,9 @@ fn main() -> ExitCode {
     let options = Options::parse();
     match run(&options) {
         Ok(report) => {
-            match options.json {
-                true => println!("{}", report.json()),
-                false => println!("{report}"),
-            }
-            if report.errors > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            let code = if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            println!("{}", report.text(options.json));
+            code
         }
         Err(why) => {
             eprintln!("mega-bench: {why}");
@@ -91,21 +91,22 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Report, String> {
-    let load = Load {
-        connections: options.connections as usize,
-        window: options.window as usize,
-        requests: options.requests.unwrap_or(u64::MAX),
-        duration: match options.requests {
-            Some(_) => Duration::MAX,
-            None => Duration::from_secs(options.duration.unwrap_or(5)),
-        },
-        rate: options.rate,
+    let seconds = options.duration.unwrap_or(5);
+    let (requests, duration) = match (options.requests, options.rate) {
+        (Some(requests), _) => (requests, Duration::MAX),
+        (None, Some(rate)) => (u64::from(rate) * seconds, Duration::MAX),
+        (None, None) => (u64::MAX, Duration::from_secs(seconds)),
     };
+    let (connections, window) = (options.connections as usize, options.window as usize);
+    let load = Load { connections, window, requests, duration, rate: options.rate };
     let size = options.size as usize;
     match options.protocol {
         Kind::Mega => {
             let verb = if options.send { "send" } else { "push" };
             measure(options, &load, Mega::new(verb, &options.openid_prefix, &options.key, size))
+        }
+        Kind::Http if options.window > 1 || options.rate.is_some() => {
+            Err("--protocol http knows neither --window nor --rate".into())
         }
         Kind::Http => {
             let address = options.address.ok_or("--ceiling is of the other protocols")?;
@@ -121,5 +122,5 @@ fn measure<P: Protocol>(options: &Options, load: &Load, mut protocol: P) -> Resu
         Some(address) => address,
         None => ceiling::echo::<P>(protocol.request_size())?,
     };
-    Engine::new(address, load, protocol)?.run()
+    Ok(Engine::new(address, load, protocol)?.run())
 }

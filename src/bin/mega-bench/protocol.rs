@@ -8,8 +8,9 @@ use mega::wire::frame::{Split, split};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     Partial,
-    /// An answer of so many bytes. `slot` says to which request, where the protocol tells; else it
-    /// is the oldest one's.
+    /// No answer of this protocol.
+    Foreign,
+    /// An answer of so many bytes. `slot` says to which request, unless they come in order.
     Whole {
         size: usize,
         slot: Option<u32>,
@@ -17,7 +18,12 @@ pub enum Answer<'a> {
     },
 }
 
+/// A longer answer is none.
+const LONGEST: usize = 1 << 20;
+
 pub trait Protocol {
+    /// Answers come in the order of their requests, and name none.
+    const IN_ORDER: bool;
     /// What an echo answers to every request, for `--ceiling`.
     const ECHO: &'static [u8];
     /// Where in `ECHO` the request's four bytes of opaque belong, and where they are in a request.
@@ -77,6 +83,7 @@ impl Mega {
 }
 
 impl Protocol for Mega {
+    const IN_ORDER: bool = false;
     const ECHO: &'static [u8] =
         b"\x00\x00\x00\x16\x00\x00\x00\x0aresult 200\x00\x00\x00\x00\x00\x00\x00\x00";
     const OPAQUE: Option<(usize, Opaque)> = Some((18, Opaque::BehindHeader));
@@ -92,8 +99,9 @@ impl Protocol for Mega {
     }
 
     fn read<'a>(&self, received: &'a [u8]) -> Answer<'a> {
-        match split(received, usize::MAX) {
-            Split::Partial { .. } | Split::TooLong => Answer::Partial,
+        match split(received, LONGEST) {
+            Split::Partial { .. } => Answer::Partial,
+            Split::TooLong => Answer::Foreign,
             Split::Frame { payload, size } => match command::decode(payload) {
                 Ok(Command::Result { code: b"200", opaque, .. }) => {
                     Answer::Whole { size, slot: Some(opaque), error: None }
@@ -101,7 +109,7 @@ impl Protocol for Mega {
                 Ok(Command::Result { opaque, message, .. }) => {
                     Answer::Whole { size, slot: Some(opaque), error: Some(message) }
                 }
-                _ => Answer::Whole { size, slot: None, error: Some(b"not a result") },
+                _ => Answer::Foreign,
             },
         }
     }
@@ -117,6 +125,7 @@ impl Redis {
 }
 
 impl Protocol for Redis {
+    const IN_ORDER: bool = true;
     const ECHO: &'static [u8] = b"$15\r\n1700000000000-0\r\n";
     const OPAQUE: Option<(usize, Opaque)> = None;
 
@@ -126,16 +135,20 @@ impl Protocol for Redis {
 
     /// A bulk string of one line, or one line.
     fn read<'a>(&self, received: &'a [u8]) -> Answer<'a> {
-        let Some(first) = line(received) else { return Answer::Partial };
-        if !first.starts_with(b"$") {
-            let error = (!first.starts_with(b"+")).then(|| trim(first));
-            return Answer::Whole { size: first.len(), slot: None, error };
-        }
-        match line(&received[first.len()..]) {
-            Some(second) => {
-                Answer::Whole { size: first.len() + second.len(), slot: None, error: None }
-            }
-            None => Answer::Partial,
+        let first = match line(received) {
+            Ok(first) => first,
+            Err(answer) => return answer,
+        };
+        match first[0] {
+            b'$' => match line(&received[first.len()..]) {
+                Ok(second) => {
+                    Answer::Whole { size: first.len() + second.len(), slot: None, error: None }
+                }
+                Err(answer) => answer,
+            },
+            b'+' => Answer::Whole { size: first.len(), slot: None, error: None },
+            b'-' => Answer::Whole { size: first.len(), slot: None, error: Some(trim(first)) },
+            _ => Answer::Foreign,
         }
     }
 }
@@ -150,6 +163,7 @@ impl Beanstalkd {
 }
 
 impl Protocol for Beanstalkd {
+    const IN_ORDER: bool = true;
     const ECHO: &'static [u8] = b"INSERTED 1000000\r\n";
     const OPAQUE: Option<(usize, Opaque)> = None;
 
@@ -158,16 +172,22 @@ impl Protocol for Beanstalkd {
     }
 
     fn read<'a>(&self, received: &'a [u8]) -> Answer<'a> {
-        let Some(line) = line(received) else { return Answer::Partial };
+        let line = match line(received) {
+            Ok(line) => line,
+            Err(answer) => return answer,
+        };
         let error = (!line.starts_with(b"INSERTED ")).then(|| trim(line));
         Answer::Whole { size: line.len(), slot: None, error }
     }
 }
 
-/// Up to and with the first line end.
-fn line(received: &[u8]) -> Option<&[u8]> {
-    let end = received.iter().position(|byte| *byte == b'\n')?;
-    Some(&received[..=end])
+/// Up to and with the first line end; else what there is instead.
+fn line(received: &[u8]) -> Result<&[u8], Answer<'_>> {
+    match received.iter().position(|byte| *byte == b'\n') {
+        Some(end) => Ok(&received[..=end]),
+        None if received.len() > LONGEST => Err(Answer::Foreign),
+        None => Err(Answer::Partial),
+    }
 }
 
 fn trim(line: &[u8]) -> &[u8] {
@@ -198,6 +218,15 @@ mod tests {
         assert_eq!(error, Answer::Whole { size: 9, slot: None, error: Some(b"-ERR no") });
         whole(&Beanstalkd::new(64), Beanstalkd::ECHO, None, None);
         whole(&Beanstalkd::new(64), b"DRAINING\r\n", None, Some(b"DRAINING"));
+    }
+
+    #[test]
+    fn another_protocol_is_told_at_once() {
+        let mega = Mega::new("push", "o", "k", 64);
+        assert_eq!(mega.read(b"HTTP/1.1 400 Bad Request\r\n"), Answer::Foreign);
+        assert_eq!(mega.read(b"-ERR unknown command\r\n"), Answer::Foreign);
+        assert_eq!(Redis::new(64).read(b"UNKNOWN_COMMAND\r\n"), Answer::Foreign);
+        assert_eq!(Beanstalkd::new(64).read(&vec![b'x'; LONGEST + 1]), Answer::Foreign);
     }
 
     fn protocol_line(line: &[u8]) -> Answer<'_> {
