@@ -35,8 +35,8 @@ impl Queue {
             let position = self.cursor;
             let index = self.index(position.segment)?;
             let segment = &mut self.segments[index];
-            if position.at >= segment.end {
-                if index + 1 == self.segments.len() {
+            if position.at >= segment.written() {
+                if segment.unwritten() > 0 || index + 1 == self.segments.len() {
                     return None;
                 }
                 self.leave(index);

@@ -5,12 +5,12 @@
 //! The only module that hands out raw memory: a `Map` is a whole file mapped shared. Its bytes are
 //! reached through the few methods here, each of which states why it is sound.
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, FlockOperation};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -27,19 +27,26 @@ pub trait Disk: Send + Sync {
     fn sync_folder(&self) -> io::Result<()>;
 }
 
-/// What keeps a mapping alive and makes it durable.
+/// The file behind a mapping.
 pub trait Backing: Send + Sync {
-    /// Returns when every byte stored before the call is on the disk.
+    /// Writes through the file, which the mapping shows at once. A process that is killed in the
+    /// middle leaves the first of these bytes written, and the rest as they were.
+    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when every byte written or stored before the call is on the disk.
     fn sync(&self) -> io::Result<()>;
 
-    /// Brings this part into memory, if that saves time later. Changes nothing.
-    fn warm(&self, _range: Range<usize>) {}
+    /// The next part from `at` on that may hold anything but zeros, if there is one.
+    fn next_data(&self, at: usize) -> Option<Range<usize>>;
 }
 
 /// A whole file in memory, shared with the disk.
 ///
-/// Invariant M1: bytes are stored by one thread at a time, and bytes that were published (see
-/// `publish`) are never stored again except through the atomic methods.
+/// Many bytes are written through the file and few are stored through the mapping: a store into a
+/// page costs a fault, and one more flush of every processor's TLB each time the page is synced.
+///
+/// Invariant M1: bytes are written by one thread at a time, and only where nothing was written
+/// before; what is written is changed only through the atomic methods.
 pub struct Map {
     start: *mut u8,
     size: usize,
@@ -47,7 +54,7 @@ pub struct Map {
 }
 
 // SAFETY: the memory belongs to the backing, which is Send + Sync and lives as long as the map;
-// by M1 there is one writer, and readers only look at published bytes.
+// by M1 there is one writer, and readers only look at written bytes.
 unsafe impl Send for Map {}
 // SAFETY: as above.
 unsafe impl Sync for Map {}
@@ -63,16 +70,33 @@ impl Map {
         self.size
     }
 
+    /// See `Backing::write`.
+    pub fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        assert!(at <= self.size && bytes.len() <= self.size - at);
+        self.backing.write(at, bytes)
+    }
+
     pub fn sync(&self) -> io::Result<()> {
         self.backing.sync()
     }
 
-    /// See `Backing::warm`.
-    pub fn warm(&self, range: Range<usize>) {
-        self.backing.warm(range.start.min(self.size)..range.end.min(self.size));
+    /// See `Backing::next_data`.
+    pub fn next_data(&self, at: usize) -> Option<Range<usize>> {
+        self.backing.next_data(at)
     }
 
-    /// Bytes that are not stored to any more, or that the one writer reads itself.
+    /// Nothing was ever written from `at` on.
+    pub fn is_zero(&self, mut at: usize) -> bool {
+        while let Some(data) = self.next_data(at) {
+            at = data.end;
+            if self.bytes(data).iter().any(|byte| *byte != 0) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Bytes that are not written to any more, or that the one writer reads itself.
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.size);
         // SAFETY: in bounds by the assertion, initialised because files are; not written while
@@ -80,22 +104,9 @@ impl Map {
         unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
     }
 
-    /// Copies bytes into a part of the file that is not published yet.
-    pub fn store(&self, at: usize, bytes: &[u8]) {
-        assert!(at <= self.size && bytes.len() <= self.size - at);
-        // SAFETY: in bounds by the assertion; by M1 nobody else reads or writes this part yet.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(at), bytes.len()) }
-    }
-
-    /// Stores eight bytes at once, after everything stored before: the point at which what
-    /// stands behind them counts.
-    pub fn publish(&self, at: usize, bytes: [u8; 8]) {
-        self.word(at).store(u64::from_ne_bytes(bytes), Ordering::Release);
-    }
-
-    /// Eight bytes as `publish` stores them, little-endian as the whole format.
+    /// Eight bytes, little-endian as the whole format.
     pub fn load(&self, at: usize) -> u64 {
-        u64::from_le(self.word(at).load(Ordering::Acquire))
+        u64::from_le(self.word(at).load(Ordering::Relaxed))
     }
 
     /// Stores one counter of the file in place.
@@ -106,7 +117,7 @@ impl Map {
     /// Stores one byte in place, seen by everybody.
     pub fn put_byte(&self, at: usize, value: u8) {
         assert!(at < self.size);
-        // SAFETY: in bounds; only ever accessed atomically once published.
+        // SAFETY: in bounds; only ever accessed atomically once written.
         unsafe { AtomicU8::from_ptr(self.start.add(at)) }.store(value, Ordering::Relaxed);
     }
 
@@ -169,15 +180,28 @@ struct Mapped {
 }
 
 impl Backing for Mapped {
+    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at as u64)
+    }
+
     /// On Linux fdatasync also writes what was stored through a shared mapping.
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// The pages are zeroed and mapped here instead of one by one when they are first stored to.
-    /// Kernels before 5.14 refuse, which costs only time.
-    fn warm(&self, range: Range<usize>) {
-        let _ = self.memory.advise_range(Advice::PopulateRead, range.start, range.len());
+    /// What was allocated and never written is a hole to the kernel. A file system that cannot tell
+    /// calls the whole file data, which costs only time.
+    fn next_data(&self, at: usize) -> Option<Range<usize>> {
+        let size = self.memory.len();
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(at as u64)) {
+            Ok(start) => start as usize,
+            Err(rustix::io::Errno::NXIO) => return None,
+            Err(_) => return (at < size).then_some(at..size),
+        };
+        let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start as u64));
+        // The file may be longer than when it was mapped.
+        let end = end.map_or(size, |end| size.min(end as usize));
+        (start < end).then_some(start..end)
     }
 }
 

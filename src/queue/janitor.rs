@@ -4,7 +4,6 @@
 use super::disk::{Disk, Map};
 use super::segment::{self, Segment};
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// One thing to do. The queue hands them out in order.
@@ -21,8 +20,6 @@ pub enum Chore {
         damaged: bool,
     },
     Sync(Vec<Arc<Map>>),
-    /// What will be stored to soon.
-    Warm(Arc<Map>, Range<usize>),
 }
 
 /// What became of a chore.
@@ -30,7 +27,6 @@ pub enum ChoreDone {
     Created(io::Result<Segment>),
     Retired(u64, io::Result<()>),
     Synced(io::Result<()>),
-    Warmed,
 }
 
 pub fn run(disk: &dyn Disk, chore: Chore) -> ChoreDone {
@@ -46,10 +42,6 @@ pub fn run(disk: &dyn Disk, chore: Chore) -> ChoreDone {
             };
             ChoreDone::Retired(number, retired.and_then(|()| disk.sync_folder()))
         }
-        Chore::Warm(map, range) => {
-            map.warm(range);
-            ChoreDone::Warmed
-        }
         Chore::Sync(maps) => ChoreDone::Synced(maps.iter().try_for_each(|map| map.sync())),
     }
 }
@@ -63,12 +55,15 @@ pub fn create(
     now: u64,
 ) -> io::Result<Segment> {
     let name = segment::name(number);
-    let segment = Segment::format(disk.create(&name, size)?, queue, number, now);
-    let durable = segment.map.sync().and_then(|()| disk.sync_folder());
-    if let Err(error) = durable {
+    let map = disk.create(&name, size)?;
+    let durable = Segment::format(map, queue, number, now).and_then(|segment| {
+        segment.map.sync()?;
+        disk.sync_folder()?;
+        Ok(segment)
+    });
+    if durable.is_err() {
         // The next try must not find this name taken.
         let _ = disk.remove(&name);
-        return Err(error);
     }
-    Ok(segment)
+    durable
 }

@@ -16,8 +16,8 @@
 //!
 //! # Invariants
 //!
-//! - Q1: a message is accepted when its record is published in the mapped file; from then on only
-//!   `done` ends it, and `done` is called only when its outcome is known.
+//! - Q1: a message is accepted when its record is in the mapped file, that is after `write_out`;
+//!   from then on only `done` ends it, and `done` is called only when its outcome is known.
 //! - Q2: handing out is not doing: the record stays ready, so a crash hands it out again, with the
 //!   same id.
 //! - Q3: `outstanding` of a segment counts the records that the cursor has passed and that are not
@@ -64,9 +64,6 @@ const COUNTER_BITS: u32 = 20;
 
 /// Due times in memory, 24 bytes each.
 const HEAP_LIMIT: usize = if cfg!(test) { 64 } else { 200_000 };
-
-/// Bytes ahead of the tail's end that are brought into memory.
-const WARM: usize = 8 << 20;
 
 /// The smallest segment in which a message with a payload of `length` bytes fits.
 pub fn segment_size_for(length: usize) -> u64 {
@@ -133,7 +130,7 @@ impl Queue {
         };
         let mut next_number = recovered.highest_number + 1;
         let mut segments = VecDeque::from(recovered.segments);
-        let last_used = segments.iter().rposition(|s| s.end > segment::HEADER || s.sealed);
+        let last_used = segments.iter().rposition(Segment::is_used);
         let mut empty = segments.split_off(last_used.map_or(0, |i| i + 1));
         // What is empty and unsealed comes after the tail, or is the tail of an empty queue.
         if segments.back().is_none_or(|tail| tail.sealed) {
@@ -178,7 +175,8 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Takes a message in and returns its id. It survives the end of the process from here on.
+    /// Takes a message in and returns its id. It survives the end of the process, and can be taken,
+    /// after `write_out`.
     pub fn append(&mut self, new: New, now: u64) -> Result<u64, Refused> {
         let id = self.next_id;
         let record = Record {
@@ -210,22 +208,27 @@ impl Queue {
             self.rotate(now)?;
         }
         let tail = self.tail();
-        let at = tail.end;
-        record::write(&tail.map, tail.place(at), &record, parts);
-        tail.end += size;
+        let at = tail.append(&record, parts);
         tail.unread += 1;
-        tail.dirty = true;
-        tail.appended = true;
-        tail.count_appended();
         let segment = tail.number;
-        if tail.end > tail.warm {
-            let (map, range) = (Arc::clone(&tail.map), tail.end..tail.end + WARM);
-            tail.warm = tail.end + WARM / 2;
-            self.chores.push_back(Chore::Warm(map, range));
-        }
         self.depth += 1;
         self.bytes += size as u64;
         Ok(Position { segment, at })
+    }
+
+    /// Puts what was appended since the last call into the file, many records at once. After an
+    /// error the queue is of no more use: of what was appended, nobody knows how much is there.
+    pub fn write_out(&mut self) -> io::Result<()> {
+        let behind = self.segments.iter_mut().rev().take_while(|segment| segment.unwritten() > 0);
+        for segment in behind {
+            segment.write_out()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes for `write_out` to write.
+    pub fn unwritten(&self) -> usize {
+        self.segments.iter().rev().map(Segment::unwritten).take_while(|bytes| *bytes > 0).sum()
     }
 
     fn rotate(&mut self, now: u64) -> Result<(), Refused> {
@@ -318,7 +321,7 @@ impl Queue {
         self.heap.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Makes every accepted message durable before it returns: group commit for what was appended
+    /// Makes every accepted message durable before it returns: group commit for what was written
     /// since the last call.
     pub fn sync(&mut self) -> io::Result<()> {
         for segment in self.segments.iter_mut().filter(|s| s.appended) {
@@ -330,7 +333,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Orders a sync of everything stored since the last one; false when there is nothing. `synced`
+    /// Orders a sync of everything written since the last one; false when there is nothing. `synced`
     /// is to be called when it is done, and before the next is ordered.
     pub fn order_sync(&mut self) -> bool {
         let mut maps = Vec::new();

@@ -1,5 +1,5 @@
-//! The byte layout of one record and its checks. Pure: reads and writes a `Map` where it is told,
-//! knows nothing of segments in order.
+//! The byte layout of one record and its checks. Pure: reads a `Map` where it is told, knows
+//! nothing of segments in order.
 //!
 //! ```text
 //! offset size
@@ -20,7 +20,8 @@
 //! ```
 //! All integers are little-endian. The seed is queue id, segment number and offset, so a record is
 //! trusted only in the place where it was written: an image of one inside a payload is not.
-//! Bytes 0-7 are stored last and at once, so after `kill -9` a record is whole or not there.
+//! Records are written from their first byte to their last, so what `kill -9` leaves of one has no
+//! end, and nothing stands behind it: that is no record, and no damage either.
 
 use super::Position;
 use super::disk::Map;
@@ -33,6 +34,8 @@ pub const ALIGN: usize = 8;
 
 const STATE: usize = 4;
 const ATTEMPTS: usize = 5;
+/// Where the checksummed part begins.
+const LENGTH: usize = 8;
 const MARK: u16 = 0x526D;
 /// Every bit differs, so that up to three flipped ones change no state; at four it counts as ready.
 const READY: u8 = 0x0F;
@@ -70,9 +73,9 @@ pub fn size(payload: usize) -> usize {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     Record(Record),
-    /// No record was ever published here.
+    /// No record is here, or only the beginning of one.
     Nothing,
-    /// A record was published here and cannot be trusted any more.
+    /// A record was written here and cannot be trusted any more.
     Damaged,
 }
 
@@ -94,29 +97,26 @@ impl Place {
     }
 }
 
-/// Writes a record whose payload is `parts` in a row, and publishes it. The caller has checked
-/// that it fits.
-pub fn write(map: &Map, place: Place, record: &Record, parts: [&[u8]; 3]) {
-    let mut head = [0; HEAD - 8];
+/// Appends a record whose payload is `parts` in a row, to be written at `place`.
+pub fn encode(out: &mut Vec<u8>, place: Place, record: &Record, parts: [&[u8]; 3]) {
+    let start = out.len();
+    let mut head = [0; HEAD];
+    head[STATE] = READY;
+    head[ATTEMPTS] = record.attempts;
+    LittleEndian::write_u16(&mut head[6..8], MARK);
     let (segment, at) = record.replaces.map_or((0, 0), |old| (old.segment, old.at as u32));
-    LittleEndian::write_u32_into(&[record.length, record.openid, record.key, at], &mut head[..16]);
+    let lengths = [record.length, record.openid, record.key, at];
+    LittleEndian::write_u32_into(&lengths, &mut head[LENGTH..24]);
     let words = [segment, record.id, record.enqueued, record.due, record.unclear];
-    LittleEndian::write_u64_into(&words, &mut head[16..]);
-    let mut hasher = place.hasher();
-    hasher.update(&head);
-    map.store(place.at + 8, &head);
-    let mut at = place.at + HEAD;
+    LittleEndian::write_u64_into(&words, &mut head[24..]);
+    out.extend_from_slice(&head);
     for part in parts {
-        hasher.update(part);
-        map.store(at, part);
-        at += part.len();
+        out.extend_from_slice(part);
     }
-    let mut first = [0; 8];
-    LittleEndian::write_u32(&mut first, hasher.finalize());
-    first[STATE] = READY;
-    first[ATTEMPTS] = record.attempts;
-    LittleEndian::write_u16(&mut first[6..], MARK);
-    map.publish(place.at, first);
+    let mut hasher = place.hasher();
+    hasher.update(&out[start + LENGTH..]);
+    LittleEndian::write_u32(&mut out[start..], hasher.finalize());
+    out.resize(out.len().next_multiple_of(ALIGN), 0);
 }
 
 /// Reads what stands at `place`; nothing beyond `end` is looked at.
@@ -128,7 +128,7 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
     if first == [0; 8] {
         return Found::Nothing;
     }
-    let head = map.bytes(place.at + 8..place.at + HEAD);
+    let head = map.bytes(place.at + LENGTH..place.at + HEAD);
     let mut lengths = [0; 4];
     LittleEndian::read_u32_into(&head[..16], &mut lengths);
     let [length, openid, key, old_at] = lengths;
@@ -137,9 +137,11 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
         return Found::Damaged;
     }
     let mut hasher = place.hasher();
-    hasher.update(map.bytes(place.at + 8..place.at + HEAD + payload));
-    if hasher.finalize() != LittleEndian::read_u32(&first) {
-        return Found::Damaged;
+    hasher.update(map.bytes(place.at + LENGTH..place.at + HEAD + payload));
+    let crc = LittleEndian::read_u32(&first);
+    if hasher.finalize() != crc {
+        let cut_off = is_cut_off(map, place, crc, payload);
+        return if cut_off { Found::Nothing } else { Found::Damaged };
     }
     let mut words = [0; 5];
     LittleEndian::read_u64_into(&head[16..], &mut words);
@@ -161,15 +163,40 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
     })
 }
 
+/// Whether a record that fails its checksum is one whose write was cut off: it has no end, and
+/// nothing stands behind it. One whose length was damaged may look like that; then the checksum
+/// holds for the length that it has.
+fn is_cut_off(map: &Map, place: Place, crc: u32, length: usize) -> bool {
+    let start = place.at + HEAD;
+    let payload = map.bytes(start..start + length);
+    let there = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if there > 0 && there == length || !map.is_zero(start + length) {
+        return false;
+    }
+    let mut hasher = place.hasher();
+    hasher.update(&(there as u32).to_le_bytes());
+    hasher.update(map.bytes(place.at + LENGTH + 4..start));
+    hasher.update(&payload[..there]);
+    hasher.finalize() != crc
+}
+
 /// The first offset from `from` on where a trusted record stands, looking at each aligned offset.
 pub fn search(map: &Map, place: Place, end: usize) -> Option<usize> {
-    let range = place.at.next_multiple_of(ALIGN)..end;
-    range.step_by(ALIGN).find(|at| {
-        // The mark is looked at first: almost every offset of a gap fails there.
-        end - at >= HEAD
-            && (map.load(*at) >> 48) as u16 == MARK
-            && matches!(read(map, Place { at: *at, ..place }, end), Found::Record(_))
-    })
+    let mut from = place.at.next_multiple_of(ALIGN);
+    while let Some(data) = map.next_data(from).filter(|data| data.start < end) {
+        let range = data.start.next_multiple_of(ALIGN)..data.end.min(end);
+        let found = range.step_by(ALIGN).find(|at| {
+            // The mark is looked at first: almost every offset of a gap fails there.
+            end - at >= HEAD
+                && (map.load(*at) >> 48) as u16 == MARK
+                && matches!(read(map, Place { at: *at, ..place }, end), Found::Record(_))
+        });
+        if found.is_some() {
+            return found;
+        }
+        from = data.end;
+    }
+    None
 }
 
 /// Where the payload's bytes are.

@@ -2,8 +2,8 @@
 //! been damaged. Runs once, before the spool thread starts. Deletes nothing and rewrites no record.
 //!
 //! What each crash leaves:
-//! - `kill -9`: every stored byte, in program order. The tail may hold bytes of one record that was
-//!   never published; they are not a record, and nothing is appended behind them.
+//! - `kill -9`: every written byte, in their order. The tail may end with the beginning of a record,
+//!   which was not accepted; it is not a record, and nothing is appended behind it.
 //! - power loss: of what was not synced, any page may be old or new. The tail is searched to its
 //!   last byte, so records behind a lost page are found.
 //! - between two steps of a rotation: an empty segment too many, which becomes the spare.
@@ -56,19 +56,20 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
             continue;
         }
         highest_id = highest_id.max(scan(segment, &mut retries, &mut damage));
-        // Bytes behind the end are of a record that was never published, or of a damaged one:
-        // nothing is written over them.
-        let unused = segment.map.bytes(segment.end..segment.map.size());
-        if segment.damaged || unused.iter().any(|byte| *byte != 0) {
+        // Bytes behind the end are of a record that was cut off, or of a damaged one: nothing is
+        // written over them.
+        if segment.damaged || !segment.map.is_zero(segment.end) {
             full.push(index);
         }
     }
     settle(&mut segments, &retries).map_err(|error| OpenError::Folder { error })?;
-    // Only the last segment with records may still grow; what follows it is empty.
-    let last_used = segments.iter().rposition(|s| s.end > HEADER).unwrap_or(0);
-    full.extend((0..last_used).filter(|index| !segments[*index].sealed));
     for index in full {
         segments[index].seal();
+    }
+    // Only the last segment in use may still grow; what follows it is empty.
+    let last_used = segments.iter().rposition(Segment::is_used).unwrap_or(0);
+    for segment in segments[..last_used].iter_mut().filter(|segment| !segment.sealed) {
+        segment.seal();
     }
     Ok(Recovered { segments, queue, highest_id, highest_number, damage })
 }

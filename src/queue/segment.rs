@@ -20,13 +20,17 @@
 
 use super::disk::Map;
 use super::message::client_msg_id;
-use super::record;
+use super::record::{self, Record};
 use byteorder::{ByteOrder, LittleEndian};
+use std::io;
 use std::sync::Arc;
 
 /// Bytes before the first record.
 pub const HEADER: usize = 128;
 pub const VERSION: u32 = 1;
+
+/// A buffer of unwritten records that one burst blew up is let go above this size.
+const KEPT: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"MEGAQSEG";
 const CRC: usize = 48;
@@ -86,18 +90,18 @@ pub struct Segment {
     queue: u64,
     /// Offset behind the last record.
     pub end: usize,
+    /// The last records before the end, as far as they are not in the file yet.
+    unwritten: Vec<u8>,
     /// Nothing is appended any more, whether the header says so already or not.
     pub sealed: bool,
     /// The header says so: no older record waits for one in here (Q4).
     pub settled: bool,
     /// Something in it was damaged: it is set aside instead of deleted.
     pub damaged: bool,
-    /// Stored to since the last sync.
+    /// Written or stored to since the last sync.
     pub dirty: bool,
-    /// Appended to since the last sync: what `sync = always` waits for.
+    /// Records were written since the last sync: what `sync = always` waits for.
     pub appended: bool,
-    /// When the end passes this, more is brought into memory.
-    pub warm: usize,
     /// Records that the cursor has passed and that are not done (invariant Q3).
     pub outstanding: u32,
     /// Ready records that the queue's depth counts and the cursor has not passed yet; off by the
@@ -107,7 +111,7 @@ pub struct Segment {
 
 impl Segment {
     /// Writes the header of a fresh file.
-    pub fn format(map: Map, queue: u64, number: u64, now: u64) -> Segment {
+    pub fn format(map: Map, queue: u64, number: u64, now: u64) -> io::Result<Segment> {
         let mut header = [0; CRC + 4];
         header[..8].copy_from_slice(MAGIC);
         LittleEndian::write_u32_into(&[VERSION, HEADER as u32], &mut header[8..16]);
@@ -115,8 +119,8 @@ impl Segment {
         LittleEndian::write_u64_into(&words, &mut header[16..CRC]);
         let crc = crc32fast::hash(&header[..CRC]);
         LittleEndian::write_u32(&mut header[CRC..], crc);
-        map.store(0, &header);
-        Segment::new(map, queue, number)
+        map.write(0, &header)?;
+        Ok(Segment::new(map, queue, number))
     }
 
     fn new(map: Map, queue: u64, number: u64) -> Segment {
@@ -125,12 +129,12 @@ impl Segment {
             number,
             queue,
             end: HEADER,
+            unwritten: Vec::new(),
             sealed: false,
             settled: false,
             damaged: false,
             dirty: false,
             appended: false,
-            warm: 0,
             outstanding: 0,
             unread: 0,
         }
@@ -201,8 +205,42 @@ impl Segment {
         client_msg_id(self.queue, id)
     }
 
+    /// There is a record in it, or what is left of one.
+    pub fn is_used(&self) -> bool {
+        self.end > HEADER || self.sealed
+    }
+
     pub fn fits(&self, size: usize) -> bool {
         !self.sealed && size <= self.map.size() - self.end
+    }
+
+    /// Adds a record and returns its offset. It is in the file after `write_out`.
+    pub(super) fn append(&mut self, record: &Record, parts: [&[u8]; 3]) -> usize {
+        let at = self.end;
+        let place = self.place(at);
+        record::encode(&mut self.unwritten, place, record, parts);
+        self.end += record.size();
+        // A damaged counter may stand at its end.
+        self.map.put_word(RECORDS, self.map.load(RECORDS).wrapping_add(1));
+        at
+    }
+
+    /// Bytes of records that are not in the file yet.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten.len()
+    }
+
+    /// Offset behind the last record that is in the file.
+    pub fn written(&self) -> usize {
+        self.end - self.unwritten.len()
+    }
+
+    pub fn write_out(&mut self) -> io::Result<()> {
+        self.map.write(self.written(), &self.unwritten)?;
+        self.unwritten.clear();
+        self.unwritten.shrink_to(if self.sealed { 0 } else { KEPT });
+        (self.dirty, self.appended) = (true, true);
+        Ok(())
     }
 
     /// Says in the file that nothing will follow.
@@ -218,11 +256,6 @@ impl Segment {
     pub fn claimed(&self) -> u64 {
         let possible = (self.end - HEADER) / record::HEAD;
         self.map.load(RECORDS).saturating_sub(self.map.load(DONE)).min(possible as u64)
-    }
-
-    pub fn count_appended(&self) {
-        // A damaged counter may stand at its end.
-        self.map.put_word(RECORDS, self.map.load(RECORDS).wrapping_add(1));
     }
 
     pub fn count_done(&self) {

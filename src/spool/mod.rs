@@ -55,6 +55,9 @@ pub const BATCHES: usize = 16;
 /// Events taken before replies are sent and jobs handed out.
 const EVENTS_A_TURN: usize = 256;
 
+/// Bytes of records that are written into the queue's file before more batches are taken.
+const WRITE_OUT: usize = 256 * 1024;
+
 /// How long it is waited for the next batch without sleeping.
 const LINGER: Duration = Duration::from_micros(100);
 
@@ -241,7 +244,12 @@ impl Spool {
         let mut next = Some(first);
         for _ in 0..EVENTS_A_TURN {
             match next {
-                Some(Event::Batch(batch)) => self.take_batch(batch),
+                Some(Event::Batch(batch)) => {
+                    self.take_batch(batch);
+                    if self.queue.unwritten() >= WRITE_OUT {
+                        self.write_out()?;
+                    }
+                }
                 Some(Event::Outcome(outcome)) => {
                     self.outcomes += 1;
                     self.book(*outcome);
@@ -255,8 +263,23 @@ impl Spool {
         // An event that was taken and not handled would be lost.
         match next {
             Some(event) => self.turn(event),
-            None => Ok(()),
+            None => self.write_out(),
         }
+    }
+
+    fn write_out(&mut self) -> Result<(), SyncFailed> {
+        self.queue.write_out().map_err(|error| self.cannot_accept(error))
+    }
+
+    /// Nothing that was accepted in this turn can be kept, and nobody is told otherwise.
+    fn cannot_accept(&mut self, error: std::io::Error) -> SyncFailed {
+        let text = format!("the queue cannot be made durable: {error}");
+        for reply in self.replies.iter_mut().filter(|reply| reply.code == command::OK) {
+            reply.code = command::FAILED;
+            reply.message = text.clone().into();
+        }
+        self.mail();
+        SyncFailed(error)
     }
 
     /// What only time brings.
@@ -290,13 +313,7 @@ impl Spool {
         if self.config.queue.sync == SyncPolicy::Always
             && let Err(error) = self.queue.sync()
         {
-            let text = format!("the queue cannot be made durable: {error}");
-            for reply in self.replies.iter_mut().filter(|reply| reply.code == command::OK) {
-                reply.code = command::FAILED;
-                reply.message = text.clone().into();
-            }
-            self.mail();
-            return Err(SyncFailed(error));
+            return Err(self.cannot_accept(error));
         }
         if self.config.queue.sync == SyncPolicy::Never {
             self.queue.settle();
@@ -373,7 +390,7 @@ impl Spool {
             ChoreDone::Retired(number, Err(error)) => {
                 log::error!("a finished queue segment ({number}) cannot be removed: {error}");
             }
-            ChoreDone::Retired(_, Ok(())) | ChoreDone::Warmed => {}
+            ChoreDone::Retired(_, Ok(())) => {}
             ChoreDone::Synced(synced) => {
                 self.sync_under_way = false;
                 synced.map_err(SyncFailed)?;

@@ -16,9 +16,11 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         let then = now_ms() - minutes_ago * minutes;
         let mut queue = open(then);
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, then).unwrap();
+        queue.write_out().unwrap();
         let mut message = queue.take(then).unwrap();
         message.mark_unclear();
         queue.retry(&message, then + 1, then);
+        queue.write_out().unwrap();
         drop((message, queue));
 
         let (_poll, waker) = crate::reactor::poll().unwrap();

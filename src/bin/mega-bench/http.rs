@@ -34,7 +34,7 @@ pub fn run(address: SocketAddr, load: &Load) -> Result<Report, String> {
         own
     };
     std::thread::scope(|scope| -> Result<(), String> {
-        let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(&measure)).collect();
+        let threads: Vec<_> = (0..load.connections).map(|_| scope.spawn(measure)).collect();
         for thread in threads {
             report.add(thread.join().map_err(|_| "a thread panicked")?)?;
         }

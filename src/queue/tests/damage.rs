@@ -106,24 +106,49 @@ fn a_length_that_points_anywhere_is_skipped() {
     }
 }
 
-#[test]
-fn a_record_that_was_never_published_is_not_there() {
-    let (disk, sent) = folder();
-    let tail = &segments(&disk)[1];
-    let bytes = disk.read(tail);
+/// The last segment with records, and the offset behind its last record.
+fn tail(disk: &Simulated) -> (String, usize) {
+    let name = segments(disk)[1].clone();
+    let bytes = disk.read(&name);
     let mut end = HEADER;
     while bytes[end..end + 8] != [0; 8] {
         end += record_size();
     }
-    // As kill -9 in the middle of an append leaves it: all but the first eight bytes.
-    let last = end - record_size();
-    damaged(&disk, tail, |bytes| {
-        let (old, new) = bytes.split_at_mut(end);
-        new[8..HEAD].copy_from_slice(&old[last + 8..last + HEAD]);
-    });
-    let found = recover(&disk);
-    assert_eq!(found.openids, sent);
-    assert_eq!(found.damage, [] as [&str; 0]);
+    (name, end)
+}
+
+/// As kill -9 in the middle of a write leaves it.
+#[test]
+fn a_write_that_was_cut_off_anywhere_leaves_whole_records_and_no_damage() {
+    let (disk, sent) = folder();
+    let (tail, end) = tail(&disk);
+    let whole = disk.read(&tail);
+    for cut in end - 3 * record_size()..end {
+        let copy = disk.copy();
+        damaged(&copy, &tail, |bytes| bytes[cut..].fill(0));
+        let found = recover(&copy);
+        // A record may lack what was zero anyway.
+        let missing =
+            whole[cut..end].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let missing = missing.div_ceil(record_size());
+        assert_eq!(found.openids, sent[..sent.len() - missing], "cut at {cut}");
+        assert_eq!((found.damage, found.bad), (vec![], vec![]), "cut at {cut}");
+    }
+}
+
+#[test]
+fn damage_to_the_very_last_record_is_told_from_a_write_that_was_cut_off() {
+    let (disk, sent) = folder();
+    let (tail, end) = tail(&disk);
+    for at in end - record_size()..end {
+        for flip in [0x01, 0x80, 0x55] {
+            let copy = disk.copy();
+            damaged(&copy, &tail, |bytes| bytes[at] ^= flip);
+            let found = recover(&copy);
+            let missing = sent.len() - found.openids.len();
+            assert!(missing == 0 || found.damage.len() == 1, "byte {at}: in silence");
+        }
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn folder(rng: &mut Rng) -> (Simulated, HashSet<String>) {
                 true => queue.done(message.ticket().unwrap()),
                 false => queue.retry(&message, 2_000, 1_000),
             }
+            queue.write_out().unwrap();
         }
         if rng.u8(..20) == 0 {
             queue.sync().unwrap();

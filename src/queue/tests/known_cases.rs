@@ -61,6 +61,7 @@ fn a_retry_waits_for_its_time_and_pins_no_segment() {
         append(&mut queue, &disk, &n.to_string());
     }
     queue.retry(&message, 5_000, 1_000);
+    queue.write_out().unwrap();
     queue.sync_all().unwrap();
     while let Some(message) = queue.take(4_999) {
         queue.done(message.ticket().unwrap());
@@ -79,6 +80,7 @@ fn a_retry_survives_a_crash_before_its_old_record_is_ended() {
     append(&mut queue, &disk, "b");
     let message = queue.take(1_000).unwrap();
     queue.retry(&message, 5_000, 1_000);
+    queue.write_out().unwrap();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     assert_eq!(queue.depth(), 2);
@@ -114,6 +116,7 @@ fn due_times_take_bounded_memory() {
         }
         queue.retry(message, 9_000, 1_000);
     }
+    queue.write_out().unwrap();
     queue.sync_all().unwrap();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
@@ -135,6 +138,7 @@ fn the_limit_of_bytes_holds_and_is_freed_by_finished_segments() {
             Err(refused) => break assert_eq!(refused, Refused::Full),
         }
     }
+    queue.write_out().unwrap();
     assert!(queue.bytes() <= 2 * SEGMENT && queue.bytes() > 2 * SEGMENT - 600);
     assert_eq!(drain(&mut queue, &disk).len(), count);
     assert!(queue.append(new(&[7; 500]), 1_000).is_ok());
@@ -150,6 +154,7 @@ fn a_message_fills_a_segment_or_is_too_large() {
     }
     let data = vec![b'x'; largest - 2];
     queue.append(new(&data), 1_000).unwrap();
+    queue.write_out().unwrap();
     let larger = vec![b'x'; largest - 1];
     assert_eq!(queue.append(new(&larger), 1_000), Err(Refused::TooLarge));
     assert_eq!(queue.take(FAR).unwrap().data(), data);
@@ -164,6 +169,7 @@ fn without_room_for_a_segment_marks_and_retries_go_on() {
     run_chores(&mut queue, &disk);
     queue.spare = None;
     while queue.append(new(b"x"), 1_000).is_ok() {}
+    queue.write_out().unwrap();
     let (a, b) = (queue.take(1_000).unwrap(), queue.take(1_000).unwrap());
     queue.done(a.ticket().unwrap());
     queue.retry(&b, 5_000, 1_000);
@@ -183,4 +189,14 @@ fn segments_of_another_size_are_read_too() {
     let options = Options { segment_size: 4 * SEGMENT, max_bytes: 0 };
     let mut queue = Queue::open(&disk, options, 2_000).unwrap();
     assert_eq!(openids(&drain(&mut queue, &disk)), sent);
+}
+
+#[test]
+fn what_is_not_written_out_yet_is_not_handed_out() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    queue.append(new(b"x"), 1_000).unwrap();
+    assert!(queue.take(FAR).is_none());
+    queue.write_out().unwrap();
+    assert!(queue.take(FAR).is_some());
 }

@@ -35,7 +35,6 @@ fn run_chore(queue: &mut Queue, disk: &Simulated, chore: Chore) -> std::io::Resu
     match janitor::run(disk, chore) {
         ChoreDone::Created(created) => queue.spare_arrived(created),
         ChoreDone::Retired(_, retired) => retired,
-        ChoreDone::Warmed => Ok(()),
         ChoreDone::Synced(synced) => synced.map(|()| queue.synced()),
     }
 }
@@ -45,7 +44,10 @@ fn append(queue: &mut Queue, disk: &Simulated, openid: &str) -> u64 {
     loop {
         let new = New { openid: openid.as_bytes(), key: b"key", data: b"{\"first\":\"value\"}" };
         match queue.append(new, 1_000) {
-            Ok(id) => return id,
+            Ok(id) => {
+                queue.write_out().unwrap();
+                return id;
+            }
             Err(Refused::NoSegment) => run_chores(queue, disk),
             Err(other) => panic!("{other:?}"),
         }

@@ -7,8 +7,12 @@ use fastrand::Rng;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Seeds that found something once.
-const SEEDS: &[u64] =
-    &[2_967_185_573_012_922_439, 1_510_289_315_687_899_261, 2_807_462_719_272_948_221];
+const SEEDS: &[u64] = &[
+    2_967_185_573_012_922_439,
+    1_510_289_315_687_899_261,
+    2_807_462_719_272_948_221,
+    1_626_305_876_460_122_075,
+];
 
 const CASES: u64 = 3_000;
 const STEPS: usize = 400;
@@ -120,6 +124,7 @@ impl Lockstep {
         let data: Vec<u8> = (0..length).map(|_| self.rng.u8(..)).collect();
         let openid = format!("o{}", self.model.entries.len()).into_bytes();
         match self.queue.append(New { openid: &openid, key: b"key", data: &data }, self.now) {
+            Ok(_) if self.queue.write_out().is_err() => self.crash(),
             Ok(id) => {
                 assert!(self.model.entries.iter().all(|entry| entry.id < id));
                 let entry = Entry { id, openid, data, attempts: 0, due: 0, done: false };
@@ -160,6 +165,9 @@ impl Lockstep {
         let due = self.now + self.rng.u64(1..8_000);
         let before = self.queue.unsettled.len();
         self.queue.retry(&message, due, self.now);
+        if self.queue.write_out().is_err() {
+            return self.crash();
+        }
         let moved = self.queue.unsettled.len() > before
             && matches!(self.queue.unsettled.back(), Some(Unsettled::Replaced(_)));
         let mut place = index;

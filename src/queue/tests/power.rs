@@ -59,7 +59,10 @@ impl Run {
     fn append(&mut self) {
         let data: Vec<u8> = (0..self.rng.usize(..1_500)).map(|_| self.rng.u8(..)).collect();
         match self.queue.append(New { openid: b"openid", key: b"key", data: &data }, self.now) {
-            Ok(id) => assert!(self.accepted.insert(id, data).is_none(), "an id was used twice"),
+            Ok(id) => {
+                self.queue.write_out().unwrap();
+                assert!(self.accepted.insert(id, data).is_none(), "an id was used twice");
+            }
             Err(refused) => {
                 assert_eq!(refused, Refused::NoSegment);
                 self.chores();
@@ -81,6 +84,7 @@ impl Run {
     fn retry(&mut self) {
         let Some(message) = self.pick() else { return };
         self.queue.retry(&message, self.now + self.rng.u64(1..500), self.now);
+        self.queue.write_out().unwrap();
     }
 
     /// More is stored between the order and its end, which the sync does not speak for.
@@ -94,6 +98,7 @@ impl Run {
             if let Ok(id) =
                 self.queue.append(New { openid: b"o", key: b"k", data: &data }, self.now)
             {
+                self.queue.write_out().unwrap();
                 self.accepted.insert(id, data.to_vec());
             }
             self.retry();
@@ -122,6 +127,7 @@ impl Run {
         }
         let mut queue = open_at(&disk, self.now + 2).unwrap();
         let new = queue.append(New { openid: b"o", key: b"k", data: b"new" }, self.now);
+        queue.write_out().unwrap();
         if let Ok(new) = new {
             assert!(!self.accepted.contains_key(&new), "an id was used twice");
             self.accepted.insert(new, b"new".to_vec());

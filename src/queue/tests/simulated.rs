@@ -5,6 +5,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,6 +67,14 @@ impl File {
         bytes
     }
 
+    fn write(&self, at: usize, bytes: &[u8]) {
+        for (at, byte) in (at..).zip(bytes) {
+            let mut word = self.memory[at / 8].load(Ordering::Relaxed).to_ne_bytes();
+            word[at % 8] = *byte;
+            self.memory[at / 8].store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
     fn after_power_loss(&self, loss: Loss, rng: &mut Rng) -> Vec<u8> {
         let new = self.bytes();
         let Some(mut bytes) = self.durable.lock().clone() else {
@@ -89,6 +98,18 @@ struct Handle {
 }
 
 impl Backing for Handle {
+    /// One that fails has come half the way.
+    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let done = self.disk.operation();
+        let there = if done.is_ok() { bytes.len() } else { bytes.len() / 2 };
+        self.file.write(at, &bytes[..there]);
+        done
+    }
+
+    fn next_data(&self, at: usize) -> Option<Range<usize>> {
+        (at < self.file.size).then_some(at..self.file.size)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.disk.operation()?;
         *self.file.durable.lock() = Some(self.file.bytes());
