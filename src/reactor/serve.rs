@@ -14,7 +14,7 @@ use serde_json::json;
 use std::time::Instant;
 
 /// Bytes of requests after which a batch is handed on within a turn.
-const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_BYTES: usize = 32 * 1024;
 
 /// What becomes of a connection after one of its frames.
 enum Next {
