@@ -53,6 +53,9 @@ struct Entry {
 pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// A single request of the client that sent the one before: who waits for it waits for nothing
+    /// else.
+    pub alone: bool,
 }
 
 impl Batch {
@@ -69,9 +72,12 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// One synchronous client's work: who waits for it waits for nothing else.
-    pub fn is_single(&self) -> bool {
-        self.entries.len() == 1
+    /// Whose request it is, if it is a single one.
+    pub fn single(&self) -> Option<ConnId> {
+        match self.entries.as_slice() {
+            [single] => Some(single.to.conn),
+            _ => None,
+        }
     }
 
     pub fn bytes(&self) -> usize {

@@ -172,7 +172,7 @@ impl Reactor {
     /// Waits a moment for the results of what was just handed on, which is shorter than to sleep and
     /// be woken; true if they have come.
     fn linger(&self) -> bool {
-        if !self.desk.awaits_single() {
+        if !self.desk.is_awaited() {
             return false;
         }
         let until = Instant::now() + LINGER;

@@ -31,8 +31,10 @@ pub(super) struct Desk {
     batch: Batch,
     /// R1: as many batches as may still be handed on.
     spare: Vec<Batch>,
-    /// The last batch handed on was a single request.
-    single: bool,
+    /// Whose request the last batch was, if it was a single one.
+    client: Option<ConnId>,
+    /// The last batch handed on was `alone`.
+    alone: bool,
     pub stopping: bool,
     /// Who wants to know when the daemon ends.
     pub waiting: Vec<ReplyTo>,
@@ -46,7 +48,8 @@ impl Desk {
             links,
             batch: Batch::default(),
             spare,
-            single: false,
+            client: None,
+            alone: false,
             stopping: false,
             waiting: Vec::new(),
             started: Instant::now(),
@@ -145,16 +148,18 @@ impl Desk {
             return true;
         }
         let Some(next) = self.spare.pop() else { return false };
-        let batch = std::mem::replace(&mut self.batch, next);
-        self.single = batch.is_single();
+        let mut batch = std::mem::replace(&mut self.batch, next);
+        let client = batch.single();
+        batch.alone = client.is_some() && client == self.client;
+        (self.client, self.alone) = (client, batch.alone);
         let handed = self.links.spool.try_send(Event::Batch(batch));
         debug_assert!(handed.is_ok(), "invariant R1: the spool's channel has room");
         true
     }
 
-    /// The last batch has not come back yet, and was a single request.
-    pub fn awaits_single(&self) -> bool {
-        self.single && self.spare.len() < BATCHES - 1
+    /// One client alone waits for what was handed on last.
+    pub fn is_awaited(&self) -> bool {
+        self.alone && self.spare.len() < BATCHES - 1
     }
 
     /// A batch has been worked off.

@@ -185,12 +185,12 @@ impl Spool {
         }
         let began = Instant::now();
         let event = self.linger(began).map_or_else(|| self.sleep(began), Ok);
-        let single = match &event {
-            Ok(Event::Batch(batch)) => batch.is_single(),
+        let alone = match &event {
+            Ok(Event::Batch(batch)) => batch.alone,
             Ok(Event::Outcome(_)) => true,
             _ => false,
         };
-        self.brisk = single && began.elapsed() < 2 * LINGER;
+        self.brisk = alone && began.elapsed() < 2 * LINGER;
         event
     }
 
