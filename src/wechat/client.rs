@@ -2,6 +2,7 @@
 //! and JSON, not what an errcode means. No text it returns carries a token or a secret.
 
 use super::resolver::Remembering;
+use super::transport::{self, Unconnected};
 use crate::config::Config;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use ureq::http::header::{CONTENT_TYPE, HeaderValue};
 use ureq::http::{Request, Response, Uri};
-use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 /// The longest answer that is read. Real ones have some hundred bytes.
@@ -84,8 +84,7 @@ impl Client {
             .http_status_as_error(false)
             .user_agent(concat!("mega/", env!("CARGO_PKG_VERSION")))
             .build();
-        let connector = DefaultConnector::default();
-        let agent = Agent::with_parts(config, connector, Remembering::default());
+        let agent = Agent::with_parts(config, transport::connector(), Remembering::default());
         Client { agent, hosts, url: None }
     }
 
@@ -162,7 +161,7 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
     let ambiguous = match &error {
         Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) | Error::Rustls(_) => false,
         Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
-        Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
+        Error::Other(error) => !error.is::<Unconnected>(),
         _ => true,
     };
     let text = match error {
@@ -173,6 +172,9 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host} is not trusted: {error}")
         }
         Error::Io(error) => format!("{host} cannot be reached: {error}"),
+        Error::Other(error) if error.is::<Unconnected>() => {
+            format!("{host} cannot be reached: {error}")
+        }
         Error::Rustls(error) => format!("{host} is not trusted: {error}"),
         Error::BodyExceedsLimit(limit) => format!("{host} answered more than {limit} bytes"),
         // Texts of other kinds may quote the URL, and with it the token.

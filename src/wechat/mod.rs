@@ -6,3 +6,4 @@ pub mod json;
 pub mod outcome;
 mod resolver;
 pub mod token;
+mod transport;
