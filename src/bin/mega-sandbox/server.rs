@@ -6,10 +6,16 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use slab::Slab;
 
 use crate::answer::Answer;
@@ -19,6 +25,7 @@ use crate::wechat::WeChat;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const ALARM: Token = Token(usize::MAX - 3);
 const READ_SIZE: usize = 64 * 1024;
 /// A connection that always has something to do gives way to the others after this many steps.
 const STEPS_PER_TURN: usize = 64;
@@ -28,13 +35,40 @@ const LINGER: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Timers by time. One whose connection has moved on since fires for nothing.
-#[derive(Default)]
 struct Timers {
     heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     last: u64,
+    /// Ends the wait when the next one is due: a wait's own timeout is as coarse as a millisecond,
+    /// and an answer "after 50 ms" would be late by half of that.
+    alarm: OwnedFd,
+    /// What the alarm is set to.
+    alarm_at: Option<Instant>,
 }
 
 impl Timers {
+    fn new() -> io::Result<Timers> {
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        Ok(Timers { heap: BinaryHeap::new(), last: 0, alarm, alarm_at: None })
+    }
+
+    /// Sets the alarm for the next timer; true if that is due already.
+    fn arm(&mut self) -> io::Result<bool> {
+        let Some(Reverse((next, ..))) = self.heap.peek() else {
+            return Ok(false);
+        };
+        let left = next.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(true);
+        }
+        if self.alarm_at != Some(*next) {
+            self.alarm_at = Some(*next);
+            let it_value = left.try_into().map_err(io::Error::other)?;
+            let once = Itimerspec { it_interval: Timespec::default(), it_value };
+            timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once)?;
+        }
+        Ok(false)
+    }
+
     fn set(&mut self, when: Instant, key: usize) -> u64 {
         self.last += 1;
         self.heap.push(Reverse((when, self.last, key)));
@@ -76,12 +110,15 @@ impl Server {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        let timers = Timers::new()?;
+        let mut alarm = SourceFd(&timers.alarm.as_raw_fd());
+        poll.registry().register(&mut alarm, ALARM, Interest::READABLE)?;
         Ok(Server {
             poll,
             listener,
             signals,
             connections: Slab::new(),
-            timers: Timers::default(),
+            timers,
             unfinished: VecDeque::new(),
             accept_paused: false,
             scratch: vec![0; READ_SIZE],
@@ -93,7 +130,8 @@ impl Server {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
-            match self.poll.poll(&mut events, self.timeout()) {
+            let timeout = self.timeout()?;
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
@@ -108,6 +146,7 @@ impl Server {
                             return Ok(());
                         }
                     }
+                    ALARM => {}
                     Token(key) if event.is_error() => self.remove(key),
                     Token(key) => self.turn(key),
                 }
@@ -124,20 +163,11 @@ impl Server {
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        if !self.unfinished.is_empty() {
-            return Some(Duration::ZERO);
+    fn timeout(&mut self) -> io::Result<Option<Duration>> {
+        if self.timers.arm()? || !self.unfinished.is_empty() {
+            return Ok(Some(Duration::ZERO));
         }
-        let next = self
-            .timers
-            .heap
-            .peek()
-            .map(|Reverse((when, ..))| when.saturating_duration_since(Instant::now()));
-        match (next, self.accept_paused) {
-            (next, false) => next,
-            (Some(next), true) => Some(next.min(ACCEPT_PAUSE)),
-            (None, true) => Some(ACCEPT_PAUSE),
-        }
+        Ok(self.accept_paused.then_some(ACCEPT_PAUSE))
     }
 
     fn signalled(&mut self) -> io::Result<bool> {
