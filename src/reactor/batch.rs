@@ -48,6 +48,9 @@ struct Entry {
     data: u32,
 }
 
+/// A batch of so many bytes comes from clients that do not wait for each reply.
+const STREAM_BYTES: usize = 4 * 1024;
+
 /// The requests of one turn of the reactor; the buffers go back and forth with it.
 #[derive(Default)]
 pub struct Batch {
@@ -78,6 +81,11 @@ impl Batch {
             [single] => Some(single.to.conn),
             _ => None,
         }
+    }
+
+    /// The next batch is likely to come at once.
+    pub fn is_followed(&self) -> bool {
+        self.alone || self.bytes() >= STREAM_BYTES
     }
 
     pub fn bytes(&self) -> usize {

@@ -16,6 +16,9 @@ use std::time::Instant;
 /// Bytes of requests after which a batch is handed on within a turn.
 const BATCH_BYTES: usize = 32 * 1024;
 
+/// The same while the spool has nothing to do: it works on them while the rest is read.
+const FIRST_BYTES: usize = 8 * 1024;
+
 /// What becomes of a connection after one of its frames.
 enum Next {
     Frame,
@@ -127,6 +130,10 @@ impl Desk {
         let to = ReplyTo { conn: id, opaque };
         self.batch.add(to, kind, New { openid, key, data });
         conn.unanswered += 1;
+        let idle = self.spare.len() == BATCHES - 1;
+        if idle && self.batch.bytes() >= FIRST_BYTES {
+            self.hand_on();
+        }
         Next::Frame
     }
 

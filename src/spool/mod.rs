@@ -185,12 +185,12 @@ impl Spool {
         }
         let began = Instant::now();
         let event = self.linger(began).map_or_else(|| self.sleep(began), Ok);
-        let alone = match &event {
-            Ok(Event::Batch(batch)) => batch.alone,
+        let followed = match &event {
+            Ok(Event::Batch(batch)) => batch.is_followed(),
             Ok(Event::Outcome(_)) => true,
             _ => false,
         };
-        self.brisk = alone && began.elapsed() < 2 * LINGER;
+        self.brisk = followed && began.elapsed() < 2 * LINGER;
         event
     }
 
@@ -202,18 +202,19 @@ impl Spool {
     }
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
-    /// woken would take longer, and no worker could use the processor.
+    /// woken would take longer, and no worker could use the processor; whoever else could, may.
     fn linger(&self, began: Instant) -> Option<Event> {
         if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 1 {
             return self.inside.events.try_recv().ok();
         }
         loop {
-            for _ in 0..64 {
+            for _ in 0..32 {
                 if let Ok(event) = self.inside.events.try_recv() {
                     return Some(event);
                 }
                 std::hint::spin_loop();
             }
+            std::thread::yield_now();
             if began.elapsed() >= LINGER {
                 return None;
             }
