@@ -4,6 +4,7 @@
 
 use super::conn::Conn;
 use super::{Batch, ConnId, Kind, Links, ReplyTo};
+use crate::config::SyncPolicy;
 use crate::queue::New;
 use crate::spool::{BATCHES, Event};
 use crate::store::Order;
@@ -16,7 +17,8 @@ use std::time::Instant;
 /// Bytes of requests after which a batch is handed on within a turn.
 const BATCH_BYTES: usize = 32 * 1024;
 
-/// The same while the spool has nothing to do: it works on them while the rest is read.
+/// The same while the spool has nothing to do: it works on them while the rest is read. Not where
+/// each batch costs a sync.
 const FIRST_BYTES: usize = 8 * 1024;
 
 /// What becomes of a connection after one of its frames.
@@ -34,6 +36,7 @@ pub(super) struct Desk {
     batch: Batch,
     /// R1: as many batches as may still be handed on.
     spare: Vec<Batch>,
+    first_bytes: usize,
     /// Whose request the last batch was, if it was a single one.
     client: Option<ConnId>,
     /// The last batch handed on was `alone`.
@@ -47,10 +50,15 @@ pub(super) struct Desk {
 impl Desk {
     pub fn new(links: Links) -> Desk {
         let spare = (1..BATCHES).map(|_| Batch::default()).collect();
+        let first_bytes = match links.config.queue.sync {
+            SyncPolicy::Always => BATCH_BYTES,
+            _ => FIRST_BYTES,
+        };
         Desk {
             links,
             batch: Batch::default(),
             spare,
+            first_bytes,
             client: None,
             alone: false,
             stopping: false,
@@ -131,7 +139,7 @@ impl Desk {
         self.batch.add(to, kind, New { openid, key, data });
         conn.unanswered += 1;
         let idle = self.spare.len() == BATCHES - 1;
-        if idle && self.batch.bytes() >= FIRST_BYTES {
+        if idle && self.batch.bytes() >= self.first_bytes {
             self.hand_on();
         }
         Next::Frame
