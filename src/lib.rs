@@ -57,6 +57,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod linger;
 pub mod logger;
 pub mod queue;
 pub mod reactor;

@@ -18,6 +18,7 @@ pub use batch::{Batch, ConnId, Kind, Reply, ReplyTo, Request};
 
 use crate::clock::Seldom;
 use crate::config::Config;
+use crate::linger::linger;
 use crate::spool::Event;
 use crate::stats::Stats;
 use crate::store::Order;
@@ -169,20 +170,10 @@ impl Reactor {
         next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Waits a moment for the results of what was just handed on, which is shorter than to sleep and
-    /// be woken; true if they have come.
+    /// The results of what was handed on have come within a moment.
     fn linger(&self) -> bool {
-        if !self.desk.is_awaited() {
-            return false;
-        }
-        let until = Instant::now() + LINGER;
-        while self.letters.is_empty() {
-            if Instant::now() >= until {
-                return false;
-            }
-            std::hint::spin_loop();
-        }
-        true
+        let come = || (!self.letters.is_empty()).then_some(());
+        !self.desk.is_idle() && linger(LINGER, come).is_some()
     }
 
     fn note(&mut self, event: &mio::event::Event, now: Instant) {

@@ -39,8 +39,6 @@ pub(super) struct Desk {
     first_bytes: usize,
     /// Whose request the last batch was, if it was a single one.
     client: Option<ConnId>,
-    /// The last batch handed on was `alone`.
-    alone: bool,
     pub stopping: bool,
     /// Who wants to know when the daemon ends.
     pub waiting: Vec<ReplyTo>,
@@ -60,7 +58,6 @@ impl Desk {
             spare,
             first_bytes,
             client: None,
-            alone: false,
             stopping: false,
             waiting: Vec::new(),
             started: Instant::now(),
@@ -138,8 +135,7 @@ impl Desk {
         let to = ReplyTo { conn: id, opaque };
         self.batch.add(to, kind, New { openid, key, data });
         conn.unanswered += 1;
-        let idle = self.spare.len() == BATCHES - 1;
-        if idle && self.batch.bytes() >= self.first_bytes {
+        if self.is_idle() && self.batch.bytes() >= self.first_bytes {
             self.hand_on();
         }
         Next::Frame
@@ -166,15 +162,15 @@ impl Desk {
         let mut batch = std::mem::replace(&mut self.batch, next);
         let client = batch.single();
         batch.alone = client.is_some() && client == self.client;
-        (self.client, self.alone) = (client, batch.alone);
+        self.client = client;
         let handed = self.links.spool.try_send(Event::Batch(batch));
         debug_assert!(handed.is_ok(), "invariant R1: the spool's channel has room");
         true
     }
 
-    /// One client alone waits for what was handed on last.
-    pub fn is_awaited(&self) -> bool {
-        self.alone && self.spare.len() < BATCHES - 1
+    /// No batch is under way.
+    pub fn is_idle(&self) -> bool {
+        self.spare.len() == BATCHES - 1
     }
 
     /// A batch has been worked off.

@@ -23,6 +23,7 @@ pub use channels::{Channels, Inside};
 
 use crate::clock::{Seldom, now_ms};
 use crate::config::{Config, SyncPolicy};
+use crate::linger::linger;
 use crate::queue::{ChoreDone, Message, Queue};
 use crate::reactor::mailbox::{Mail, Mailbox};
 use crate::reactor::{Batch, Reply, ReplyTo};
@@ -184,7 +185,7 @@ impl Spool {
             std::thread::sleep(NAP);
         }
         let began = Instant::now();
-        let event = self.linger(began).map_or_else(|| self.sleep(began), Ok);
+        let event = self.linger().map_or_else(|| self.sleep(began), Ok);
         let followed = match &event {
             Ok(Event::Batch(batch)) => batch.is_followed(),
             Ok(Event::Outcome(_)) => true,
@@ -203,22 +204,11 @@ impl Spool {
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
     /// woken would take longer, and no worker could use the processor; whoever else could, may.
-    fn linger(&self, began: Instant) -> Option<Event> {
+    fn linger(&self) -> Option<Event> {
         if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 1 {
             return self.inside.events.try_recv().ok();
         }
-        loop {
-            for _ in 0..32 {
-                if let Ok(event) = self.inside.events.try_recv() {
-                    return Some(event);
-                }
-                std::hint::spin_loop();
-            }
-            std::thread::yield_now();
-            if began.elapsed() >= LINGER {
-                return None;
-            }
-        }
+        linger(LINGER, || self.inside.events.try_recv().ok())
     }
 
     fn sleep(&self, now: Instant) -> Result<Event, RecvTimeoutError> {
