@@ -59,6 +59,7 @@ pub mod config;
 pub mod daemon;
 pub mod linger;
 pub mod logger;
+mod output;
 pub mod queue;
 pub mod reactor;
 pub mod server;

@@ -2,7 +2,7 @@
 
 use crate::support::{KEY, Sandbox, Site, wait_for};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn root() -> &'static str {
     env!("CARGO_MANIFEST_DIR")
@@ -99,6 +99,24 @@ fn requests_from_a_shell() {
     assert_eq!(missing.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&missing.stdout), "400 template key not exists\n");
     wait_for("the push", || sandbox.delivered() == 1);
+}
+
+#[test]
+fn a_reader_that_has_gone_away_stops_no_command() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let file = site.folder.path().join("t.json");
+    std::fs::write(&file, r#"{"touser":"${OPENID}","template_id":"x","data":"1"}"#).unwrap();
+    let put = ["template", "put", "k", file.to_str().unwrap()];
+    for words in [&["status"][..], &put, &["send", "o", "k"], &["template", "list"], &["restart"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = site.command(words).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{words:?}: {said}");
+    }
+    assert_eq!(sandbox.delivered(), 1);
+    assert_eq!(site.run(&["status"]).status.code(), Some(0));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn bind(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
 pub fn stop(config: &Config, now: bool) -> Result<u8, String> {
     let name = &config.name;
     let Probe::Running(pid) = probe(config) else {
-        println!("mega {name} is not running");
+        crate::say!("mega {name} is not running");
         return Ok(exit::OK);
     };
     let limit = server::stop_limit(config);
@@ -112,8 +112,8 @@ pub fn stop(config: &Config, now: bool) -> Result<u8, String> {
         std::thread::sleep(GLANCE);
     }
     match left {
-        Ok(left) => println!("mega {name} stopped, {left} messages left in the queue"),
-        Err(_) => println!("mega {name} stopped"),
+        Ok(left) => crate::say!("mega {name} stopped, {left} messages left in the queue"),
+        Err(_) => crate::say!("mega {name} stopped"),
     }
     Ok(exit::OK)
 }
@@ -123,7 +123,7 @@ pub fn reload(config: &Config) -> Result<u8, String> {
         return Err(format!("{} is not running", config.name));
     };
     signal(pid, Signal::USR1)?;
-    println!("mega {} reloads templates, log.log_level and server.allow[]", config.name);
+    crate::say!("mega {} reloads templates, log.log_level and server.allow[]", config.name);
     Ok(exit::OK)
 }
 
@@ -156,23 +156,23 @@ pub fn status(config: &Config, json: bool) -> Result<u8, String> {
     let pid = match probe(config) {
         Probe::Running(pid) => pid,
         Probe::Stale(pid) => {
-            println!("mega {name} is dead, but its pidfile is there (pid {pid})");
+            crate::say!("mega {name} is dead, but its pidfile is there (pid {pid})");
             return Ok(DEAD_WITH_PIDFILE);
         }
         Probe::Absent => {
-            println!("mega {name} is not running");
+            crate::say!("mega {name} is not running");
             return Ok(NOT_RUNNING);
         }
         Probe::Unreadable(why) => return Err(why),
     };
     let status = ask_status(config)?;
     if json {
-        println!("{status}");
+        crate::say!("{status}");
         return Ok(exit::OK);
     }
-    println!("mega {name} is running");
+    crate::say!("mega {name} is running");
     let uptime = status["uptime_seconds"].as_u64().unwrap_or_default();
-    let line = |key: &str, value: &str| println!("  {key:<14} {value}");
+    let line = |key: &str, value: &str| crate::say!("  {key:<14} {value}");
     line("pid", &pid.to_string());
     line("uptime", &uptime_text(uptime));
     let listen = status["listen"].as_array().cloned().unwrap_or_default();

@@ -67,7 +67,7 @@ pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
     if options.count {
         for (errcode, count) in counts {
             let errcode = errcode.map_or("none".into(), |errcode| errcode.to_string());
-            println!("{errcode:>8} {count}");
+            crate::say!("{errcode:>8} {count}");
         }
     }
     Ok(exit::OK)
@@ -135,7 +135,7 @@ pub fn requeue(config: &Config, path: &Path) -> Result<u8, String> {
         }
         progress.end()?;
     }
-    println!("{pushed} pushed, {refused} refused");
+    crate::say!("{pushed} pushed, {refused} refused");
     Ok(if refused == 0 { exit::OK } else { exit::FAILED })
 }
 

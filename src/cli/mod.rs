@@ -124,8 +124,8 @@ impl Line {
             Command::Reload => control::reload(&config),
             Command::Status { json } => control::status(&config, json),
             Command::Check => {
-                println!("{}", config.describe());
-                println!("; {}: no problem found", config.file.display());
+                crate::say!("{}", config.describe());
+                crate::say!("; {}: no problem found", config.file.display());
                 Ok(exit::OK)
             }
             Command::Template(command) => template::run(&config, command),

@@ -76,7 +76,7 @@ fn call(config: &Config, frame: &[u8]) -> Result<u8, String> {
     let answer = answer.map_err(|error| {
         format!("{address}: {error} (is mega {0} running? see mega {0} status)", config.name)
     })?;
-    println!("{}", format!("{} {}", answer.code, answer.message).trim_end());
+    crate::say!("{}", format!("{} {}", answer.code, answer.message).trim_end());
     Ok(if answer.code == command::OK { exit::OK } else { exit::FAILED })
 }
 

@@ -39,14 +39,14 @@ pub fn run(config: &Config, command: Template) -> Result<u8, String> {
     match command {
         Template::List => list(store.as_mut()),
         Template::Show { key } => {
-            println!("{}", find(store.as_mut(), &key)?.template);
+            crate::say!("{}", find(store.as_mut(), &key)?.template);
             Ok(exit::OK)
         }
         Template::Put { key, file, title } => put(config, store.as_mut(), &key, file, title),
         Template::Rm { key } => {
             let key = find(store.as_mut(), &key)?.key;
             store.remove(&key).map_err(|error| error.to_string())?;
-            println!("{key} removed; mega {} reload drops it from the daemon", config.name);
+            crate::say!("{key} removed; mega {} reload drops it from the daemon", config.name);
             Ok(exit::OK)
         }
     }
@@ -54,7 +54,7 @@ pub fn run(config: &Config, command: Template) -> Result<u8, String> {
 
 fn list(store: &mut dyn Store) -> Result<u8, String> {
     for row in store.list().map_err(|error| error.to_string())? {
-        println!("{:<32}  {:>6} bytes  {}", row.key, row.template.len(), row.title);
+        crate::say!("{:<32}  {:>6} bytes  {}", row.key, row.template.len(), row.title);
     }
     Ok(exit::OK)
 }
@@ -81,7 +81,7 @@ fn put(
     let title = title.or_else(|| old.map(|row| row.title)).unwrap_or_default();
     let row = Row { key: key.into(), title, template: text, created_at: now, updated_at: now };
     store.put(&row).map_err(|error| error.to_string())?;
-    println!("{key} stored, variables: {}", variables.join(", "));
+    crate::say!("{key} stored, variables: {}", variables.join(", "));
     tell(config, key)
 }
 
@@ -130,7 +130,7 @@ fn examine(config: &Config, text: &str) -> Result<Vec<String>, String> {
 
 fn tell(config: &Config, key: &str) -> Result<u8, String> {
     let Ok(mut daemon) = Client::admin(&admin_path(config), Duration::from_secs(10)) else {
-        println!("no daemon is running; it will load the template when it starts");
+        crate::say!("no daemon is running; it will load the template when it starts");
         return Ok(exit::OK);
     };
     let mut frame = Vec::new();
@@ -140,6 +140,6 @@ fn tell(config: &Config, key: &str) -> Result<u8, String> {
     if answer.code != command::OK {
         return Err(format!("the daemon did not load it: {} {}", answer.code, answer.message));
     }
-    println!("the running daemon uses it from now on");
+    crate::say!("the running daemon uses it from now on");
     Ok(exit::OK)
 }

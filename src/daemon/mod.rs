@@ -60,7 +60,7 @@ impl Drop for Notifier {
 /// Tells the human, and returns the exit code.
 fn tell(verdict: u8, text: &str) -> u8 {
     if verdict == READY {
-        println!("{text}");
+        crate::say!("{text}");
         return 0;
     }
     eprintln!("mega: {text}");

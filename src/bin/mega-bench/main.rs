@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(report) => {
             let code = if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-            println!("{}", report.text(options.json));
+            mega::say!("{}", report.text(options.json));
             code
         }
         Err(why) => {
