@@ -190,9 +190,9 @@ fn a_sync_that_fails_ends_the_daemon_and_says_so_to_who_waits() {
         };
         assert_eq!(ended.code(), Some(74), "{}", site.log());
         assert!(site.log().contains("the queue cannot be made durable"));
-        if waits {
-            assert_eq!(codes.pop(), Some(500));
-        }
+        // Without waiting, one that came with the bad news may have been told.
+        let told = codes.pop_if(|code| *code == 500);
+        assert!(told.is_some() || !waits, "{codes:?}");
         assert!(codes.iter().all(|code| *code == 200), "{codes:?}");
         // What was answered 200 goes out at the next start.
         site.start();

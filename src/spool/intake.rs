@@ -42,7 +42,7 @@ impl Spool {
             Kind::Push => match self.queue.append(new, now) {
                 Ok(_) => {
                     stats::add(&self.stats.accepted, 1);
-                    self.reply(to, command::OK, "");
+                    self.accepted.push(to);
                 }
                 Err(Refused::NoSegment) => match self.no_segment.clone() {
                     Some(why) => self.reply(to, command::UNAVAILABLE, why),

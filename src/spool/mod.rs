@@ -9,6 +9,7 @@
 //!   sends an event ever waits (see `channels`).
 
 mod channels;
+mod chores;
 pub mod failed;
 pub mod gate;
 mod hand_out;
@@ -18,12 +19,12 @@ mod pace;
 mod sends;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 pub use channels::{Channels, Inside};
 
 use crate::clock::{Seldom, now_ms};
 use crate::config::{Config, SyncPolicy};
-use crate::linger::linger;
 use crate::queue::{ChoreDone, Message, Queue};
 use crate::reactor::mailbox::{Mail, Mailbox};
 use crate::reactor::{Batch, Reply, ReplyTo};
@@ -58,15 +59,6 @@ const EVENTS_A_TURN: usize = 256;
 
 /// Bytes of records that are written into the queue's file before more batches are taken.
 const WRITE_OUT: usize = 256 * 1024;
-
-/// How long it is waited for the next batch without sleeping.
-const LINGER: Duration = Duration::from_micros(100);
-
-/// How long outcomes may lie before they are booked.
-const NAP: Duration = Duration::from_micros(50);
-
-/// How often a segment is asked for again that could not be created.
-const SPARE_RETRY: Duration = Duration::from_secs(1);
 
 /// The file beside the segments that keeps how many messages went out today.
 const SENT_TODAY: &str = "sent-today";
@@ -103,6 +95,8 @@ pub struct Spool {
     /// What makes a send's client_msg_id its own: random for each run.
     run: u64,
     send_ids: u64,
+    /// Whose pushes are in the queue, but not as safe as promised yet.
+    accepted: Vec<ReplyTo>,
     replies: Vec<Reply>,
     finished: Vec<Batch>,
     sync_under_way: bool,
@@ -147,6 +141,7 @@ impl Spool {
             pushes_in_flight: 0,
             run,
             send_ids: 0,
+            accepted: Vec::new(),
             replies: Vec::new(),
             finished: Vec::new(),
             sync_under_way: false,
@@ -177,58 +172,6 @@ impl Spool {
             self.commit()?;
         }
         self.end()
-    }
-
-    /// The next event, or what time brings.
-    fn wait(&mut self) -> Result<Event, RecvTimeoutError> {
-        if self.napping() {
-            std::thread::sleep(NAP);
-        }
-        let began = Instant::now();
-        let event = self.linger().map_or_else(|| self.sleep(began), Ok);
-        let followed = match &event {
-            Ok(Event::Batch(batch)) => batch.is_followed(),
-            Ok(Event::Outcome(_)) => true,
-            _ => false,
-        };
-        self.brisk = followed && began.elapsed() < 2 * LINGER;
-        event
-    }
-
-    /// While outcomes come in fast and enough jobs lie ready, the spool does not let itself be woken
-    /// by each of them: it books all that came meanwhile at once.
-    fn napping(&mut self) -> bool {
-        let outcomes = std::mem::take(&mut self.outcomes);
-        outcomes > 0 && self.pushes_in_flight > self.inside.workers + self.inside.workers / 2
-    }
-
-    /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
-    /// woken would take longer, and no worker could use the processor; whoever else could, may.
-    fn linger(&self) -> Option<Event> {
-        if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 1 {
-            return self.inside.events.try_recv().ok();
-        }
-        linger(LINGER, || self.inside.events.try_recv().ok())
-    }
-
-    fn sleep(&self, now: Instant) -> Result<Event, RecvTimeoutError> {
-        let queue_due = self.queue.next_due().filter(|_| self.may_hand_out(now) > 0);
-        let queue_due =
-            queue_due.map(|due| now + Duration::from_millis(due.saturating_sub(now_ms())));
-        let opens = self.gate.opens().filter(|at| *at > now);
-        let times = [
-            queue_due,
-            opens,
-            self.pace_asks(now),
-            self.sends.next_due(),
-            self.next_sync,
-            self.spare_again,
-            self.stopping,
-        ];
-        match times.into_iter().flatten().min() {
-            Some(at) => self.inside.events.recv_deadline(at),
-            None => self.inside.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        }
     }
 
     fn turn(&mut self, first: Event) -> Result<(), SyncFailed> {
@@ -265,9 +208,8 @@ impl Spool {
     /// Nothing that was accepted in this turn can be kept, and nobody is told otherwise.
     fn cannot_accept(&mut self, error: std::io::Error) -> SyncFailed {
         let text = format!("the queue cannot be made durable: {error}");
-        for reply in self.replies.iter_mut().filter(|reply| reply.code == command::OK) {
-            reply.code = command::FAILED;
-            reply.message = text.clone().into();
+        for to in std::mem::take(&mut self.accepted) {
+            self.reply(to, command::FAILED, text.clone());
         }
         self.mail();
         SyncFailed(error)
@@ -316,6 +258,13 @@ impl Spool {
                 SyncPolicy::Never => None,
             };
         }
+        let kept = self.accepted.drain(..);
+        self.replies.extend(kept.map(|to| Reply {
+            to,
+            code: command::OK,
+            message: "".into(),
+            close: false,
+        }));
         self.mail();
         Ok(())
     }
@@ -350,55 +299,11 @@ impl Spool {
         stats::set(&self.stats.sends, self.sends.len() as u64);
     }
 
-    fn send_chores(&mut self) {
-        while let Some(chore) = self.queue.chore() {
-            // The janitor ends only after the spool has dropped this channel.
-            let _ = self.inside.chores.send(chore);
-        }
-    }
-
     fn report_damage(&mut self) {
         for damage in self.queue.damage() {
             stats::add(&self.stats.damaged, 1);
             log::error!("{damage}");
         }
-    }
-
-    fn chore_done(&mut self, done: ChoreDone) -> Result<(), SyncFailed> {
-        match done {
-            ChoreDone::Created(created) => {
-                match self.queue.spare_arrived(created) {
-                    Ok(()) => {
-                        if self.no_segment.take().is_some() {
-                            crate::notice!("the queue takes messages in again");
-                            *self.stats.full.lock() = None;
-                        }
-                    }
-                    Err(error) => self.no_segment(&error),
-                }
-                self.work_off_held();
-            }
-            ChoreDone::Retired(number, Err(error)) => {
-                log::error!("a finished queue segment ({number}) cannot be removed: {error}");
-            }
-            ChoreDone::Retired(_, Ok(())) => {}
-            ChoreDone::Synced(synced) => {
-                self.sync_under_way = false;
-                synced.map_err(SyncFailed)?;
-                self.queue.synced();
-            }
-        }
-        Ok(())
-    }
-
-    fn no_segment(&mut self, error: &std::io::Error) {
-        let why = format!("queue full: no room for the next segment: {error}");
-        if self.said.now() {
-            log::error!("{why}; it is tried again every second");
-        }
-        *self.stats.full.lock() = Some(why.clone());
-        self.no_segment = Some(why);
-        self.spare_again = Some(Instant::now() + SPARE_RETRY);
     }
 
     fn stop(&mut self, within: Duration) {
