@@ -21,11 +21,11 @@ use std::time::Duration;
 #[derive(Parser)]
 #[command(name = "mega-bench", version)]
 struct Options {
-    /// What listens on ADDRESS
+    /// What listens there
     #[arg(long, value_enum, default_value = "mega")]
     protocol: Kind,
     /// Where it listens
-    #[arg(required_unless_present = "ceiling")]
+    #[arg(value_name = "IP:PORT", required_unless_present = "ceiling")]
     address: Option<SocketAddr>,
     /// Measure mega-bench itself, against an echo in the same process
     #[arg(long, conflicts_with = "address")]
