@@ -46,9 +46,6 @@ const FIRST_LISTENER: usize = 2;
 /// How long accepting rests when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long the spool usually takes for a batch.
-const LINGER: Duration = Duration::from_micros(20);
-
 /// How often connections are looked at for having been silent too long.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -173,7 +170,7 @@ impl Reactor {
     /// The results of what was handed on have come within a moment.
     fn linger(&self) -> bool {
         let come = || (!self.letters.is_empty()).then_some(());
-        !self.desk.is_idle() && linger(LINGER, come).is_some()
+        !self.desk.is_idle() && linger(self.desk.linger, come).is_some()
     }
 
     fn note(&mut self, event: &mio::event::Event, now: Instant) {

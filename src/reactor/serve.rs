@@ -12,7 +12,7 @@ use crate::template::check_data;
 use crate::wire::command::{self, Command, Request};
 use crate::wire::frame::{Split, split};
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes of requests after which a batch is handed on within a turn.
 const BATCH_BYTES: usize = 32 * 1024;
@@ -20,6 +20,13 @@ const BATCH_BYTES: usize = 32 * 1024;
 /// The same while the spool has nothing to do: it works on them while the rest is read. Not where
 /// each batch costs a sync.
 const FIRST_BYTES: usize = 8 * 1024;
+
+/// How long the spool usually takes for a batch.
+const LINGER: Duration = Duration::from_micros(20);
+
+/// The same where it includes a sync to a fast disk, and a single client waits for it: nobody else's
+/// request would be safe any sooner.
+const LINGER_SYNC: Duration = Duration::from_micros(300);
 
 /// What becomes of a connection after one of its frames.
 enum Next {
@@ -37,8 +44,11 @@ pub(super) struct Desk {
     /// R1: as many batches as may still be handed on.
     spare: Vec<Batch>,
     first_bytes: usize,
+    linger_alone: Duration,
     /// Whose request the last batch was, if it was a single one.
     client: Option<ConnId>,
+    /// How long the results of the last batch are waited for without sleeping.
+    pub linger: Duration,
     pub stopping: bool,
     /// Who wants to know when the daemon ends.
     pub waiting: Vec<ReplyTo>,
@@ -48,16 +58,18 @@ pub(super) struct Desk {
 impl Desk {
     pub fn new(links: Links) -> Desk {
         let spare = (1..BATCHES).map(|_| Batch::default()).collect();
-        let first_bytes = match links.config.queue.sync {
-            SyncPolicy::Always => BATCH_BYTES,
-            _ => FIRST_BYTES,
+        let (first_bytes, linger_alone) = match links.config.queue.sync {
+            SyncPolicy::Always => (BATCH_BYTES, LINGER_SYNC),
+            _ => (FIRST_BYTES, LINGER),
         };
         Desk {
             links,
             batch: Batch::default(),
             spare,
             first_bytes,
+            linger_alone,
             client: None,
+            linger: LINGER,
             stopping: false,
             waiting: Vec::new(),
             started: Instant::now(),
@@ -162,6 +174,7 @@ impl Desk {
         let mut batch = std::mem::replace(&mut self.batch, next);
         let client = batch.single();
         batch.alone = client.is_some() && client == self.client;
+        self.linger = if batch.alone { self.linger_alone } else { LINGER };
         self.client = client;
         let handed = self.links.spool.try_send(Event::Batch(batch));
         debug_assert!(handed.is_ok(), "invariant R1: the spool's channel has room");
