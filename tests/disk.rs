@@ -178,6 +178,9 @@ fn a_sync_that_fails_ends_the_daemon_and_says_so_to_who_waits() {
         // The first syncs are those of new segments.
         let mut daemon = traced(&site, "inject=fdatasync:error=EIO:when=5+");
         listening(&mut site);
+        sandbox.faults(json!({"openids": {"slow": {"hang": true}}}));
+        let mut sender = site.client();
+        sender.send(1, "slow", "null");
         let mut client = site.client();
         let mut codes = Vec::new();
         let ended = loop {
@@ -189,6 +192,7 @@ fn a_sync_that_fails_ends_the_daemon_and_says_so_to_who_waits() {
             std::thread::sleep(Duration::from_millis(5));
         };
         assert_eq!(ended.code(), Some(74), "{}", site.log());
+        assert_eq!(sender.read().code, 503);
         assert!(site.log().contains("the queue cannot be made durable"));
         // Without waiting, one that came with the bad news may have been told.
         let told = codes.pop_if(|code| *code == 500);

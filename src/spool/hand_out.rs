@@ -49,7 +49,8 @@ impl Spool {
 
     pub(super) fn hand_out(&mut self) {
         let now = Instant::now();
-        self.pace.turn(now, now_ms() / 1_000);
+        self.handed_out = now_ms();
+        self.pace.turn(now, self.handed_out / 1_000);
         self.tell_the_day();
         // A closed gate allows one at a time, so each one handed out is asked for anew.
         while let limit @ 1.. = self.may_hand_out(now) {

@@ -54,9 +54,6 @@ pub enum Event {
 /// Batches the reactor may have under way.
 pub const BATCHES: usize = 16;
 
-/// Events taken before replies are sent and jobs handed out.
-const EVENTS_A_TURN: usize = 256;
-
 /// Bytes of records that are written into the queue's file before more batches are taken.
 const WRITE_OUT: usize = 256 * 1024;
 
@@ -92,6 +89,8 @@ pub struct Spool {
     /// A push taken from the queue that must let a send go first.
     peeked: Option<Message>,
     pushes_in_flight: usize,
+    /// When jobs were last handed out, as far as there was room; milliseconds since 1970.
+    handed_out: u64,
     /// What makes a send's client_msg_id its own: random for each run.
     run: u64,
     send_ids: u64,
@@ -139,6 +138,7 @@ impl Spool {
             spare_again: None,
             peeked: None,
             pushes_in_flight: 0,
+            handed_out: 0,
             run,
             send_ids: 0,
             accepted: Vec::new(),
@@ -174,31 +174,28 @@ impl Spool {
         self.end()
     }
 
+    /// Takes every event there is; few can come meanwhile, as nothing is handed out or given back
+    /// in a turn (S3).
     fn turn(&mut self, first: Event) -> Result<(), SyncFailed> {
         let mut next = Some(first);
-        for _ in 0..EVENTS_A_TURN {
-            match next {
-                Some(Event::Batch(batch)) => {
+        while let Some(event) = next {
+            match event {
+                Event::Batch(batch) => {
                     self.take_batch(batch);
                     if self.queue.unwritten() >= WRITE_OUT {
                         self.write_out()?;
                     }
                 }
-                Some(Event::Outcome(outcome)) => {
+                Event::Outcome(outcome) => {
                     self.outcomes += 1;
                     self.book(*outcome);
                 }
-                Some(Event::Chore(done)) => self.chore_done(done)?,
-                Some(Event::Stop { within }) => self.stop(within),
-                None => break,
+                Event::Chore(done) => self.chore_done(done)?,
+                Event::Stop { within } => self.stop(within),
             }
             next = self.inside.events.try_recv().ok();
         }
-        // An event that was taken and not handled would be lost.
-        match next {
-            Some(event) => self.turn(event),
-            None => self.write_out(),
-        }
+        self.write_out()
     }
 
     fn write_out(&mut self) -> Result<(), SyncFailed> {
@@ -211,6 +208,8 @@ impl Spool {
         for to in std::mem::take(&mut self.accepted) {
             self.reply(to, command::FAILED, text.clone());
         }
+        self.stop(Duration::ZERO);
+        self.give_up_in_flight();
         self.mail();
         SyncFailed(error)
     }
@@ -319,6 +318,13 @@ impl Spool {
         self.work_off_held();
     }
 
+    /// Tells who waits for a send that a worker still holds.
+    fn give_up_in_flight(&mut self) {
+        for to in self.sends.give_up_in_flight() {
+            self.reply(to, command::UNAVAILABLE, "stopping");
+        }
+    }
+
     fn ended(&self) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let idle = self.pushes_in_flight + self.sends.in_flight() == 0;
@@ -326,9 +332,7 @@ impl Spool {
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {
-        for to in self.sends.give_up_in_flight() {
-            self.reply(to, command::UNAVAILABLE, "stopping");
-        }
+        self.give_up_in_flight();
         if self.pushes_in_flight > 0 {
             log::warn!(
                 "{} messages were given up while WeChat had not answered; they go out again at \

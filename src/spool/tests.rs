@@ -38,3 +38,28 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
     let list = &failed::files(&config.log.log_file).unwrap()[0];
     assert!(std::fs::read_to_string(list).unwrap().contains("unknown: WeChat may have taken it"));
 }
+
+#[test]
+fn what_is_due_and_finds_no_room_wakes_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Arc::new(Config::demo(folder.path()).unwrap());
+    let disk = Simulated::default();
+    let options = Options { segment_size: 64 * 1024, max_bytes: 0 };
+    let mut queue = Queue::open(&disk, options, now_ms()).unwrap();
+    let (_poll, waker) = crate::reactor::poll().unwrap();
+    let (mailbox, _letters) = Mailbox::new(waker);
+    let channels = Channels::new(1);
+    let (pushes, inside) = (channels.pushes.clone(), channels.inside());
+    for _ in 0..=inside.limit {
+        queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()).unwrap();
+    }
+    queue.write_out().unwrap();
+    let message = queue.take(now_ms()).unwrap();
+    let stats = Arc::new(Stats::default());
+    let mut spool = Spool::new(config, queue, inside, mailbox, stats).unwrap();
+    spool.hand_out();
+    spool.queue.give_back(&message);
+    spool.hand_out();
+    assert_eq!(pushes.len(), spool.inside.limit);
+    assert_eq!(spool.wakes_at(Instant::now()), None);
+}

@@ -46,22 +46,26 @@ impl Spool {
     }
 
     fn sleep(&self, now: Instant) -> Result<Event, RecvTimeoutError> {
-        let queue_due = self.queue.next_due().filter(|_| self.may_hand_out(now) > 0);
-        let queue_due =
-            queue_due.map(|due| now + Duration::from_millis(due.saturating_sub(now_ms())));
-        let opens = self.gate.opens().filter(|at| *at > now);
+        match self.wakes_at(now) {
+            Some(at) => self.inside.events.recv_deadline(at),
+            None => self.inside.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// When time brings something to do.
+    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        // What was due already found no room: the outcome that makes some is an event.
+        let later = |due: &u64| *due > self.handed_out && self.may_hand_out(now) > 0;
+        let queue_due = self.queue.next_due().filter(later);
         let times = [
-            queue_due,
-            opens,
+            queue_due.map(|due| now + Duration::from_millis(due.saturating_sub(now_ms()))),
+            self.gate.opens().filter(|at| *at > now),
             self.pace_asks(now),
             self.sends.next_due(),
             self.next_sync,
             self.spare_again,
-            self.stopping,
+            self.stopping.filter(|at| *at > now),
         ];
-        match times.into_iter().flatten().min() {
-            Some(at) => self.inside.events.recv_deadline(at),
-            None => self.inside.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        }
+        times.into_iter().flatten().min()
     }
 }
