@@ -158,11 +158,17 @@ struct Errcode {
 
 fn trouble(host: &str, error: ureq::Error) -> Trouble {
     use ureq::{Error, Timeout};
-    let ambiguous = match &error {
-        Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) | Error::Rustls(_) => false,
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
-        Error::Other(error) => !error.is::<Unconnected>(),
-        _ => true,
+    let (error, ambiguous) = match error {
+        Error::Other(other) => match other.downcast() {
+            Ok(unconnected) => {
+                let Unconnected(error) = *unconnected;
+                (error, false)
+            }
+            Err(other) => (Error::Other(other), true),
+        },
+        Error::HostNotFound | Error::ConnectionFailed => (error, false),
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => (error, false),
+        error => (error, true),
     };
     let text = match error {
         Error::HostNotFound => format!("{host} cannot be resolved"),
@@ -172,9 +178,6 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host} is not trusted: {error}")
         }
         Error::Io(error) => format!("{host} cannot be reached: {error}"),
-        Error::Other(error) if error.is::<Unconnected>() => {
-            format!("{host} cannot be reached: {error}")
-        }
         Error::Rustls(error) => format!("{host} is not trusted: {error}"),
         Error::BodyExceedsLimit(limit) => format!("{host} answered more than {limit} bytes"),
         // Texts of other kinds may quote the URL, and with it the token.

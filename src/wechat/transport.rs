@@ -20,18 +20,35 @@ const STEP: Duration = Duration::from_millis(100);
 const UNSENT_BYTES: usize = 64 * 1024;
 
 pub fn connector() -> impl Connector {
-    ().chain(ConnectProxyConnector::default()).chain(Tcp).chain(RustlsConnector::default())
+    let tcp = ().chain(ConnectProxyConnector::default()).chain(Tcp);
+    Whole(tcp.chain(RustlsConnector::default()))
 }
 
-/// No address of the host could be connected to: nothing was sent.
+/// There is no connection to the host, or no TLS on it: nothing was sent.
 #[derive(Debug)]
-pub struct Unconnected(pub io::Error);
+pub struct Unconnected(pub Error);
 
 impl std::error::Error for Unconnected {}
 
 impl std::fmt::Display for Unconnected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// All that comes before a request.
+#[derive(Debug)]
+struct Whole<C>(C);
+
+impl<C: Connector> Connector for Whole<C> {
+    type Out = C::Out;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<()>,
+    ) -> Result<Option<C::Out>, Error> {
+        self.0.connect(details, chained).map_err(|error| Error::Other(Box::new(Unconnected(error))))
     }
 }
 
@@ -77,7 +94,7 @@ fn connect(details: &ConnectionDetails) -> Result<TcpStream, Error> {
     }
     match error.kind() {
         ErrorKind::TimedOut => Err(Error::Timeout(Timeout::Connect)),
-        _ => Err(Error::Other(Box::new(Unconnected(error)))),
+        _ => Err(Error::Io(error)),
     }
 }
 
