@@ -1,5 +1,6 @@
 //! The bare loop that delivery is compared with: each thread posts the same message to the sandbox
-//! over one kept connection, with the HTTP client that mega uses, and does nothing else.
+//! over one kept connection, with ureq as it comes (mega puts a connection of its own under it), and
+//! does nothing else.
 
 use crate::engine::Load;
 use crate::report::Report;
