@@ -53,21 +53,22 @@
 //! - Every send is answered exactly once (S2).
 
 pub mod cli;
-pub mod client;
-pub mod clock;
-pub mod config;
-pub mod daemon;
-pub mod linger;
-pub mod logger;
+mod client;
+mod clock;
+mod config;
+mod daemon;
+mod linger;
+mod logger;
 mod output;
-pub mod queue;
-pub mod reactor;
-pub mod server;
-pub mod signal;
-pub mod spool;
-pub mod stats;
-pub mod store;
-pub mod template;
-pub mod wechat;
+mod queue;
+mod reactor;
+mod server;
+mod signal;
+mod spool;
+mod stats;
+mod store;
+mod template;
+mod traffic;
+mod wechat;
 pub mod wire;
-pub mod worker;
+mod worker;

@@ -5,15 +5,16 @@ use crate::config::{Config, Dsn};
 use crate::daemon::{self, Notifier, Owner, PidFile};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Queue, janitor};
-use crate::reactor::mailbox::{Mail, Mailbox};
 use crate::reactor::{self, Links, Reactor};
 use crate::signal::{self, Signal};
-use crate::spool::{Channels, Event, Spool, SyncFailed};
+use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
-use crate::store::{self, Order};
-use crate::template::{self, Store, StoreError, Table};
+use crate::store;
+use crate::template::{self, Database, DatabaseError, Table};
+use crate::traffic::mailbox::{Mail, Mailbox};
+use crate::traffic::{self, Channels, Event, Order};
 use crate::wechat::client::Hosts;
-use crate::wechat::outcome::Outcomes;
+use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::worker::{self, Counter, Shop};
 use crate::{logger, notice};
@@ -122,12 +123,12 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     open_log(config)?;
     let listen = addresses(&listeners)?;
     let (disk, queue) = open_queue(config)?;
-    let (table, store) = load_templates(config)?;
+    let (table, database) = load_templates(config)?;
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
     let (mailbox, letters) = Mailbox::new(waker);
-    let (orders, orders_in) = bounded(store::ORDERS);
+    let (orders, orders_in) = bounded(traffic::ORDERS);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
     let channels = Channels::new(setting.task_worker_num);
@@ -146,7 +147,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
     spawn("store", &happens, move || {
-        store::run(store, &table, size, &orders_in, &store_mailbox);
+        store::run(database, &table, size, &orders_in, &store_mailbox);
     })
     .map_err(why)?;
     let inside = channels.inside();
@@ -263,12 +264,12 @@ fn spawn_workers(
     table: &Arc<Table>,
     channels: &Channels,
 ) -> std::io::Result<()> {
-    let outcomes = Arc::new(Outcomes::new(&config.errcode));
+    let errcodes = Arc::new(Errcodes::new(&config.errcode));
     let shop = Arc::new(Shop {
         table: Arc::clone(table),
-        tokens: Tokens::new(config, Arc::clone(&outcomes)),
+        tokens: Tokens::new(config, Arc::clone(&errcodes)),
         hosts: Hosts::new(config),
-        outcomes,
+        errcodes,
     });
     for number in 1..=config.setting.task_worker_num {
         let shop = Arc::clone(&shop);
@@ -386,13 +387,13 @@ fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
     Ok((disk, queue))
 }
 
-fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Store>), String> {
+fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
     let server = &config.server;
     let table = Table::new(server.table_size, server.template_size, config.wechat.template_escape);
-    let failed = |error: StoreError| format!("cannot load the templates: {error}");
-    let mut store = template::open(&config.pdo).map_err(failed)?;
-    store::load_all(store.as_mut(), &table, server.table_size).map_err(failed)?;
-    Ok((Arc::new(table), store))
+    let failed = |error: DatabaseError| format!("cannot load the templates: {error}");
+    let mut database = template::open(&config.pdo).map_err(failed)?;
+    store::load_all(database.as_mut(), &table, server.table_size).map_err(failed)?;
+    Ok((Arc::new(table), database))
 }
 
 /// How long `stop` may take at most, before the one who waits gives up.

@@ -1,89 +1,25 @@
 //! A worker: takes one job at a time, renders its template, posts it to WeChat and reports what
 //! that meant. Blocking, with one keep-alive connection of its own; holds no lock meanwhile.
 
-use crate::queue::Message;
-use crate::reactor::ReplyTo;
-use crate::spool::Event;
 use crate::template::Table;
+use crate::traffic::Event;
+use crate::traffic::job::{Job, Outcome, Reason, Verdict};
 use crate::wechat::client::{Answer, Client, Hosts, Trouble};
+use crate::wechat::errcode::{self, Class, Errcodes};
 use crate::wechat::json::answer_for_client;
-use crate::wechat::outcome::{self, Class, Outcomes};
 use crate::wechat::token::{NoToken, Tokens};
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-/// A message in a worker's hands.
-pub struct Job {
-    pub message: Message,
-    /// Present for a send.
-    pub waiting: Option<Waiting>,
-}
-
-/// The client that waits for the result of a send.
-#[derive(Debug, Clone, Copy)]
-pub struct Waiting {
-    pub to: ReplyTo,
-    /// Until when failures that may pass are tried again.
-    pub until: Instant,
-    /// The id of the first push that came after it.
-    pub before: u64,
-}
-
-pub struct Outcome {
-    pub job: Job,
-    /// None: it was not begun, because sending has just stopped.
-    pub verdict: Option<Verdict>,
-}
-
-/// What an attempt came to.
-#[derive(Debug)]
-pub enum Verdict {
-    Delivered {
-        duplicate: bool,
-    },
-    /// It can never be delivered.
-    Failed(Reason),
-    /// Another attempt may succeed.
-    Later(Reason),
-    /// One more attempt may succeed.
-    Once(Reason),
-    /// WeChat may have taken it, or not.
-    Unclear(Reason),
-    /// WeChat limits this one recipient.
-    OpenidRate(Reason),
-    /// The token was refused right after it was refreshed.
-    TokenRefused(Reason),
-    /// The account's limit is reached.
-    Rate(Reason),
-    /// The account or the configuration is at fault.
-    Config(Reason),
-}
-
-#[derive(Debug, Clone)]
-pub struct Reason {
-    pub errcode: Option<i64>,
-    /// One line.
-    pub text: String,
-    /// WeChat's own answer, as a client that waits for it is told.
-    pub answer: Option<String>,
-}
-
-impl Reason {
-    pub fn text(text: impl Into<String>) -> Reason {
-        Reason { errcode: None, text: text.into(), answer: None }
-    }
-}
 
 /// What every worker shares.
 pub struct Shop {
     pub table: Arc<Table>,
     pub tokens: Tokens,
     pub hosts: Arc<Hosts>,
-    pub outcomes: Arc<Outcomes>,
+    pub errcodes: Arc<Errcodes>,
 }
 
 /// Where jobs come from and outcomes go.
@@ -91,7 +27,7 @@ pub struct Shop {
 pub struct Counter {
     pub sends: Receiver<Job>,
     pub pushes: Receiver<Job>,
-    /// See `spool::Channels`.
+    /// See `traffic::Channels`.
     pub halted: Arc<AtomicBool>,
     pub outcomes: Sender<Event>,
 }
@@ -190,9 +126,9 @@ impl Worker<'_> {
         let Some(errcode) = answer.errcode else {
             return Verdict::Unclear(Reason::text("WeChat's answer has no errcode"));
         };
-        let class = self.shop.outcomes.class(errcode);
+        let class = self.shop.errcodes.class(errcode);
         if class == Class::Ok {
-            return Verdict::Delivered { duplicate: errcode == outcome::DUPLICATE };
+            return Verdict::Delivered { duplicate: errcode == errcode::DUPLICATE };
         }
         let answer = answer.into_object();
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();

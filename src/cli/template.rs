@@ -4,7 +4,7 @@
 use crate::client::Client;
 use crate::config::Config;
 use crate::server::{admin_path, exit};
-use crate::template::{self, Row, Store, Template as Compiled};
+use crate::template::{self, Database, Row, Template as Compiled};
 use crate::wire::command;
 use clap::Subcommand;
 use std::io::Read;
@@ -35,38 +35,38 @@ pub enum Template {
 const KEY_CHARACTERS: usize = 32;
 
 pub fn run(config: &Config, command: Template) -> Result<u8, String> {
-    let mut store = template::open(&config.pdo).map_err(|error| error.to_string())?;
+    let mut database = template::open(&config.pdo).map_err(|error| error.to_string())?;
     match command {
-        Template::List => list(store.as_mut()),
+        Template::List => list(database.as_mut()),
         Template::Show { key } => {
-            crate::say!("{}", find(store.as_mut(), &key)?.template);
+            crate::say!("{}", find(database.as_mut(), &key)?.template);
             Ok(exit::OK)
         }
-        Template::Put { key, file, title } => put(config, store.as_mut(), &key, file, title),
+        Template::Put { key, file, title } => put(config, database.as_mut(), &key, file, title),
         Template::Rm { key } => {
-            let key = find(store.as_mut(), &key)?.key;
-            store.remove(&key).map_err(|error| error.to_string())?;
+            let key = find(database.as_mut(), &key)?.key;
+            database.remove(&key).map_err(|error| error.to_string())?;
             crate::say!("{key} removed; mega {} reload drops it from the daemon", config.name);
             Ok(exit::OK)
         }
     }
 }
 
-fn list(store: &mut dyn Store) -> Result<u8, String> {
-    for row in store.list().map_err(|error| error.to_string())? {
+fn list(database: &mut dyn Database) -> Result<u8, String> {
+    for row in database.list().map_err(|error| error.to_string())? {
         crate::say!("{:<32}  {:>6} bytes  {}", row.key, row.template.len(), row.title);
     }
     Ok(exit::OK)
 }
 
-fn find(store: &mut dyn Store, key: &str) -> Result<Row, String> {
-    let found = store.find(key.as_bytes()).map_err(|error| error.to_string())?;
+fn find(database: &mut dyn Database, key: &str) -> Result<Row, String> {
+    let found = database.find(key.as_bytes()).map_err(|error| error.to_string())?;
     found.ok_or_else(|| format!("there is no template {key} (see template list)"))
 }
 
 fn put(
     config: &Config,
-    store: &mut dyn Store,
+    database: &mut dyn Database,
     key: &str,
     file: Option<PathBuf>,
     title: Option<String>,
@@ -77,10 +77,10 @@ fn put(
     let text = read(file)?;
     let variables = examine(config, &text)?;
     let now = (crate::clock::now_ms() / 1_000) as i64;
-    let old = store.find(key.as_bytes()).map_err(|error| error.to_string())?;
+    let old = database.find(key.as_bytes()).map_err(|error| error.to_string())?;
     let title = title.or_else(|| old.map(|row| row.title)).unwrap_or_default();
     let row = Row { key: key.into(), title, template: text, created_at: now, updated_at: now };
-    store.put(&row).map_err(|error| error.to_string())?;
+    database.put(&row).map_err(|error| error.to_string())?;
     crate::say!("{key} stored, variables: {}", variables.join(", "));
     tell(config, key)
 }

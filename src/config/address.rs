@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use ureq::http::Uri;
 
 use super::Dsn;
-use super::keys::Key;
+use super::key::Key;
 use super::value::{Parsed, must_be};
 
 /// Names are not looked up: a daemon must not come up on another address than it did yesterday.
@@ -62,6 +62,17 @@ fn host(key: &Key, text: &str) -> Parsed<String> {
             Err(format!("the access token would travel in clear text; {}", must_be(key)))
         }
         _ => Err(must_be(key)),
+    }
+}
+
+/// A proxy's URL, or None.
+pub fn proxy(key: &Key, text: &str) -> Parsed<Option<String>> {
+    match text {
+        "none" => Ok(None),
+        _ => match ureq::Proxy::new(text) {
+            Ok(_) if text.contains("://") => Ok(Some(text.to_owned())),
+            _ => Err(must_be(key)),
+        },
     }
 }
 

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::keys::{self, Allowed, Key};
-use super::value::{BYTES, Named, TIME, show};
+use super::key::{Allowed, Key};
+use super::keys;
+use super::units::{BYTES, TIME, show};
+use super::value::Named;
 use super::{Config, Dsn, SyncPolicy};
 
 impl Config {
@@ -55,6 +57,8 @@ impl Config {
             ("server", "table_size") => server.table_size.to_string(),
             ("server", "template_size") => server.template_size.to_string(),
             ("server", "queue_file_path") => server.queue_file_path.display().to_string(),
+            ("server", "ledger_file") => server.ledger_file.display().to_string(),
+            ("server", "failed_keep") => server.failed_keep.to_string(),
             ("setting", "task_worker_num") => setting.task_worker_num.to_string(),
             ("setting", "package_max_length") => setting.package_max_length.to_string(),
             ("setting", "daemonize") => flag(setting.daemonize),
@@ -65,6 +69,8 @@ impl Config {
             ("setting", "heartbeat_idle_time") => time(setting.heartbeat_idle_time),
             ("setting", "backlog") => setting.backlog.to_string(),
             ("setting", "buffer_output_size") => setting.buffer_output_size.to_string(),
+            ("setting", "memory_limit") => show(setting.memory_limit as u64, BYTES),
+            ("setting", "unavailable_code") => setting.unavailable_code.to_string(),
             ("setting", "stop_timeout") => time(setting.stop_timeout),
             ("setting", "log_file") => match &setting.log_file {
                 Some(path) => path.display().to_string(),
@@ -96,10 +102,24 @@ impl Config {
             ("wechat", "max_per_second") => wechat.max_per_second.to_string(),
             ("wechat", "daily_limit") => wechat.daily_limit.to_string(),
             ("wechat", "template_escape") => wechat.template_escape.name().to_owned(),
+            ("wechat", "proxy") => match &wechat.proxy {
+                // It may carry a password.
+                Some(url) if url.contains('@') => "***".to_owned(),
+                Some(url) => url.clone(),
+                None => "none".to_owned(),
+            },
+            ("wechat", "ca_file") => match &wechat.ca_file {
+                Some(path) => path.display().to_string(),
+                None => String::new(),
+            },
             ("log", "log_file") => log.log_file.display().to_string(),
             ("log", "log_level") => log.log_level.name().to_owned(),
             ("log", "log_prefix") => log.log_prefix.clone(),
             ("log", "log_max_files") => log.log_max_files.to_string(),
+            ("log", "message_log") => match &log.message_log {
+                Some(path) => path.display().to_string(),
+                None => "off".to_owned(),
+            },
             // What is left are the protocol's own values, which no file can change.
             _ => key.default.to_owned(),
         }
@@ -150,16 +170,16 @@ mod tests {
 
     /// Differs from the default in every key that can differ.
     const ALL_SET: &str = "[server]\nlisten[] = [::1]:0\nlisten[] = localhost:1\nallow[] = 10.0.0.0/8\n\
-        table_size = 7\ntemplate_size = 8K\nqueue_file_path = \"a;b\"\n[setting]\ntask_worker_num = 3\n\
+        table_size = 7\ntemplate_size = 8K\nqueue_file_path = \"a;b\"\nledger_file = l\nfailed_keep = 7\n[setting]\ntask_worker_num = 3\n\
         package_max_length = 1M\ndaemonize = off\npid_file = 'a\"b'\nuser = u\ngroup = g\nmax_conn = 9\n\
-        heartbeat_idle_time = 0\nbacklog = 5\nbuffer_output_size = 64K\nstop_timeout = 1500ms\nlog_file = e\n\
+        heartbeat_idle_time = 0\nbacklog = 5\nbuffer_output_size = 64K\nmemory_limit = 32M\nunavailable_code = 503\nstop_timeout = 1500ms\nlog_file = e\n\
         [queue]\nsync = always\nsegment_size = 1M\nqueue_max_bytes = 3G\nsend_first = off\nretry_max = 2\n\
         retry_base = 2\nretry_cap = 3m\n[pdo]\n\
         dsn = \"mysql:host=h;port=1;dbname=d;unix_socket=/s;charset=utf8\"\nusername = it's\n\
         password = hunter2\ntable_prefix = p_\n[wechat]\napp_id = i\napp_secret = hunter2\n\
         api_hosts = a, http://localhost:1\ntoken_source = classic\nconnect_timeout = 1\ntimeout = 2\n\
-        send_retry_for = 0\nmax_per_second = 5\ndaily_limit = 6\ntemplate_escape = raw\n[errcode]\n-1 = rate\n43101 = ok\n[log]\n\
-        log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\n";
+        send_retry_for = 0\nmax_per_second = 5\ndaily_limit = 6\ntemplate_escape = raw\nproxy = http://p:1\nca_file = c\n[errcode]\n-1 = rate\n43101 = ok\n[log]\n\
+        log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\nmessage_log = off\n";
 
     fn read(text: &str) -> Config {
         let file = Path::new("conf/wechat.ini");

@@ -2,47 +2,9 @@
 //! conf/wechat.ini explains the same keys to the operator; the tests below tie the two together.
 //! Nothing here reads a file: value.rs judges values by this table, mod.rs reads them.
 
-use std::fmt;
-
-use super::value::{self, BYTES, TIME};
+use super::key::{Allowed, Key};
+use super::value;
 use super::{Class, Escape, Level, TokenSource};
-
-pub struct Key {
-    pub section: &'static str,
-    /// With `[]` at its end where the key may be repeated.
-    pub name: &'static str,
-    /// As it would stand in the file; NAME is the file's name without `.ini`.
-    pub default: &'static str,
-    pub allowed: Allowed,
-    pub meaning: &'static str,
-}
-
-/// What a value may be. Numbers are inclusive bounds: a count, bytes, or milliseconds.
-pub enum Allowed {
-    Flag,
-    Count(u64, u64),
-    Bytes(u64, u64),
-    PowerOfTwo(u64, u64),
-    Time(u64, u64),
-    Sync(u64, u64),
-    /// The function lists the names of the enum, so that they are written once.
-    Word(fn() -> String),
-    Address,
-    Network,
-    Path,
-    OptionalPath,
-    Text,
-    /// It becomes part of an SQL table name, where nothing can be escaped by a placeholder.
-    Identifier,
-    Dsn,
-    Hosts,
-    /// There is no default; the text says where the operator finds the value.
-    Required(&'static str),
-    /// The protocol's own value, which the original's file states.
-    Only(&'static str),
-    /// The original had it; here it means nothing.
-    Ignored,
-}
 
 use Allowed::*;
 
@@ -84,6 +46,10 @@ pub const ALL: &[Key] = table! {
     "template_size" = "4048", Bytes(1, 16 * M);
     /// The queue's folder
     "queue_file_path" = "run/NAME.queue", Path;
+    /// The ledger: an SQLite database of the messages that failed, and why
+    "ledger_file" = "run/NAME.ledger.db", Path;
+    /// Days that a failed message is kept in the ledger; 0 keeps all
+    "failed_keep" = "90", Count(0, 100_000);
 
     [setting]
     /// Swoole's way of sharing out connections
@@ -118,6 +84,10 @@ pub const ALL: &[Key] = table! {
     "backlog" = "512", Count(1, 65_535);
     /// Replies kept for a client that does not read them
     "buffer_output_size" = "8M", Bytes(64 * K, G);
+    /// Memory that clients can make the daemon hold, all of them together
+    "memory_limit" = "256M", Bytes(16 * M, 64 * G);
+    /// The code of "not now" (queue full, suspended, stopping): the original's clients know 500 only, 503 tells it from other failures
+    "unavailable_code" = "500", OneOf(&["500", "503"]);
     /// How long stopping waits for messages that are on their way
     "stop_timeout" = "10s", Time(0, 10 * MINUTE);
     /// Where the daemon's stderr goes; empty: nowhere
@@ -172,6 +142,10 @@ pub const ALL: &[Key] = table! {
     "daily_limit" = "0", Count(0, 1_000_000_000);
     /// How a value enters a template: json escapes it, raw leaves it as it is
     "template_escape" = "json", Word(value::names::<Escape>);
+    /// HTTP proxy to WeChat; the environment's is not used
+    "proxy" = "none", Proxy;
+    /// Certificates (PEM) to trust beside the usual authorities; empty: none
+    "ca_file" = "", OptionalPath;
 
     [errcode]
     /// What a WeChat errcode means, where the built-in answer does not suit you
@@ -186,18 +160,9 @@ pub const ALL: &[Key] = table! {
     "log_prefix" = "NAME", Text;
     /// Days of logs to keep; 0 keeps all
     "log_max_files" = "0", Count(0, 100_000);
+    /// A line for every message that ended, a file a day like the log
+    "message_log" = "on", PathOrFlag;
 };
-
-impl Key {
-    pub fn is_list(&self) -> bool {
-        self.name.ends_with("[]")
-    }
-
-    /// The default for the configuration called `name`.
-    pub fn default_for(&self, name: &str) -> String {
-        self.default.replace("NAME", name)
-    }
-}
 
 /// Whether the value of a key with this name must never be shown, be the key known or not.
 pub fn is_secret(name: &str) -> bool {
@@ -218,43 +183,6 @@ pub fn nearest(section: &str, name: &str) -> &'static Key {
     };
     let known = ALL.iter().filter(|key| !matches!(key.allowed, Ignored));
     known.min_by_key(distance).expect("invariant: the table is not empty")
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.section, self.name)
-    }
-}
-
-/// Reads on after "must be".
-impl fmt::Display for Allowed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = |n: &u64| value::show(*n, BYTES);
-        let time = |n: &u64| value::show(*n, TIME);
-        match self {
-            Flag => f.write_str("on or off"),
-            Count(min, max) => write!(f, "{min} to {max}"),
-            Bytes(min, max) => write!(f, "{} to {} bytes", bytes(min), bytes(max)),
-            PowerOfTwo(min, max) => {
-                write!(f, "a power of two, {} to {} bytes", bytes(min), bytes(max))
-            }
-            Time(min, max) => write!(f, "{} to {}", time(min), time(max)),
-            Sync(min, max) => write!(f, "always, never, or {} to {}", time(min), time(max)),
-            Word(names) => f.write_str(&names()),
-            Address => f.write_str("ADDRESS:PORT, IPv6 as [::1]:9501"),
-            Network => f.write_str("an address or a network such as 10.0.0.0/8"),
-            Path => f.write_str("a path"),
-            OptionalPath => f.write_str("a path, or empty"),
-            Text => f.write_str("any text"),
-            Identifier => f.write_str("at most 40 letters, digits and _"),
-            Dsn => f.write_str(
-                "\"mysql:host=..;port=..;dbname=..;unix_socket=..;charset=..\" or \"sqlite:PATH\"",
-            ),
-            Hosts => f.write_str("host names or https URLs; http to loopback only"),
-            Required(text) | Only(text) => f.write_str(text),
-            Ignored => f.write_str("anything, it is ignored"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@
 mod address;
 mod describe;
 mod ini;
+mod key;
 mod keys;
 mod read;
 #[cfg(test)]
 mod tests;
+mod units;
 mod value;
 
 use std::fmt;
@@ -54,6 +56,9 @@ pub struct Server {
     pub template_size: usize,
     /// A folder.
     pub queue_file_path: PathBuf,
+    pub ledger_file: PathBuf,
+    /// Days that a failed message is kept in the ledger; zero: for ever.
+    pub failed_keep: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +76,10 @@ pub struct Setting {
     pub backlog: u32,
     /// Bytes for each connection.
     pub buffer_output_size: usize,
+    /// Bytes that clients may make the daemon hold, all together.
+    pub memory_limit: usize,
+    /// What "not now" is answered with: 500 or 503.
+    pub unavailable_code: u16,
     pub stop_timeout: Duration,
     /// Where the daemon's stderr goes.
     pub log_file: Option<PathBuf>,
@@ -133,6 +142,10 @@ pub struct Wechat {
     pub max_per_second: u32,
     pub daily_limit: u64,
     pub template_escape: Escape,
+    /// A URL; the environment's is not looked at.
+    pub proxy: Option<String>,
+    /// PEM certificates that are trusted beside the usual authorities.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Text that no log, error or status may show: printing it prints a mask.
@@ -180,6 +193,17 @@ pub struct Log {
     pub log_prefix: String,
     /// Zero: all are kept.
     pub log_max_files: usize,
+    /// One line for every message that ended; None: it is off.
+    pub message_log: Option<PathBuf>,
+}
+
+impl Log {
+    /// `/x/mega.log` has the message log `/x/mega-messages.log`, whose days stand before the extension, too.
+    fn messages_beside(log_file: &Path) -> PathBuf {
+        let mut name = log_file.file_stem().unwrap_or_default().to_owned();
+        name.push("-messages.log");
+        log_file.with_file_name(name)
+    }
 }
 
 /// Monolog's levels, the least severe first.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::address;
 use super::ini::{self, Entry, Problem};
-use super::keys::{self, Allowed, Key};
+use super::key::{Allowed, Key};
+use super::keys;
 use super::value::{self, Parsed};
 use super::{Class, Config, ConfigError, Log, Pdo, Queue, Secret, Server, Setting, Wechat};
 
@@ -43,6 +44,8 @@ fn located(mut problems: Vec<Problem>, file: &Path) -> Vec<String> {
 
 fn build(r: &mut Reader, file: &Path) -> Config {
     let root = r.root;
+    let log_file = r.one("log", "log_file", value::path(root));
+    let message_log = value::path_or_flag(root, Log::messages_beside(&log_file));
     let config = Config {
         file: file.to_owned(),
         root: root.to_owned(),
@@ -53,6 +56,8 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             table_size: r.one("server", "table_size", value::number),
             template_size: r.one("server", "template_size", value::number),
             queue_file_path: r.one("server", "queue_file_path", value::path(root)),
+            ledger_file: r.one("server", "ledger_file", value::path(root)),
+            failed_keep: r.one("server", "failed_keep", value::number),
         },
         setting: Setting {
             task_worker_num: r.one("setting", "task_worker_num", value::number),
@@ -65,6 +70,8 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             heartbeat_idle_time: r.one("setting", "heartbeat_idle_time", value::time),
             backlog: r.one("setting", "backlog", value::number),
             buffer_output_size: r.one("setting", "buffer_output_size", value::number),
+            memory_limit: r.one("setting", "memory_limit", value::number),
+            unavailable_code: r.one("setting", "unavailable_code", value::one_of),
             stop_timeout: r.one("setting", "stop_timeout", value::time),
             log_file: r.one("setting", "log_file", value::optional_path(root)),
         },
@@ -94,13 +101,16 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             max_per_second: r.one("wechat", "max_per_second", value::number),
             daily_limit: r.one("wechat", "daily_limit", value::number),
             template_escape: r.one("wechat", "template_escape", value::word),
+            proxy: r.one("wechat", "proxy", address::proxy),
+            ca_file: r.one("wechat", "ca_file", value::optional_path(root)),
         },
         errcode: r.errcodes(),
         log: Log {
-            log_file: r.one("log", "log_file", value::path(root)),
+            log_file,
             log_level: r.one("log", "log_level", value::word),
             log_prefix: r.one("log", "log_prefix", value::text),
             log_max_files: r.one("log", "log_max_files", value::number),
+            message_log: r.one("log", "message_log", message_log),
         },
         warnings: Vec::new(),
     };

@@ -73,6 +73,8 @@ fn an_almost_empty_file_gives_the_defaults() {
                 table_size: 100,
                 template_size: 4048,
                 queue_file_path: below("run/wechat.queue"),
+                ledger_file: below("run/wechat.ledger.db"),
+                failed_keep: 90,
             },
             setting: Setting {
                 task_worker_num: 8,
@@ -85,6 +87,8 @@ fn an_almost_empty_file_gives_the_defaults() {
                 heartbeat_idle_time: seconds(60),
                 backlog: 512,
                 buffer_output_size: 8_388_608,
+                memory_limit: 256 << 20,
+                unavailable_code: 500,
                 stop_timeout: seconds(10),
                 log_file: None,
             },
@@ -117,6 +121,8 @@ fn an_almost_empty_file_gives_the_defaults() {
                 max_per_second: 0,
                 daily_limit: 0,
                 template_escape: Escape::Json,
+                proxy: None,
+                ca_file: None,
             },
             errcode: Vec::new(),
             log: Log {
@@ -124,6 +130,7 @@ fn an_almost_empty_file_gives_the_defaults() {
                 log_level: Level::Warning,
                 log_prefix: "wechat".to_owned(),
                 log_max_files: 0,
+                message_log: Some(below("logs/wechat-messages.log")),
             },
             warnings: Vec::new(),
         }

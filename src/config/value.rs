@@ -7,17 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::SyncPolicy;
-use super::keys::{Allowed, Key};
+use super::key::{Allowed, Key};
+use super::units::{BYTES, COUNT, TIME, scaled};
 
 /// What a value turned into, or why it did not.
 pub type Parsed<T> = Result<T, String>;
-
-/// A unit's suffix and what it stands for, the largest first.
-pub type Units = &'static [(&'static str, u64)];
-pub const BYTES: Units = &[("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10), ("", 1)];
-/// In milliseconds; without a suffix seconds, as in Swoole.
-pub const TIME: Units = &[("m", 60_000), ("s", 1000), ("ms", 1), ("", 1000)];
-const COUNT: Units = &[("", 1)];
 
 /// An enum whose variants are words in the file.
 pub trait Named: Copy + PartialEq + 'static {
@@ -36,21 +30,6 @@ pub fn names<T: Named>() -> String {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => names.concat(),
     }
-}
-
-/// The number in the largest unit that leaves no fraction.
-pub fn show(number: u64, units: Units) -> String {
-    match units.iter().find(|(_, factor)| number.is_multiple_of(*factor)) {
-        Some((unit, factor)) if number > 0 => format!("{}{unit}", number / factor),
-        _ => number.to_string(),
-    }
-}
-
-fn scaled(text: &str, units: Units) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit());
-    let (digits, unit) = text.split_at(end.unwrap_or(text.len()));
-    let (_, factor) = units.iter().find(|(u, _)| u.eq_ignore_ascii_case(unit))?;
-    digits.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
 /// Within its key's bounds: a count, a number of bytes, or milliseconds.
@@ -87,12 +66,16 @@ pub fn sync(key: &Key, text: &str) -> Parsed<SyncPolicy> {
     }
 }
 
-/// PHP's words for true and false, in any case.
 pub fn flag(key: &Key, text: &str) -> Parsed<bool> {
+    switch(text).ok_or_else(|| must_be(key))
+}
+
+/// PHP's words for true and false, in any case.
+fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
-        "on" | "yes" | "true" | "1" => Ok(true),
-        "off" | "no" | "false" | "none" | "0" | "" => Ok(false),
-        _ => Err(must_be(key)),
+        "on" | "yes" | "true" | "1" => Some(true),
+        "off" | "no" | "false" | "none" | "0" | "" => Some(false),
+        _ => None,
     }
 }
 
@@ -130,10 +113,31 @@ pub fn optional_path(root: &Path) -> impl Fn(&Key, &str) -> Parsed<Option<PathBu
     move |_, text| Ok((!text.is_empty()).then(|| root.join(text)))
 }
 
+/// A path, or `usual` where it is only switched on, or None.
+pub fn path_or_flag(root: &Path, usual: PathBuf) -> impl Fn(&Key, &str) -> Parsed<Option<PathBuf>> {
+    move |key, text| match text {
+        "" => Err(must_be(key)),
+        _ => Ok(match switch(text) {
+            Some(true) => Some(usual.clone()),
+            Some(false) => None,
+            None => Some(root.join(text)),
+        }),
+    }
+}
+
+/// One of a few fixed values.
+pub fn one_of<T: std::str::FromStr>(key: &Key, text: &str) -> Parsed<T> {
+    match key.allowed {
+        Allowed::OneOf(words) if words.contains(&text) => text.parse().map_err(|_| must_be(key)),
+        _ => Err(must_be(key)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::keys::find;
+    use crate::config::units::show;
     use crate::config::{Class, Level};
 
     fn key(section: &str, name: &str) -> &'static Key {

@@ -4,7 +4,7 @@
 mod pidfile;
 mod privileges;
 
-pub use pidfile::{Locked, PidFile, Probe, probe};
+pub use pidfile::{PidFile, Probe, probe};
 pub use privileges::{Owner, make_folder, raise_open_files_limit};
 
 use daemonize::{Daemonize, Outcome};

@@ -137,9 +137,4 @@ impl Message {
     pub fn unclear_since(&self) -> Option<u64> {
         (self.record.unclear > 0).then_some(self.record.unclear)
     }
-
-    /// Unix time in ms of acceptance.
-    pub fn enqueued(&self) -> u64 {
-        self.record.enqueued
-    }
 }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 /// What recovery found.
 pub struct Recovered {
-    /// In order of their numbers; all but `tail` and what follows it are sealed.
+    /// In order of their numbers; all but the last one in use and the empty ones behind it are sealed.
     pub segments: Vec<Segment>,
     pub queue: Option<u64>,
     pub highest_id: u64,

@@ -7,7 +7,7 @@
 //!      8    4  version 1
 //!     12    4  header's size, 128: where records begin
 //!     16    8  number
-//!     24    8  queue id, from the queue's identity file
+//!     24    8  queue id, drawn by chance when the queue was made
 //!     32    8  created, Unix time in ms
 //!     40    8  the file's size
 //!     48    4  CRC-32 of bytes 0-47

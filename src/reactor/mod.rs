@@ -9,25 +9,21 @@
 //! - R3: sockets are edge-triggered: `readable` says what the last edge said until a read finds
 //!   the socket empty.
 
-pub mod batch;
 mod conn;
-pub mod mailbox;
 mod serve;
-
-pub use batch::{Batch, ConnId, Kind, Reply, ReplyTo, Request};
 
 use crate::clock::Seldom;
 use crate::config::Config;
 use crate::linger::linger;
-use crate::spool::Event;
 use crate::stats::Stats;
-use crate::store::Order;
 use crate::template::Table;
+use crate::traffic::batch::{ConnId, Reply};
+use crate::traffic::mailbox::{Letters, Mail};
+use crate::traffic::{Event, Order};
 use crate::wire::command;
 use conn::{CHUNK, Conn, Io, Stream};
 use crossbeam_channel::Sender;
 use ipnet::IpNet;
-use mailbox::{Letters, Mail};
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use serve::Desk;

@@ -2,13 +2,13 @@
 //! template table and its JSON, answers what it can answer itself, and puts the rest into the
 //! turn's batch or the store's channel.
 
+use super::Links;
 use super::conn::Conn;
-use super::{Batch, ConnId, Kind, Links, ReplyTo};
 use crate::config::SyncPolicy;
 use crate::queue::New;
-use crate::spool::{BATCHES, Event};
-use crate::store::Order;
 use crate::template::check_data;
+use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
+use crate::traffic::{BATCHES, Event, Order};
 use crate::wire::command::{self, Command, Request};
 use crate::wire::frame::{Split, split};
 use crossbeam_channel::TrySendError;

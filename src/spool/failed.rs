@@ -2,7 +2,7 @@
 //! file beside the log. Written by the spool before the message is marked done.
 
 use crate::queue::Message;
-use crate::worker::Reason;
+use crate::traffic::job::Reason;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::fs::{File, OpenOptions};

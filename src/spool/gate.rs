@@ -1,7 +1,7 @@
 //! Whether messages may be sent at all: closed by a limit of the account or a fault of its
 //! configuration, opened again by one message that gets through. Part of the spool's state.
 
-use crate::wechat::outcome;
+use crate::wechat::errcode;
 use std::time::{Duration, Instant};
 
 /// WeChat's day ends at midnight, UTC+8.
@@ -85,10 +85,10 @@ impl Gate {
 fn delay(fault: Fault, errcode: Option<i64>, repeats: usize, unix_seconds: u64) -> Duration {
     let next_minute = 60 - unix_seconds % 60;
     let seconds = match (fault, errcode) {
-        (Fault::Config, Some(outcome::CONFIRM_WITHIN_DAY)) => DAY,
-        (Fault::Config, Some(outcome::CONFIRM_WITHIN_HOUR)) => 3_600,
+        (Fault::Config, Some(errcode::CONFIRM_WITHIN_DAY)) => DAY,
+        (Fault::Config, Some(errcode::CONFIRM_WITHIN_HOUR)) => 3_600,
         (Fault::Config, _) => return CONFIG_DELAY,
-        (Fault::Rate, Some(outcome::DAILY_QUOTA)) if repeats > 0 => {
+        (Fault::Rate, Some(errcode::DAILY_QUOTA)) if repeats > 0 => {
             let next_day = DAY - (unix_seconds + UTC_PLUS_8) % DAY;
             QUOTA_STEPS[repeats.min(QUOTA_STEPS.len() - 1)].min(next_day)
         }

@@ -4,8 +4,8 @@
 use super::Spool;
 use crate::clock::now_ms;
 use crate::queue::Message;
+use crate::traffic::job::{Job, Reason};
 use crate::wire::command;
-use crate::worker::{Job, Reason};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

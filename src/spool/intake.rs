@@ -3,10 +3,10 @@
 use super::Spool;
 use crate::clock::now_ms;
 use crate::queue::{Message, New, Refused};
-use crate::reactor::{Batch, Kind, ReplyTo, Request};
 use crate::stats;
+use crate::traffic::batch::{Batch, Kind, ReplyTo, Request};
+use crate::traffic::job::{Job, Waiting};
 use crate::wire::command;
-use crate::worker::{Job, Waiting};
 use std::time::Instant;
 
 impl Spool {

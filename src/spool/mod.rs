@@ -6,31 +6,28 @@
 //! - S1: a push is answered 200 only after `commit`, that is when it is as safe as `sync` asks.
 //! - S2: every send ends with exactly one reply.
 //! - S3: the event channel has room for everything that can be under way at once, so nobody who
-//!   sends an event ever waits (see `channels`).
+//!   sends an event ever waits (see `traffic`).
 
-mod channels;
+mod book;
 mod chores;
 pub mod failed;
 pub mod gate;
 mod hand_out;
 mod intake;
-mod outcome;
 mod pace;
 mod sends;
 #[cfg(test)]
 mod tests;
 mod wait;
 
-pub use channels::{Channels, Inside};
-
 use crate::clock::{Seldom, now_ms};
 use crate::config::{Config, SyncPolicy};
-use crate::queue::{ChoreDone, Message, Queue};
-use crate::reactor::mailbox::{Mail, Mailbox};
-use crate::reactor::{Batch, Reply, ReplyTo};
+use crate::queue::{Message, Queue};
 use crate::stats::{self, Stats};
+use crate::traffic::batch::{Batch, Reply, ReplyTo};
+use crate::traffic::mailbox::{Mail, Mailbox};
+use crate::traffic::{Event, Inside};
 use crate::wire::command;
-use crate::worker::Outcome;
 use crossbeam_channel::RecvTimeoutError;
 use failed::FailedList;
 use gate::Gate;
@@ -39,20 +36,6 @@ use sends::Sends;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Everything that can happen to the spool.
-pub enum Event {
-    Batch(Batch),
-    Outcome(Box<Outcome>),
-    Chore(ChoreDone),
-    /// Hand nothing out any more and end when the workers have brought back what they hold.
-    Stop {
-        within: Duration,
-    },
-}
-
-/// Batches the reactor may have under way.
-pub const BATCHES: usize = 16;
 
 /// Bytes of records that are written into the queue's file before more batches are taken.
 const WRITE_OUT: usize = 256 * 1024;

@@ -1,8 +1,8 @@
 //! Sends on their way: a client waits for each, so they live in memory only, bounded, and every one
 //! of them ends with a reply. Part of the spool's state.
 
-use crate::reactor::ReplyTo;
-use crate::worker::Job;
+use crate::traffic::batch::ReplyTo;
+use crate::traffic::job::Job;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;

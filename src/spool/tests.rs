@@ -3,6 +3,7 @@
 use super::*;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{New, Options};
+use crate::traffic::Channels;
 use std::sync::atomic::Ordering;
 
 #[test]

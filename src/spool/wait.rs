@@ -1,8 +1,9 @@
 //! How the spool waits for its next event. Part of the spool's loop.
 
-use super::{Event, Spool};
+use super::Spool;
 use crate::clock::now_ms;
 use crate::linger::linger;
+use crate::traffic::Event;
 use crossbeam_channel::RecvTimeoutError;
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,14 @@
 //! The template table: every template that messages may name, compiled, by the database's spelling of its key.
 //! Shared: the reactor asks for keys, the workers take templates, the store thread puts them in.
-//! It refuses what is over table_size or template_size; the database itself is store.rs's.
+//! It refuses what is over table_size or template_size; the database itself is database.rs's.
 
 mod data;
+mod database;
 mod mysql;
 mod php;
 mod render;
+mod row;
 mod sqlite;
-mod store;
 
 use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use parking_lot::RwLock;
 
 use crate::config::Escape;
 
-pub use data::{DataError, check_data};
+pub use data::check_data;
+pub use database::open;
 pub use render::Template;
-pub use store::{Row, Store, StoreError, open};
+pub use row::{Database, DatabaseError, Row};
 
 type Templates = HashMap<Box<[u8]>, Arc<Template>>;
 
@@ -53,10 +55,6 @@ impl Table {
 
     pub fn len(&self) -> usize {
         self.templates.read().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A key that the table already holds may always be given a new text.
@@ -130,7 +128,7 @@ mod tests {
     #[test]
     fn a_full_table_takes_a_new_text_for_a_key_it_holds_and_no_new_key() {
         let table = Table::new(2, 5, Escape::Json);
-        assert!(table.is_empty());
+        assert_eq!(table.len(), 0);
         assert_eq!(table.insert(b"a", "one"), Insert::Stored);
         assert_eq!(table.insert(b"b", "two"), Insert::Stored);
         assert_eq!(table.insert(b"c", "three"), Insert::OverTableSize);

@@ -1,4 +1,4 @@
-//! The template store in MySQL or MariaDB: the original's table, never created here. Runs on the store thread and in
+//! The template database in MySQL or MariaDB: the original's table, never created here. Runs on the database thread and in
 //! commands, over one connection that is made again, once for each call, when the server has gone away.
 //! It waits no longer than 5 s for a connection or an answer, and lets the server cut no text.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use mysql::prelude::{FromValue, Queryable};
 use mysql::{Conn, OptsBuilder, Params};
 
-use super::store::{Columns, Row, Statements, Store, StoreError, sql_limit, table_names};
+use super::row::{Columns, Database, DatabaseError, Row, Statements, sql_limit, table_names};
 use crate::config::{Dsn, Pdo};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 1227, 1698];
 /// ER_SERVER_SHUTDOWN, ER_ABORTING_CONNECTION, ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT: the connection's last words.
 const GONE: [u16; 4] = [1053, 1152, 1927, 4031];
 
-pub struct MysqlStore {
+pub struct Mysql {
     opts: OptsBuilder,
     /// Where the server is, for error messages.
     place: String,
@@ -27,10 +27,10 @@ pub struct MysqlStore {
     statements: Statements,
 }
 
-impl MysqlStore {
-    pub fn open(pdo: &Pdo) -> Result<MysqlStore, StoreError> {
+impl Mysql {
+    pub fn open(pdo: &Pdo) -> Result<Mysql, DatabaseError> {
         let (opts, place) = server(pdo)?;
-        let mut store = MysqlStore {
+        let mut database = Mysql {
             opts,
             place,
             connection: None,
@@ -38,12 +38,12 @@ impl MysqlStore {
             statements: Statements::new(""),
         };
         let names = table_names(&pdo.table_prefix);
-        store.table = store.find_table(&names)?;
-        store.statements = Statements::new(&store.table);
-        Ok(store)
+        database.table = database.find_table(&names)?;
+        database.statements = Statements::new(&database.table);
+        Ok(database)
     }
 
-    fn find_table(&mut self, names: &[String]) -> Result<String, StoreError> {
+    fn find_table(&mut self, names: &[String]) -> Result<String, DatabaseError> {
         // The server's spelling is the one to use: it may keep all table names in lower case.
         let sql = "SELECT table_name FROM information_schema.tables \
                    WHERE table_schema = DATABASE() AND table_name = ?";
@@ -55,13 +55,13 @@ impl MysqlStore {
         }
         let place = &self.place;
         let names = names.join(" nor ");
-        Err(StoreError::new(format_args!(
+        Err(DatabaseError::new(format_args!(
             "{place} has no template table: no {names} (create it with scripts/schema.sql, or correct [pdo] table_prefix)"
         )))
     }
 
     /// Runs a statement that may be run twice, and does so if the connection turns out to be dead.
-    fn run<T>(&mut self, call: impl Fn(&mut Conn) -> mysql::Result<T>) -> Result<T, StoreError> {
+    fn run<T>(&mut self, call: impl Fn(&mut Conn) -> mysql::Result<T>) -> Result<T, DatabaseError> {
         if let Some(connection) = &mut self.connection {
             match call(connection) {
                 Err(e) if is_gone(&e) => self.connection = None,
@@ -76,34 +76,34 @@ impl MysqlStore {
         result.map_err(|e| self.failed(&e))
     }
 
-    fn failed(&self, error: &mysql::Error) -> StoreError {
+    fn failed(&self, error: &mysql::Error) -> DatabaseError {
         let place = &self.place;
         match error {
             mysql::Error::MySqlError(e) if DENIED.contains(&e.code) => {
-                StoreError::new(format_args!(
+                DatabaseError::new(format_args!(
                     "{place} denies access (error {}): check [pdo] username and password, and the user's rights",
                     e.code
                 ))
             }
             mysql::Error::MySqlError(e) => {
-                StoreError::new(format_args!("{place}: {} (error {})", e.message, e.code))
+                DatabaseError::new(format_args!("{place}: {} (error {})", e.message, e.code))
             }
-            e if e.is_connectivity_error() => StoreError::new(format_args!(
+            e if e.is_connectivity_error() => DatabaseError::new(format_args!(
                 "cannot reach {place}: {e} (is it running, and is [pdo] dsn right?)"
             )),
-            e => StoreError::new(format_args!("{place}: {e}")),
+            e => DatabaseError::new(format_args!("{place}: {e}")),
         }
     }
 }
 
-impl Store for MysqlStore {
-    fn load(&mut self, limit: usize) -> Result<Vec<Row>, StoreError> {
+impl Database for Mysql {
+    fn load(&mut self, limit: usize) -> Result<Vec<Row>, DatabaseError> {
         let sql = self.statements.load.clone();
         let rows: Vec<mysql::Row> = self.run(|c| c.exec(&sql, (sql_limit(limit),)))?;
         Ok(rows.into_iter().filter_map(|row| columns(row).row(&self.table)).collect())
     }
 
-    fn find(&mut self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+    fn find(&mut self, key: &[u8]) -> Result<Option<Row>, DatabaseError> {
         let Ok(key) = std::str::from_utf8(key) else {
             return Ok(None);
         };
@@ -112,7 +112,7 @@ impl Store for MysqlStore {
         Ok(row.and_then(|row| columns(row).row(&self.table)))
     }
 
-    fn put(&mut self, row: &Row) -> Result<(), StoreError> {
+    fn put(&mut self, row: &Row) -> Result<(), DatabaseError> {
         let sql = format!(
             "INSERT INTO {} (tmpl_key, title, template, created_at, updated_at) VALUES (?, ?, ?, ?, ?) \
              ON DUPLICATE KEY UPDATE title = VALUES(title), template = VALUES(template), \
@@ -124,7 +124,7 @@ impl Store for MysqlStore {
         self.run(|c| c.exec_drop(&sql, values.clone()))
     }
 
-    fn remove(&mut self, key: &str) -> Result<bool, StoreError> {
+    fn remove(&mut self, key: &str) -> Result<bool, DatabaseError> {
         let sql = self.statements.remove.clone();
         self.run(|c| {
             c.exec_drop(&sql, (key,))?;
@@ -133,9 +133,9 @@ impl Store for MysqlStore {
     }
 }
 
-fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), StoreError> {
+fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
     let Dsn::Mysql { host, port, dbname, unix_socket, .. } = &pdo.dsn else {
-        return Err(StoreError::new("[pdo] dsn does not name a MySQL database"));
+        return Err(DatabaseError::new("[pdo] dsn does not name a MySQL database"));
     };
     let opts = OptsBuilder::new()
         .ip_or_hostname(Some(host))
@@ -242,30 +242,30 @@ pub(super) mod tests {
     fn a_connection_that_the_server_closed_is_made_again() {
         let Some(pdo) = test_pdo("gone_") else { return };
         create_table(&pdo, "gone_wechat_template");
-        let mut store = MysqlStore::open(&pdo).unwrap();
-        store.put(&row("k")).unwrap();
-        let id = store.connection.as_ref().unwrap().connection_id();
+        let mut database = Mysql::open(&pdo).unwrap();
+        database.put(&row("k")).unwrap();
+        let id = database.connection.as_ref().unwrap().connection_id();
         execute(&pdo, &format!("KILL {id}"));
-        assert_eq!(store.find(b"k").unwrap(), Some(row("k")));
-        assert_ne!(store.connection.as_ref().unwrap().connection_id(), id);
-        let id = store.connection.as_ref().unwrap().connection_id();
+        assert_eq!(database.find(b"k").unwrap(), Some(row("k")));
+        assert_ne!(database.connection.as_ref().unwrap().connection_id(), id);
+        let id = database.connection.as_ref().unwrap().connection_id();
         execute(&pdo, &format!("KILL {id}"));
-        store.put(&row("l")).unwrap();
-        assert_eq!(store.list().unwrap().len(), 2);
+        database.put(&row("l")).unwrap();
+        assert_eq!(database.list().unwrap().len(), 2);
     }
 
     #[test]
     fn a_server_that_cannot_be_reached_is_asked_again_by_the_next_call() {
         let Some(pdo) = test_pdo("back_") else { return };
         create_table(&pdo, "back_wechat_template");
-        let mut store = MysqlStore::open(&pdo).unwrap();
-        let there = store.opts.clone();
-        store.opts = there.clone().tcp_port(1);
-        store.connection = None;
-        let error = store.find(b"k").unwrap_err().to_string();
+        let mut database = Mysql::open(&pdo).unwrap();
+        let there = database.opts.clone();
+        database.opts = there.clone().tcp_port(1);
+        database.connection = None;
+        let error = database.find(b"k").unwrap_err().to_string();
         assert!(error.starts_with("cannot reach MySQL database mega at 127.0.0.1:"), "{error}");
-        store.opts = there;
-        assert_eq!(store.find(b"k").unwrap(), None);
+        database.opts = there;
+        assert_eq!(database.find(b"k").unwrap(), None);
     }
 
     #[test]
@@ -275,7 +275,7 @@ pub(super) mod tests {
         };
         pdo.username = "nobody77".to_owned();
         pdo.password = "wrong88".to_owned();
-        let error = MysqlStore::open(&pdo).err().unwrap().to_string();
+        let error = Mysql::open(&pdo).err().unwrap().to_string();
         assert!(error.contains("denies access (error 1045): check [pdo] username"), "{error}");
         assert!(!error.contains("nobody77") && !error.contains("wrong88"), "{error}");
     }
@@ -283,7 +283,7 @@ pub(super) mod tests {
     #[test]
     fn a_missing_table_is_an_error_that_names_both_and_the_script() {
         let Some(pdo) = test_pdo("none_") else { return };
-        let error = MysqlStore::open(&pdo).err().unwrap().to_string();
+        let error = Mysql::open(&pdo).err().unwrap().to_string();
         let names = "no none_wechat_template nor none_mega_wechat_template";
         assert!(error.contains(names), "{error}");
         assert!(error.contains("scripts/schema.sql"), "{error}");
@@ -293,11 +293,11 @@ pub(super) mod tests {
     fn text_that_a_column_cannot_hold_is_refused_not_cut() {
         let Some(pdo) = test_pdo("long_") else { return };
         create_table(&pdo, "long_wechat_template");
-        let mut store = MysqlStore::open(&pdo).unwrap();
+        let mut database = Mysql::open(&pdo).unwrap();
         let mut long = row("k");
         long.template = "x".repeat(70_000);
-        let error = store.put(&long).unwrap_err().to_string();
+        let error = database.put(&long).unwrap_err().to_string();
         assert!(error.contains("Data too long"), "{error}");
-        assert_eq!(store.find(b"k").unwrap(), None);
+        assert_eq!(database.find(b"k").unwrap(), None);
     }
 }

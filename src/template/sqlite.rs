@@ -1,4 +1,4 @@
-//! The template store in one SQLite file, the embedded default. Runs on the store thread and in commands.
+//! The template database in one SQLite file, the embedded default. Runs on the database thread and in commands.
 //! It creates the file, its folder and the table when they are missing; it waits 5 s for another process's lock.
 
 use std::fs::DirBuilder;
@@ -9,24 +9,24 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::store::{Columns, Row, Statements, Store, StoreError, sql_limit, table_names};
+use super::row::{Columns, Database, DatabaseError, Row, Statements, sql_limit, table_names};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub struct SqliteStore {
+pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
     table: String,
     statements: Statements,
 }
 
-impl SqliteStore {
-    pub fn open(path: &Path, prefix: &str) -> Result<SqliteStore, StoreError> {
+impl Sqlite {
+    pub fn open(path: &Path, prefix: &str) -> Result<Sqlite, DatabaseError> {
         if let Some(folder) = path.parent() {
             let created = DirBuilder::new().recursive(true).mode(0o750).create(folder);
             created.map_err(|e| {
                 let folder = folder.display();
-                StoreError::new(format_args!(
+                DatabaseError::new(format_args!(
                     "cannot create {folder} for the template database: {e}"
                 ))
             })?;
@@ -38,17 +38,12 @@ impl SqliteStore {
             Ok((connection, table))
         };
         let (connection, table) = open().map_err(|e| failed(path, &e))?;
-        Ok(SqliteStore {
-            connection,
-            path: path.to_owned(),
-            statements: Statements::new(&table),
-            table,
-        })
+        Ok(Sqlite { connection, path: path.to_owned(), statements: Statements::new(&table), table })
     }
 }
 
-impl Store for SqliteStore {
-    fn load(&mut self, limit: usize) -> Result<Vec<Row>, StoreError> {
+impl Database for Sqlite {
+    fn load(&mut self, limit: usize) -> Result<Vec<Row>, DatabaseError> {
         let load = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(&self.statements.load)?;
             let rows = statement.query_map([sql_limit(limit)], |row| Ok(columns(row)))?;
@@ -57,7 +52,7 @@ impl Store for SqliteStore {
         load().map_err(|e| failed(&self.path, &e))
     }
 
-    fn find(&mut self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+    fn find(&mut self, key: &[u8]) -> Result<Option<Row>, DatabaseError> {
         let Ok(key) = std::str::from_utf8(key) else {
             return Ok(None);
         };
@@ -71,7 +66,7 @@ impl Store for SqliteStore {
         Ok(found.and_then(|columns| columns.row(&self.table)))
     }
 
-    fn put(&mut self, row: &Row) -> Result<(), StoreError> {
+    fn put(&mut self, row: &Row) -> Result<(), DatabaseError> {
         let sql = format!(
             "INSERT INTO {} (tmpl_key, title, template, created_at, updated_at) VALUES (?, ?, ?, ?, ?) \
              ON CONFLICT (tmpl_key) DO UPDATE SET title = excluded.title, \
@@ -85,7 +80,7 @@ impl Store for SqliteStore {
         }
     }
 
-    fn remove(&mut self, key: &str) -> Result<bool, StoreError> {
+    fn remove(&mut self, key: &str) -> Result<bool, DatabaseError> {
         match self.connection.execute(&self.statements.remove, [key]) {
             Ok(rows) => Ok(rows > 0),
             Err(e) => Err(failed(&self.path, &e)),
@@ -131,9 +126,9 @@ fn column<T: FromSql>(row: &rusqlite::Row<'_>, index: usize) -> Option<T> {
     row.get(index).ok()
 }
 
-fn failed(path: &Path, error: &rusqlite::Error) -> StoreError {
+fn failed(path: &Path, error: &rusqlite::Error) -> DatabaseError {
     let path = path.display();
-    StoreError::new(format_args!("template database {path}: {error}"))
+    DatabaseError::new(format_args!("template database {path}: {error}"))
 }
 
 #[cfg(test)]
@@ -153,11 +148,11 @@ mod tests {
             created_at: 1,
             updated_at: 2,
         };
-        SqliteStore::open(&path, "").unwrap().put(&row).unwrap();
+        Sqlite::open(&path, "").unwrap().put(&row).unwrap();
         let mode = std::fs::metadata(folder.path().join("a")).unwrap().permissions().mode();
         assert_eq!(mode & 0o027, 0, "{mode:o}");
-        let mut store = SqliteStore::open(&path, "").unwrap();
-        assert_eq!(store.list().unwrap(), [row]);
+        let mut database = Sqlite::open(&path, "").unwrap();
+        assert_eq!(database.list().unwrap(), [row]);
     }
 
     #[test]
@@ -165,10 +160,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.db");
         std::fs::write(&path, "not a database ".repeat(100)).unwrap();
-        let error = SqliteStore::open(&path, "").err().unwrap().to_string();
+        let error = Sqlite::open(&path, "").err().unwrap().to_string();
         let start = format!("template database {}: ", path.display());
         assert!(error.starts_with(&start), "{error}");
-        let error = SqliteStore::open(&path.join("below/t.db"), "").err().unwrap();
+        let error = Sqlite::open(&path.join("below/t.db"), "").err().unwrap();
         assert!(error.to_string().starts_with("cannot create "), "{error}");
     }
 }

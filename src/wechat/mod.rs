@@ -2,8 +2,8 @@
 //! threads; holds no lock while it waits for WeChat.
 
 pub mod client;
+pub mod errcode;
 pub mod json;
-pub mod outcome;
 mod resolver;
 pub mod token;
 mod transport;

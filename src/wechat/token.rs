@@ -2,7 +2,7 @@
 //! for that one call. Runs on the worker threads; never holds its lock during a call.
 
 use super::client::{Client, Trouble};
-use super::outcome::{Class, Outcomes};
+use super::errcode::{Class, Errcodes};
 use crate::config::{Config, Secret, TokenSource};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Map, Value, json};
@@ -53,11 +53,11 @@ pub struct Tokens {
     app_id: String,
     app_secret: Secret,
     source: TokenSource,
-    outcomes: Arc<Outcomes>,
+    errcodes: Arc<Errcodes>,
 }
 
 impl Tokens {
-    pub fn new(config: &Config, outcomes: Arc<Outcomes>) -> Tokens {
+    pub fn new(config: &Config, errcodes: Arc<Errcodes>) -> Tokens {
         Tokens {
             state: Mutex::default(),
             renew_at: AtomicU64::new(u64::MAX),
@@ -66,7 +66,7 @@ impl Tokens {
             app_id: config.wechat.app_id.clone(),
             app_secret: config.wechat.app_secret.clone(),
             source: config.wechat.token_source,
-            outcomes,
+            errcodes,
         }
     }
 
@@ -204,7 +204,7 @@ impl Tokens {
         }
         let errcode = answer.get("errcode").and_then(Value::as_i64);
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or("no access_token");
-        let class = match errcode.map(|code| self.outcomes.class(code)) {
+        let class = match errcode.map(|code| self.errcodes.class(code)) {
             Some(class @ (Class::Rate | Class::Config | Class::Later)) => class,
             // "Invalid credential" here means the secret, not a token.
             Some(Class::Token) => Class::Config,

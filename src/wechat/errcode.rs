@@ -38,12 +38,12 @@ const TABLE: [(Class, &[i64]); 7] = [
 ];
 
 /// The table with the configuration's overrides.
-pub struct Outcomes(HashMap<i64, Class>);
+pub struct Errcodes(HashMap<i64, Class>);
 
-impl Outcomes {
-    pub fn new(overrides: &[(i64, Class)]) -> Outcomes {
+impl Errcodes {
+    pub fn new(overrides: &[(i64, Class)]) -> Errcodes {
         let listed = TABLE.iter().flat_map(|(class, codes)| codes.iter().map(|c| (*c, *class)));
-        Outcomes(listed.chain(overrides.iter().copied()).collect())
+        Errcodes(listed.chain(overrides.iter().copied()).collect())
     }
 
     /// Codes that nobody has listed (40037 and 43101, which may pass, are among them) are tried
@@ -60,15 +60,15 @@ mod tests {
     #[test]
     fn no_code_stands_in_two_classes() {
         let listed: usize = TABLE.iter().map(|(_, codes)| codes.len()).sum();
-        assert_eq!(Outcomes::new(&[]).0.len(), listed);
+        assert_eq!(Errcodes::new(&[]).0.len(), listed);
     }
 
     #[test]
     fn an_override_wins_and_unknown_codes_are_tried_once_more() {
-        let outcomes = Outcomes::new(&[(43004, Class::Later)]);
-        assert_eq!(outcomes.class(43004), Class::Later);
-        assert_eq!(outcomes.class(43101), Class::Once);
-        assert_eq!(outcomes.class(12345), Class::Once);
-        assert_eq!(outcomes.class(40013), Class::Config);
+        let errcodes = Errcodes::new(&[(43004, Class::Later)]);
+        assert_eq!(errcodes.class(43004), Class::Later);
+        assert_eq!(errcodes.class(43101), Class::Once);
+        assert_eq!(errcodes.class(12345), Class::Once);
+        assert_eq!(errcodes.class(40013), Class::Config);
     }
 }

@@ -1,11 +1,40 @@
-//! The spool's channels: what flows in and out, and room for all of it. Part of the spool.
+//! What travels between the threads, and the channels it travels in: plain data below all of them. Every
+//! capacity stands here, with the reason why it is enough.
 
-use super::{BATCHES, Event};
-use crate::queue::Chore;
-use crate::worker::Job;
+pub mod batch;
+pub mod job;
+pub mod mailbox;
+
+use crate::queue::{Chore, ChoreDone};
+use batch::{Batch, ReplyTo};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use job::{Job, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Everything that can happen to the spool.
+pub enum Event {
+    Batch(Batch),
+    Outcome(Box<Outcome>),
+    Chore(ChoreDone),
+    /// Hand nothing out any more and end when the workers have brought back what they hold.
+    Stop {
+        within: Duration,
+    },
+}
+
+/// What the store is asked for.
+pub enum Order {
+    Tset { to: ReplyTo, key: Box<[u8]> },
+    ReloadAll,
+}
+
+/// Orders that may wait; beyond that the reactor stops reading the clients that send them.
+pub const ORDERS: usize = 1024;
+
+/// Batches the reactor may have under way.
+pub const BATCHES: usize = 16;
 
 /// Jobs that lie ready at least, as long as there are so many.
 const STOCK: usize = 32;
@@ -24,17 +53,17 @@ pub struct Channels {
 
 /// The spool's own ends.
 pub struct Inside {
-    pub(super) events: Receiver<Event>,
-    pub(super) sends: Sender<Job>,
-    pub(super) pushes: Sender<Job>,
+    pub events: Receiver<Event>,
+    pub sends: Sender<Job>,
+    pub pushes: Sender<Job>,
     /// To take back what no worker has taken yet.
-    pub(super) unstarted: Receiver<Job>,
-    pub(super) chores: Sender<Chore>,
-    pub(super) halted: Arc<AtomicBool>,
-    pub(super) workers: usize,
+    pub unstarted: Receiver<Job>,
+    pub chores: Sender<Chore>,
+    pub halted: Arc<AtomicBool>,
+    pub workers: usize,
     /// Jobs of each kind that may be handed out at once: one in each worker's hands and as many
     /// ready, so that no worker waits for the spool.
-    pub(super) limit: usize,
+    pub limit: usize,
 }
 
 impl Channels {

@@ -6,8 +6,8 @@ use super::gate::Fault;
 use crate::clock::now_ms;
 use crate::queue::Message;
 use crate::stats;
+use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::wire::command;
-use crate::worker::{Job, Outcome, Reason, Verdict, Waiting};
 use std::time::{Duration, Instant};
 
 /// Attempts for an answer that is tried once more.
