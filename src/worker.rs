@@ -35,24 +35,24 @@ pub struct Links {
     pub outcomes: Sender<Event>,
 }
 
-/// Works until there are no more jobs. A panic, wherever it comes from, ends no worker: the job it held has an
-/// outcome, and the work goes on with a new connection.
+/// Works until there are no more jobs.
 pub fn run(shared: &Shared, links: &Links) {
+    supervise(&links.outcomes, PANIC_PAUSE, |held| work(shared, links, held));
+}
+
+/// A panic, wherever it comes from, ends no worker: the job it held has an outcome, and the work begins anew.
+fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mut Option<Job>)) {
     let mut held = None;
-    loop {
-        let worked = catch_unwind(AssertUnwindSafe(|| work(shared, links, &mut held)));
-        if worked.is_ok() {
-            return;
-        }
+    while catch_unwind(AssertUnwindSafe(|| work(&mut held))).is_err() {
         if let Some(job) = held.take() {
             let reason = Reason::text("internal error while it was sent, see the log");
             let verdict = Some(Verdict::Refused(Class::Internal, reason));
-            if links.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+            if outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
                 return;
             }
         }
         // One that panics at once, time after time, leaves the processor to the others.
-        std::thread::sleep(PANIC_PAUSE);
+        std::thread::sleep(pause);
     }
 }
 
@@ -155,5 +155,36 @@ impl Worker<'_> {
         // WeChat's words about the token are not about the client's message.
         let answer = reason.answer.filter(|_| class != Class::Token);
         Verdict::Refused(class, Reason { answer, ..reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Message, New};
+    use crossbeam_channel::unbounded;
+
+    #[test]
+    fn a_panic_is_an_outcome_and_the_worker_goes_on() {
+        let (outcomes, outcomes_out) = unbounded();
+        let mut times = 0;
+        supervise(&outcomes, Duration::ZERO, |held| {
+            times += 1;
+            match times {
+                1 => panic!("while it held nothing"),
+                2 => {
+                    let new = New { openid: b"o", key: b"k", data: b"" };
+                    let message = Message::in_memory(1, 7, 0, new);
+                    *held = Some(Job { message, waiting: None, probe: true, round: 0 });
+                    panic!("while it held a job");
+                }
+                _ => assert!(held.is_none()),
+            }
+        });
+        assert_eq!(times, 3);
+        let Ok(Event::Outcome(outcome)) = outcomes_out.try_recv() else { panic!("no outcome") };
+        assert_eq!(outcome.job.message.id(), 7);
+        assert_eq!(outcome.verdict.unwrap().class(), Class::Internal);
+        assert!(outcomes_out.is_empty());
     }
 }

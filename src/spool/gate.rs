@@ -224,6 +224,13 @@ mod tests {
             self.hear(class, true)
         }
 
+        fn unreachable(&mut self) {
+            for _ in 0..3 {
+                self.hear(Class::Unreachable, false);
+            }
+            assert_eq!(self.allowance(), Allowance::Shut);
+        }
+
         fn closed() -> Case {
             let mut case = Case::new(8);
             assert_eq!(case.hear(Class::Config, false), Moved::Closed(Fault::Config));
@@ -308,7 +315,7 @@ mod tests {
     fn wechats_own_word_takes_the_place_of_unreachable_and_not_the_other_way_round() {
         let mut case = Case::new(1);
         case.at = 9;
-        (0..3).for_each(|_| drop(case.hear(Class::Unreachable, false)));
+        case.unreachable();
         assert_eq!(case.hear(Class::Config, false), Moved::Closed(Fault::Config));
         assert_eq!(case.hear(Class::Unreachable, false), Moved::Not);
         assert_eq!(case.gate.why(), Some(("config", 9)));
@@ -318,7 +325,7 @@ mod tests {
     fn what_closes_the_gate_meanwhile_allows_no_second_probe() {
         let mut case = Case::new(1);
         case.at = 9;
-        (0..3).for_each(|_| drop(case.hear(Class::Unreachable, false)));
+        case.unreachable();
         case.at = 10;
         case.gate.probe();
         case.hear(Class::Config, false);

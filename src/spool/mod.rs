@@ -90,7 +90,7 @@ impl Spool {
             intake: Intake::default(),
             pushes: Pushes::default(),
             sends: Sends::new()?,
-            rhythm: Rhythm::default(),
+            rhythm: Rhythm::new(Instant::now()),
             round: inside.round.current(),
             chores: 0,
             stopping: None,

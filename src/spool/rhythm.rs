@@ -10,19 +10,26 @@ use std::time::{Duration, Instant};
 /// How long it is waited for the next batch without sleeping.
 const LINGER: Duration = Duration::from_micros(100);
 
+/// Workers that have brought nothing for so long wait for WeChat, and need no processor.
+const QUIET: Duration = Duration::from_millis(1);
+
 /// How long outcomes may lie before they are booked.
 const NAP: Duration = Duration::from_micros(50);
 
 /// How fast events have come of late.
-#[derive(Default)]
 pub struct Rhythm {
     /// Batches come one upon the other.
     brisk: bool,
-    /// Outcomes since the last look.
+    /// Outcomes since the last look, and when there were some.
     outcomes: usize,
+    outcome_at: Instant,
 }
 
 impl Rhythm {
+    pub fn new(now: Instant) -> Rhythm {
+        Rhythm { brisk: false, outcomes: 0, outcome_at: now }
+    }
+
     pub fn outcome(&mut self) {
         self.outcomes += 1;
     }
@@ -35,7 +42,7 @@ impl Spool {
             std::thread::sleep(NAP);
         }
         let began = Instant::now();
-        let event = self.lingers().map_or_else(|| self.sleep(now), Ok);
+        let event = self.lingers(began).map_or_else(|| self.sleep(now), Ok);
         let followed = match &event {
             Ok(Event::Batch(batch)) => batch.is_followed(),
             Ok(Event::Outcome(_)) => true,
@@ -49,13 +56,17 @@ impl Spool {
     /// by each of them: it books all that came meanwhile at once.
     fn naps(&mut self) -> bool {
         let outcomes = std::mem::take(&mut self.rhythm.outcomes);
+        if outcomes > 0 {
+            self.rhythm.outcome_at = Instant::now();
+        }
         outcomes > 0 && self.pushes.in_flight() > self.inside.workers + self.inside.workers / 2
     }
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
     /// woken would take longer, and no worker could use the processor; whoever else could, may.
-    fn lingers(&self) -> Option<Event> {
-        if !self.rhythm.brisk || self.in_flight() > 1 {
+    fn lingers(&self, now: Instant) -> Option<Event> {
+        let working = self.in_flight() > 1 && now < self.rhythm.outcome_at + QUIET;
+        if !self.rhythm.brisk || working {
             return self.inside.events.try_recv().ok();
         }
         linger(LINGER, || self.inside.events.try_recv().ok())
