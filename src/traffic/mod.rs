@@ -102,3 +102,43 @@ impl Channels {
         self.inside
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Message, New};
+
+    fn job() -> Job {
+        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+        Job { message, waiting: None, probe: false, round: 0 }
+    }
+
+    #[test]
+    fn the_spools_events_have_room_for_all_that_can_be_under_way_and_no_more() {
+        for workers in [1, 8, 1024] {
+            let channels = Channels::new(workers);
+            let events = channels.events.clone();
+            let inside = channels.inside();
+            let outcome = || Event::Outcome(Box::new(Outcome { job: job(), verdict: None }));
+            let expected = [
+                (BATCHES, &(|| Event::Batch(Batch::default())) as &dyn Fn() -> Event),
+                (2 * inside.limit, &outcome),
+                (CHORES + SYNCS, &outcome),
+                (STOPS, &|| Event::Stop { within: Duration::ZERO }),
+            ];
+            for (count, event) in expected {
+                (0..count).for_each(|_| assert!(events.try_send(event()).is_ok()));
+            }
+            assert!(events.try_send(outcome()).is_err());
+        }
+    }
+
+    #[test]
+    fn sends_and_pushes_have_room_each_on_its_own_and_both_in_one_channel() {
+        let inside = Channels::new(1).inside();
+        for (channel, room) in [(&inside.sends, inside.limit), (&inside.pushes, 2 * inside.limit)] {
+            (0..room).for_each(|_| assert!(channel.try_send(job()).is_ok()));
+            assert!(channel.try_send(job()).is_err());
+        }
+    }
+}
