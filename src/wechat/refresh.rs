@@ -1,0 +1,298 @@
+//! When the access token may be fetched, how, and what a refusal of it means. The state that all workers
+//! share behind one lock (token.rs), and pure: it is told the time and calls nobody.
+//!
+//! - T1: two calls that WeChat may have seen are at least `INTERVAL` apart, whatever came of them.
+//! - T2: one fetch at a time; a fetch that was begun ends with `granted` or `denied`.
+//! - T3: a token that replaced a refused one and is refused in turn, without ever having been accepted, is a
+//!   fault of the account.
+
+use crate::config::TokenSource;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// WeChat issues the next token this long before the current one ends, and both are valid then.
+const OVERLAP: Duration = Duration::from_secs(300);
+
+/// What a token's life may be, whatever the answer says: WeChat's documents promise 7200 seconds.
+const LIFE: std::ops::RangeInclusive<u64> = 60..=7200;
+
+/// Between two calls that WeChat may have seen.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Between two attempts of which WeChat saw nothing.
+const UNSENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Of the classic token's 2,000 calls a day, the second half is spread over a whole day: whatever goes wrong,
+/// the day's calls are never used up.
+const CLASSIC_BRISK: u64 = 1_000;
+const CLASSIC_INTERVAL: Duration = Duration::from_secs(90);
+
+/// WeChat's limits for force_refresh: 20 a day, 30 seconds apart. 73 minutes between two that were answered
+/// keep the first; one that was cut off counts for the second only.
+const FORCE_INTERVAL: Duration = Duration::from_secs(73 * 60);
+const FORCE_APART: Duration = Duration::from_secs(30);
+
+/// WeChat's day begins at midnight, UTC+8.
+const UTC_PLUS_8: u64 = 8 * 3_600;
+const DAY: u64 = 86_400;
+
+/// A token that messages are sent with.
+#[derive(Debug)]
+pub struct Token {
+    pub text: Box<str>,
+    /// Fetched because another one was refused.
+    replaces_refused: bool,
+    /// WeChat took a message with it, or refused one for a reason that concerns the message.
+    accepted: AtomicBool,
+    renew_at: Instant,
+    expires_at: Instant,
+}
+
+impl Token {
+    /// An answer to a call with this token said nothing against the token.
+    pub fn accept(&self) {
+        // Nearly always known already: a store for each message would move the line between all cores.
+        if !self.accepted.load(Ordering::Relaxed) {
+            self.accepted.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoToken {
+    pub lack: Lack,
+    pub errcode: Option<i64>,
+    /// One line.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// A limit of the account is reached.
+    Rate,
+    /// The account or the configuration is at fault.
+    Config,
+    /// Later there may be one: WeChat was not reached, or may not be asked yet.
+    NotNow,
+}
+
+/// How a token is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    Plain,
+    /// With force_refresh: WeChat kept returning a token that it refuses.
+    Forced,
+}
+
+/// How far a fetch that failed has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// WeChat has seen nothing of it.
+    Unsent,
+    /// Cut off: WeChat may have issued a token.
+    Unanswered,
+    Answered,
+}
+
+/// What whoever needs a token is to do.
+#[derive(Debug)]
+pub enum Need {
+    Use(Arc<Token>),
+    /// Fetch one, and say what came of it.
+    Fetch(Fetch),
+    /// Somebody is fetching one.
+    Wait,
+    GoWithout(NoToken),
+}
+
+/// What it means that WeChat refused a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another one takes its place.
+    OfThisToken,
+    /// T3: another one is of no use.
+    OfTheAccount,
+}
+
+pub struct Refresh {
+    source: TokenSource,
+    current: Option<Arc<Token>>,
+    fetching: bool,
+    /// T1: no call before this.
+    not_before: Option<Instant>,
+    /// Everybody's answer until then.
+    lack: Option<NoToken>,
+    /// The last token WeChat refused: the same one again is of no use.
+    refused: Option<Box<str>>,
+    /// WeChat returned the refused token, so the next fetch is a forced one.
+    force_next: bool,
+    force_answered: Option<Instant>,
+    force_begun: Option<Instant>,
+    /// Days since 1970 at UTC+8, and the calls in this one.
+    day: u64,
+    calls: u64,
+}
+
+impl Refresh {
+    pub fn new(source: TokenSource) -> Refresh {
+        Refresh {
+            source,
+            current: None,
+            fetching: false,
+            not_before: None,
+            lack: None,
+            refused: None,
+            force_next: false,
+            force_answered: None,
+            force_begun: None,
+            day: 0,
+            calls: 0,
+        }
+    }
+
+    pub fn need(&mut self, now: Instant) -> Need {
+        if let Some(token) = &self.current
+            && now < token.expires_at
+        {
+            return Need::Use(Arc::clone(token));
+        }
+        if self.fetching {
+            return Need::Wait;
+        }
+        match self.not_before {
+            Some(at) if now < at => Need::GoWithout(self.lack(at - now)),
+            _ => Need::Fetch(self.begin(now)),
+        }
+    }
+
+    fn lack(&self, wait: Duration) -> NoToken {
+        let mut lack = self.lack.clone().unwrap_or_else(|| NoToken {
+            lack: Lack::NotNow,
+            errcode: None,
+            text: "the access token has expired".into(),
+        });
+        if lack.lack == Lack::NotNow {
+            lack.text += &format!("; the next is fetched in {} s", wait.as_secs() + 1);
+        }
+        lack
+    }
+
+    /// Begins the fetch of the next token while the current one is still good, if it is time.
+    pub fn renew(&mut self, now: Instant) -> Option<Fetch> {
+        let due = self.renew_at().is_some_and(|at| at <= now);
+        (due && !self.fetching).then(|| self.begin(now))
+    }
+
+    /// When the current token is to be renewed.
+    pub fn renew_at(&self) -> Option<Instant> {
+        let renew_at = self.current.as_ref()?.renew_at;
+        Some(self.not_before.map_or(renew_at, |at| at.max(renew_at)))
+    }
+
+    fn begin(&mut self, now: Instant) -> Fetch {
+        self.fetching = true;
+        if !(std::mem::take(&mut self.force_next) && self.may_force(now)) {
+            return Fetch::Plain;
+        }
+        self.force_begun = Some(now);
+        Fetch::Forced
+    }
+
+    fn may_force(&self, now: Instant) -> bool {
+        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        self.source == TokenSource::Stable
+            && since(self.force_answered).is_none_or(|since| since > FORCE_INTERVAL)
+            && since(self.force_begun).is_none_or(|since| since > FORCE_APART)
+    }
+
+    /// A fetch ended with a token that lasts for so many seconds, if the answer is believed.
+    pub fn granted(&mut self, fetch: Fetch, text: &str, seconds: u64, now: Instant) {
+        self.ended(fetch, Call::Answered, now);
+        self.lack = None;
+        // A renewal: the one before was not refused.
+        if self.current.is_some() {
+            self.refused = None;
+        }
+        if self.refused.as_deref() == Some(text) && self.may_force(now) {
+            self.force_next = true;
+            let text = "WeChat returns the access token that it refuses";
+            self.lack = Some(NoToken { lack: Lack::NotNow, errcode: None, text: text.into() });
+            return;
+        }
+        let life = Duration::from_secs(seconds.clamp(*LIFE.start(), *LIFE.end()));
+        let margin = OVERLAP.min(life / 24);
+        self.current = Some(Arc::new(Token {
+            text: text.into(),
+            replaces_refused: self.refused.is_some(),
+            accepted: AtomicBool::new(false),
+            renew_at: now + (life - margin),
+            expires_at: now + life,
+        }));
+    }
+
+    /// A fetch ended without a token.
+    pub fn denied(&mut self, fetch: Fetch, call: Call, why: NoToken, now: Instant) {
+        self.ended(fetch, call, now);
+        // One that was cut off may have been done: the next plain one shows it.
+        self.force_next = fetch == Fetch::Forced && call == Call::Unsent;
+        self.lack = Some(why);
+    }
+
+    fn ended(&mut self, fetch: Fetch, call: Call, now: Instant) {
+        self.fetching = false;
+        let rest = match call {
+            Call::Unsent => UNSENT_INTERVAL,
+            _ if self.source == TokenSource::Classic && self.calls >= CLASSIC_BRISK => {
+                CLASSIC_INTERVAL
+            }
+            _ => INTERVAL,
+        };
+        self.not_before = Some(now + rest);
+        match (fetch, call) {
+            (Fetch::Forced, Call::Answered) => self.force_answered = Some(now),
+            // As if it had not been begun.
+            (Fetch::Forced, Call::Unsent) => self.force_begun = None,
+            _ => {}
+        }
+    }
+
+    /// Counts a call that WeChat may have seen.
+    pub fn count(&mut self, unix_seconds: u64) {
+        self.turn_day(unix_seconds);
+        self.calls += 1;
+    }
+
+    /// Calls in the present day of WeChat's, since the start of the daemon.
+    pub fn calls_today(&mut self, unix_seconds: u64) -> u64 {
+        self.turn_day(unix_seconds);
+        self.calls
+    }
+
+    fn turn_day(&mut self, unix_seconds: u64) {
+        let day = (unix_seconds + UTC_PLUS_8) / DAY;
+        if day != self.day {
+            (self.day, self.calls) = (day, 0);
+        }
+    }
+
+    /// WeChat refused this token with these words: it is dropped unless a newer one took its place already.
+    pub fn refuse(&mut self, token: &Arc<Token>, errcode: i64, words: &str) -> Refusal {
+        let is_current = self.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, token));
+        // A late refusal of a token that was replaced meanwhile says nothing about the new one.
+        let fault = (is_current || self.current.is_none())
+            && token.replaces_refused
+            && !token.accepted.load(Ordering::Relaxed);
+        if is_current {
+            self.current = None;
+            self.refused = Some(token.text.clone());
+            let (lack, text) = match fault {
+                true => (Lack::Config, format!("a fresh access token is refused: {words}")),
+                false => (Lack::NotNow, format!("the access token is refused: {words}")),
+            };
+            self.lack = Some(NoToken { lack, errcode: Some(errcode), text });
+        }
+        if fault { Refusal::OfTheAccount } else { Refusal::OfThisToken }
+    }
+}
