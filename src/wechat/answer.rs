@@ -172,7 +172,10 @@ mod tests {
         for (answer, whole) in [
             (&b"{\"errcode\":40003,\"errmsg\":\"bad \xff\xfe id\"}"[..], "bad \u{fffd}\u{fffd} id"),
             (br#"{"errcode":40003,"errmsg":"a \ud800 b"}"#, "a \u{fffd} b"),
-            (br#"{"errcode":40003,"errmsg":"\udc00\ud83d\ude00\ud800"}"#, "\u{fffd}\u{1f600}\u{fffd}"),
+            (
+                br#"{"errcode":40003,"errmsg":"\udc00\ud83d\ude00\ud800"}"#,
+                "\u{fffd}\u{1f600}\u{fffd}",
+            ),
             (br#"{"errcode":40003,"errmsg":"\\ud800 \ud800\n"}"#, "\\ud800 \u{fffd}\n"),
             (br#"{"errmsg":"\ud800","errcode":40003}"#, "\u{fffd}"),
         ] {
@@ -192,7 +195,8 @@ mod tests {
 
     #[test]
     fn numbers_beyond_range_cost_themselves_only() {
-        let answer = br#"{"errcode":43004,"msgid":1e999,"errmsg":"no","n":123456789012345678901234567890}"#;
+        let answer =
+            br#"{"errcode":43004,"msgid":1e999,"errmsg":"no","n":123456789012345678901234567890}"#;
         assert_eq!(errcode(answer), Some(Some(43004)));
         let object = Answer::new(answer.to_vec()).unwrap().into_object();
         assert_eq!((&object["errmsg"], &object["msgid"]), (&Value::from("no"), &Value::Null));

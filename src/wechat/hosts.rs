@@ -92,8 +92,9 @@ impl Hosts {
     /// The call brought no usable answer.
     pub fn failed(&self, choice: Choice, now: Instant) {
         if choice.look {
-            let longer = self.pause.load(Ordering::Relaxed).saturating_mul(2);
-            self.pause.store(longer.min(ms(LAST_LOOK)), Ordering::Relaxed);
+            let longer = self.pause.load(Ordering::Relaxed).saturating_mul(2).min(ms(LAST_LOOK));
+            self.pause.store(longer, Ordering::Relaxed);
+            self.look_at.store(self.since_born(now) + longer, Ordering::Relaxed);
             return;
         }
         let host = choice.host;
@@ -124,4 +125,90 @@ impl Hosts {
 
 fn ms(duration: Duration) -> u64 {
     duration.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(count: usize) -> (Hosts, Instant) {
+        let urls: Vec<String> = (0..count).map(|n| format!("http://{n}")).collect();
+        (Hosts::new(&urls), Instant::now())
+    }
+
+    fn fail(hosts: &Hosts, times: usize, now: Instant) {
+        for _ in 0..times {
+            hosts.failed(hosts.choose(now), now);
+        }
+    }
+
+    fn chosen(hosts: &Hosts, now: Instant) -> usize {
+        hosts.choose(now).host
+    }
+
+    #[test]
+    fn a_host_is_left_after_three_failures_in_a_row_and_not_before() {
+        let (hosts, start) = hosts(2);
+        fail(&hosts, 2, start);
+        hosts.answered(hosts.choose(start));
+        fail(&hosts, 2, start);
+        assert_eq!(chosen(&hosts, start), 0);
+        fail(&hosts, 1, start);
+        assert_eq!(chosen(&hosts, start), 1);
+    }
+
+    #[test]
+    fn many_that_fail_together_are_one_step() {
+        let (hosts, start) = hosts(3);
+        let choices: Vec<Choice> = (0..64).map(|_| hosts.choose(start)).collect();
+        choices.into_iter().for_each(|choice| hosts.failed(choice, start));
+        assert_eq!(chosen(&hosts, start), 1);
+    }
+
+    #[test]
+    fn when_all_are_down_each_gets_its_turn() {
+        let (hosts, start) = hosts(3);
+        let mut turns = Vec::new();
+        for _ in 0..9 {
+            turns.push(chosen(&hosts, start));
+            fail(&hosts, 1, start);
+        }
+        assert_eq!(turns, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+        assert_eq!(chosen(&hosts, start), 0);
+        let (alone, start) = self::hosts(1);
+        fail(&alone, 10, start);
+        assert_eq!(chosen(&alone, start), 0);
+    }
+
+    #[test]
+    fn one_call_looks_at_the_first_host_again_later_and_later_and_finds_it_back() {
+        let (hosts, start) = hosts(2);
+        fail(&hosts, 3, start);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(chosen(&hosts, after(59)), 1);
+        let look = hosts.choose(after(61));
+        assert_eq!(look.host, 0);
+        assert_eq!(chosen(&hosts, after(61)), 1, "one call, not all");
+        hosts.failed(look, after(61));
+        assert_eq!(chosen(&hosts, after(61 + 119)), 1);
+        let look = hosts.choose(after(61 + 121));
+        assert_eq!(look.host, 0);
+        hosts.answered(look);
+        assert_eq!(chosen(&hosts, after(183)), 0);
+        fail(&hosts, 2, after(183));
+        assert_eq!(chosen(&hosts, after(183)), 0);
+    }
+
+    #[test]
+    fn a_look_that_fails_leaves_the_current_host_alone() {
+        let (hosts, start) = hosts(2);
+        fail(&hosts, 3, start);
+        for n in 1..20 {
+            let now = start + Duration::from_secs(3_600 * n);
+            let look = hosts.choose(now);
+            assert_eq!(look.host, 0);
+            hosts.failed(look, now);
+            assert_eq!(chosen(&hosts, now), 1);
+        }
+    }
 }

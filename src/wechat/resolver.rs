@@ -81,7 +81,10 @@ impl<R: Resolver> Remembering<R> {
                 Ok(addresses)
             }
             Err(error) => {
-                log::warn!("{} cannot be looked up again ({error}): its old addresses are used", uri.host().unwrap_or_default());
+                log::warn!(
+                    "{} cannot be looked up again ({error}): its old addresses are used",
+                    uri.host().unwrap_or_default()
+                );
                 Ok(known)
             }
         }
@@ -91,5 +94,81 @@ impl<R: Resolver> Remembering<R> {
         let mut all = self.found.lock();
         all.retain(|found| found.host != host);
         all.push(Found { host: host.to_owned(), at, addresses: addresses.to_vec() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    /// Answers with a new address each time, unless it is broken.
+    #[derive(Debug, Default)]
+    struct System {
+        asked: AtomicU32,
+        broken: bool,
+        longest: Mutex<Duration>,
+    }
+
+    impl Resolver for System {
+        fn resolve(
+            &self,
+            _: &Uri,
+            _: &Config,
+            timeout: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, Error> {
+            *self.longest.lock() = *timeout.after;
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            if self.broken {
+                return Err(Error::HostNotFound);
+            }
+            let mut addresses = self.empty();
+            addresses.push(SocketAddr::from(([127, 0, 0, 1], asked as u16 + 1)));
+            Ok(addresses)
+        }
+    }
+
+    fn ask(names: &Remembering<System>, host: &str, now: Instant) -> Option<u16> {
+        let uri: Uri = format!("http://{host}/path").parse().unwrap();
+        let timeout =
+            NextTimeout { after: Duration::from_secs(10).into(), ..NextTimeout::default() };
+        let addresses = names.resolve(&uri, &Config::default(), timeout, now).ok()?;
+        Some(addresses[0].port())
+    }
+
+    #[test]
+    fn an_answer_is_remembered_for_each_host() {
+        let (names, now) = (Remembering::<System>::default(), Instant::now());
+        assert_eq!([ask(&names, "a", now), ask(&names, "b", now)], [Some(1), Some(2)]);
+        assert_eq!([ask(&names, "a", now), ask(&names, "b", now)], [Some(1), Some(2)]);
+        assert_eq!(ask(&names, "a", now + REMEMBERED), Some(3));
+    }
+
+    #[test]
+    fn a_refresh_that_fails_keeps_the_old_addresses_and_is_tried_again_later() {
+        let (mut names, now) = (Remembering::<System>::default(), Instant::now());
+        assert_eq!(ask(&names, "a", now), Some(1));
+        names.system.broken = true;
+        let later = now + REMEMBERED;
+        assert_eq!(ask(&names, "a", later), Some(1));
+        assert_eq!(*names.system.longest.lock(), PATIENCE, "the call's time is not spent on it");
+        assert_eq!(ask(&names, "a", later), Some(1));
+        assert_eq!(names.system.asked.load(Ordering::Relaxed), 2, "and not with every call");
+        assert_eq!(ask(&names, "b", later), None);
+        names.system.broken = false;
+        assert_eq!(ask(&names, "a", later + REMEMBERED), Some(4));
+    }
+
+    #[test]
+    fn a_refresh_is_one_callers_work() {
+        let (names, now) = (Remembering::<System>::default(), Instant::now());
+        ask(&names, "a", now);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| ask(&names, "a", now + REMEMBERED));
+            }
+        });
+        assert_eq!(names.system.asked.load(Ordering::Relaxed), 2);
     }
 }

@@ -19,8 +19,7 @@ use ureq::unversioned::transport::{
 pub fn trusting(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca_file {
-        add(&mut roots, path)
-            .map_err(|why| format!("wechat.ca_file {}: {why}", path.display()))?;
+        add(&mut roots, path).map_err(|why| format!("wechat.ca_file {}: {why}", path.display()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

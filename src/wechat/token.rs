@@ -117,9 +117,9 @@ impl Tokens {
             Ok(grant) => refresh.granted(fetch, &grant.token, grant.seconds, now),
             Err((call, why)) => refresh.denied(fetch, call, why, now),
         }
-        let renew_at = refresh.renew_at().map_or(u64::MAX, |at| {
-            at.saturating_duration_since(self.born).as_millis() as u64
-        });
+        let renew_at = refresh
+            .renew_at()
+            .map_or(u64::MAX, |at| at.saturating_duration_since(self.born).as_millis() as u64);
         self.renew_at.store(renew_at, Ordering::Relaxed);
         drop(refresh);
         self.settled.notify_all();

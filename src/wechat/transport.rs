@@ -228,7 +228,11 @@ mod tests {
             .timeout_connect(Some(Duration::from_secs(2)))
             .timeout_global(Some(Duration::from_millis(400)))
             .build();
-        Agent::with_parts(config, connector(tls::trusting(None).unwrap()), Fixed(addresses.to_vec()))
+        Agent::with_parts(
+            config,
+            connector(tls::trusting(None).unwrap()),
+            Fixed(addresses.to_vec()),
+        )
     }
 
     fn post(agent: &Agent) -> Result<String, Error> {
