@@ -176,3 +176,116 @@ enum Attempt {
     /// With another token the same call may succeed.
     TokenRefused(Reason),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::queue::{Message, New};
+    use crate::traffic::batch::{ConnId, ReplyTo};
+    use crate::traffic::job::Waiting;
+    use crate::wechat::refresh::{Fetch, Need, Refresh};
+    use std::time::{Duration, Instant};
+
+    fn shop() -> Shop {
+        let config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
+        let errcodes = Arc::new(Errcodes::new(&config.errcode));
+        Shop {
+            table: Arc::new(Table::new(1, 1024, config.wechat.template_escape)),
+            tokens: Arc::new(Tokens::new(&config, Arc::clone(&errcodes))),
+            network: Network::open(&config).unwrap(),
+            errcodes,
+        }
+    }
+
+    fn token() -> Arc<Token> {
+        let now = Instant::now();
+        let mut refresh = Refresh::new(crate::config::TokenSource::Stable);
+        let Need::Fetch(Fetch::Plain) = refresh.need(now) else { panic!() };
+        refresh.granted(Fetch::Plain, "token", 7200, now);
+        let Need::Use(token) = refresh.need(now) else { panic!() };
+        token
+    }
+
+    fn job(waits: bool) -> Job {
+        let new = New { openid: "用".as_bytes(), key: b"key", data: b"null" };
+        let message = Message::in_memory(1, 2, 3, new);
+        let until = Instant::now() + Duration::from_secs(10);
+        let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0 };
+        Job { message, waiting: waits.then_some(Waiting { to, until, before: 0 }) }
+    }
+
+    fn judged(answer: &[u8], waits: bool) -> Attempt {
+        let shop = shop();
+        let client = Client::new(Arc::clone(&shop.network));
+        let worker = Worker { shop: &shop, client, body: Vec::new() };
+        worker.judge(&job(waits), Answer::new(answer.to_vec()).unwrap(), &token())
+    }
+
+    #[test]
+    fn every_class_has_its_verdict() {
+        let name = |code: i64| {
+            let answer = format!(r#"{{"errcode":{code},"errmsg":"words"}}"#);
+            match judged(answer.as_bytes(), false) {
+                Attempt::TokenRefused(reason) => format!("token {}", reason.text),
+                Attempt::Came(verdict) => {
+                    let text = format!("{verdict:?}");
+                    text.split(['(', ' ']).next().unwrap().to_owned()
+                }
+            }
+        };
+        for (code, verdict) in [
+            (0, "Delivered"),
+            (40241, "Delivered"),
+            (40001, "token 40001 words"),
+            (-1, "Later"),
+            (43101, "Once"),
+            (99999, "Once"),
+            (45009, "Rate"),
+            (43117, "OpenidRate"),
+            (43004, "Failed"),
+            (40164, "Config"),
+        ] {
+            assert_eq!(name(code), verdict, "{code}");
+        }
+        let unclear = judged(b"{}", false);
+        assert!(matches!(unclear, Attempt::Came(Verdict::Unclear(_))));
+    }
+
+    #[test]
+    fn a_repeat_that_wechat_recognised_is_told_apart() {
+        for (code, is) in [(0, false), (40241, true)] {
+            let answer = format!(r#"{{"errcode":{code}}}"#);
+            match judged(answer.as_bytes(), false) {
+                Attempt::Came(Verdict::Delivered { duplicate }) => assert_eq!(duplicate, is),
+                _ => panic!("{code} is a success"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_waits_gets_wechats_words_and_nobody_else_does() {
+        let answer = b"{\"errcode\":40003,\"errmsg\":\"bad \xff id\"}";
+        for (waits, words) in [
+            (true, Some(r#"{"errcode":40003,"errmsg":"bad \ufffd id","openid":"\u7528"}"#)),
+            (false, None),
+        ] {
+            match judged(answer, waits) {
+                Attempt::Came(Verdict::Failed(reason)) => {
+                    assert_eq!(reason.text, "40003 bad \u{fffd} id");
+                    assert_eq!(reason.errcode, Some(40003));
+                    assert_eq!(reason.answer.as_deref(), words);
+                }
+                _ => panic!("40003 is for good"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_token_is_no_answer_to_a_client() {
+        match judged(br#"{"errcode":42001,"errmsg":"expired"}"#, true) {
+            Attempt::TokenRefused(reason) => assert_eq!(reason.answer, None),
+            Attempt::Came(verdict) => panic!("{verdict:?}"),
+        }
+    }
+}

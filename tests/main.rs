@@ -17,3 +17,4 @@ mod php;
 mod sandbox;
 mod torture;
 mod transcripts;
+mod wechat;

@@ -202,3 +202,126 @@ impl Drop for Unfinished<'_> {
         self.tokens.book(self.fetch, Err((Call::Unanswered, why)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Network;
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    /// Answers every call with this text, after a moment; counts them.
+    fn wechat(answer: &str) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (calls, answer) = (Arc::new(AtomicUsize::new(0)), answer.to_owned());
+        let count = Arc::clone(&calls);
+        thread::spawn(move || {
+            for stream in listener.incoming().map(Result::unwrap) {
+                let head = BufReader::new(&stream).lines().map(Result::unwrap);
+                assert!(head.take_while(|line| !line.is_empty()).count() > 0);
+                count.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(50));
+                let length = answer.len();
+                let text = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}"
+                );
+                (&stream).write_all(text.as_bytes()).unwrap();
+            }
+        });
+        (url, calls)
+    }
+
+    fn tokens(url: &str) -> (Tokens, Arc<Network>) {
+        let mut config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
+        config.wechat.api_hosts = vec![url.to_owned()];
+        config.wechat.token_source = TokenSource::Classic;
+        let errcodes = Arc::new(Errcodes::new(&[]));
+        (Tokens::new(&config, errcodes), Network::open(&config).unwrap())
+    }
+
+    #[test]
+    fn sixty_four_workers_make_one_call_and_share_what_comes_of_it() {
+        for (answer, good) in [
+            (r#"{"access_token":"abc","expires_in":7200}"#, true),
+            (r#"{"errcode":40125,"errmsg":"invalid appsecret"}"#, false),
+        ] {
+            let (url, calls) = wechat(answer);
+            let (tokens, network) = tokens(&url);
+            thread::scope(|scope| {
+                for _ in 0..64 {
+                    scope.spawn(|| {
+                        let mut client = Client::new(Arc::clone(&network));
+                        for _ in 0..100 {
+                            match tokens.get(&mut client) {
+                                Ok(token) => assert!(good && &*token.text == "abc"),
+                                Err(why) => assert!(!good && why.lack == Lack::Config, "{why:?}"),
+                            }
+                        }
+                    });
+                }
+            });
+            assert_eq!(calls.load(Ordering::Relaxed), 1);
+            assert_eq!(tokens.calls_today(), 1);
+        }
+    }
+
+    #[test]
+    fn a_call_that_reaches_nobody_counts_for_nothing() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (tokens, network) = tokens(&format!("http://{closed}"));
+        let why = tokens.get(&mut Client::new(network)).unwrap_err();
+        assert_eq!(why.lack, Lack::NotNow);
+        assert!(
+            why.text.starts_with("fetching the access token: http://127.0.0.1:"),
+            "{}",
+            why.text
+        );
+        assert_eq!(tokens.calls_today(), 0);
+    }
+
+    #[test]
+    fn an_absurd_life_is_no_panic_and_a_strange_token_is_none() {
+        let (tokens, _) = tokens("http://127.0.0.1:1");
+        let understood = |text: &str| {
+            let Value::Object(answer) = serde_json::from_str(text).unwrap() else { panic!() };
+            tokens.understand(&answer).map(|grant| grant.seconds)
+        };
+        for (said, seconds) in [
+            ("7200", 7200),
+            ("0", 0),
+            ("-5", 0),
+            ("9223372036854775808", 1 << 63),
+            ("1000000000000000000000", u64::MAX),
+            ("7200.9", 7200),
+            (r#""7200""#, 7200),
+            ("null", USUAL_LIFE),
+        ] {
+            let answer = format!(r#"{{"access_token":"abc","expires_in":{said}}}"#);
+            assert_eq!(understood(&answer), Ok(seconds), "{said}");
+            let grant = Grant { token: "abc".into(), seconds };
+            tokens.book(Fetch::Plain, Ok(grant));
+        }
+        for token in ["", "a b", "a&b", "a\r\nb", "中", &"x".repeat(5000)] {
+            let answer = json!({"access_token": token, "expires_in": 7200}).to_string();
+            assert_eq!(understood(&answer).unwrap_err().lack, Lack::NotNow, "{token}");
+        }
+        let refused = |code| understood(&json!({ "errcode": code }).to_string()).unwrap_err().lack;
+        let lacks = [Lack::Config, Lack::Config, Lack::Rate, Lack::NotNow, Lack::NotNow];
+        assert_eq!([40013, 40001, 45009, -1, 12345].map(refused), lacks);
+    }
+
+    #[test]
+    fn a_panic_in_a_fetch_leaves_nobody_waiting() {
+        let (tokens, network) = tokens("http://127.0.0.1:1");
+        let fetch = match tokens.refresh.lock().need(Instant::now()) {
+            Need::Fetch(fetch) => fetch,
+            other => panic!("{other:?}"),
+        };
+        drop(Unfinished { tokens: &tokens, fetch });
+        let why = tokens.get(&mut Client::new(network)).unwrap_err();
+        assert!(why.text.starts_with("internal error"), "{}", why.text);
+    }
+}
