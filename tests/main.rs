@@ -18,3 +18,4 @@ mod php;
 mod sandbox;
 mod torture;
 mod transcripts;
+mod wechat;
