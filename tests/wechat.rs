@@ -337,6 +337,13 @@ fn a_proxy_that_is_asked_for_connects_to_hosts_beyond_this_machine() {
     let (_, said) = send(&site);
     assert!(said.contains("not a JSON object"), "{said}");
     assert_eq!(asked.lock().unwrap()[0], "CONNECT api.weixin.test:443 HTTP/1.1");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!("send_retry_for = 0\nproxy = http://{closed}");
+    let (_, said) = send(&self::site(&["https://api.weixin.test".to_owned()], &more));
+    assert!(
+        said.contains("cannot be reached") && said.contains("(through wechat.proxy)"),
+        "{said}"
+    );
 }
 
 #[test]

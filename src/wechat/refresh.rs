@@ -119,6 +119,7 @@ pub enum Refusal {
 pub struct Refresh {
     source: TokenSource,
     current: Option<Arc<Token>>,
+    /// T2.
     fetching: bool,
     /// T1: no call before this.
     not_before: Option<Instant>,
