@@ -259,7 +259,7 @@ fn the_environments_proxy_is_not_used_and_loopback_needs_none() {
     }
 }
 
-/// openssl's server with a certificate for this name, made by itself.
+/// openssl's server with a certificate for this name, issued by an authority of its own.
 struct Tls {
     folder: tempfile::TempDir,
     server: Child,
@@ -270,18 +270,20 @@ impl Tls {
     fn start(name: &str) -> Tls {
         let folder = tempfile::tempdir().unwrap();
         let path = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"])
-            .args([
-                "-subj",
-                &format!("/CN={name}"),
-                "-addext",
-                &format!("subjectAltName=DNS:{name}"),
-            ])
-            .args(["-keyout", &path("key"), "-out", &path("cert")])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let issue = |more: &[&str]| {
+            let made = Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"])
+                .args(more)
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        };
+        let (ca, ca_key) = (path("ca"), path("ca-key"));
+        issue(&["-subj", "/CN=authority of the test", "-keyout", &ca_key, "-out", &ca]);
+        let (subject, name) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
+        let leaf = ["-subj", &subject, "-addext", &name, "-addext", "basicConstraints=CA:FALSE"];
+        let files = ["-keyout", &path("key"), "-out", &path("cert")];
+        issue(&[&["-CA", &ca, "-CAkey", &ca_key], &leaf[..], &files[..]].concat());
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         // Answers every GET with a web page.
@@ -294,8 +296,8 @@ impl Tls {
         Tls { folder, server, address }
     }
 
-    fn certificate(&self) -> String {
-        self.folder.path().join("cert").display().to_string()
+    fn authority(&self) -> String {
+        self.folder.path().join("ca").display().to_string()
     }
 }
 
@@ -313,7 +315,7 @@ fn an_authority_of_ones_own_is_trusted_when_ca_file_names_it() {
     for (more, words) in [
         (String::new(), "is not trusted"),
         // The handshake is done, and openssl's page is no answer of WeChat's.
-        (format!("ca_file = {}", tls.certificate()), "not a JSON object"),
+        (format!("ca_file = {}", tls.authority()), "not a JSON object"),
     ] {
         let site = site(
             std::slice::from_ref(&url),
@@ -331,12 +333,19 @@ fn a_proxy_that_is_asked_for_connects_to_hosts_beyond_this_machine() {
     let (proxy, asked) = proxy(tls.address);
     let more = format!(
         "token_source = classic\nsend_retry_for = 0\nproxy = http://{proxy}\nca_file = {}",
-        tls.certificate()
+        tls.authority()
     );
     let site = site(&["https://api.weixin.test".to_owned()], &more);
     let (_, said) = send(&site);
     assert!(said.contains("not a JSON object"), "{said}");
     assert_eq!(asked.lock().unwrap()[0], "CONNECT api.weixin.test:443 HTTP/1.1");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!("send_retry_for = 0\nproxy = http://{closed}");
+    let (_, said) = send(&self::site(&["https://api.weixin.test".to_owned()], &more));
+    assert!(
+        said.contains("cannot be reached") && said.contains("(through wechat.proxy)"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -159,7 +159,18 @@ impl Client {
     ) -> Result<Answer, Trouble> {
         let host = hosts.url(choice.host);
         let response = self.url(host, path_and_query).and_then(|url| send(&self.agent, url));
-        read(host, response.map_err(|error| trouble(host, error))?)
+        read(host, response.map_err(|error| self.through_proxy(trouble(host, error)))?)
+    }
+
+    /// Whoever reads that a host cannot be reached should know whether it was asked at all.
+    fn through_proxy(&self, mut trouble: Trouble) -> Trouble {
+        if let (Some(proxy), Some((_, url))) = (self.network.config.proxy(), &self.url)
+            && trouble.reached == Reached::No
+            && !proxy.is_no_proxy(url)
+        {
+            trouble.text += " (through wechat.proxy)";
+        }
+        trouble
     }
 
     fn url(&mut self, host: &str, path_and_query: &str) -> Result<Uri, ureq::Error> {
@@ -189,7 +200,7 @@ fn read(host: &str, mut response: Response<Body>) -> Result<Answer, Trouble> {
 
 fn trouble(host: &str, error: ureq::Error) -> Trouble {
     use ureq::{Error, Timeout};
-    let (error, reached) = match unwrap(error) {
+    let (error, reached) = match before_sending(error) {
         Ok(before) => (before, Reached::No),
         Err(error @ (Error::HostNotFound | Error::ConnectionFailed)) => (error, Reached::No),
         Err(error @ Error::Timeout(Timeout::Resolve | Timeout::Connect)) => (error, Reached::No),
@@ -203,6 +214,7 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host} is not trusted: {error}")
         }
         Error::Io(error) => format!("{host} cannot be reached: {error}"),
+        Error::ConnectProxyFailed(why) => format!("{host} cannot be reached: {why}"),
         Error::Rustls(error) => format!("{host} is not trusted: {error}"),
         Error::BodyExceedsLimit(limit) => format!("{host} answered more than {limit} bytes"),
         // Texts of other kinds may quote the URL, and with it the token.
@@ -216,7 +228,7 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
 }
 
 /// What went wrong before a request was sent, or else the error as it is. Through a proxy it comes wrapped twice.
-fn unwrap(mut error: ureq::Error) -> Result<ureq::Error, ureq::Error> {
+fn before_sending(mut error: ureq::Error) -> Result<ureq::Error, ureq::Error> {
     let mut before = false;
     while let ureq::Error::Other(other) = error {
         match other.downcast::<Unconnected>() {
