@@ -26,8 +26,10 @@ pub struct Stats {
     pub failed: AtomicU64,
     /// Attempts that are followed by another.
     pub retried: AtomicU64,
-    /// Requests answered 503.
+    /// Requests that the spool answered with "not now".
     pub refused: AtomicU64,
+    /// The same of the reactor, which alone writes this one; `refused` in `status` is their sum.
+    pub turned_down: AtomicU64,
     /// Parts of segments that could not be read.
     pub damaged: AtomicU64,
     /// Why nothing is being sent, and why nothing is being taken in.
@@ -49,7 +51,7 @@ impl Stats {
             "duplicates": now(&self.duplicates),
             "failed": now(&self.failed),
             "retried": now(&self.retried),
-            "refused": now(&self.refused),
+            "refused": now(&self.refused) + now(&self.turned_down),
             "damaged": now(&self.damaged),
             "suspended": *self.suspended.lock(),
             "full": *self.full.lock(),
@@ -57,7 +59,7 @@ impl Stats {
     }
 }
 
-/// The spool alone writes, so nobody's count is lost between the two.
+/// Each counter has one thread that writes it, so nobody's count is lost between the two.
 pub fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
 }

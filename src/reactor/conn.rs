@@ -1,15 +1,14 @@
 //! One client: its socket, what it sent that is not a whole frame yet, and what it has not taken
-//! yet. Owned by the reactor; never blocks, and never holds more than its limits allow.
+//! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
+use super::account::{Account, CONN_COST, Part};
+use super::outbox::{Io, Outbox, Peer};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
-
-/// An outbox of this size is kept when it has been written out; a larger one is let go.
-const OUTBOX_KEPT: usize = 4 * 1024;
 
 /// How long a client may take to close its side after it was told to go.
 const PARTING: Duration = Duration::from_secs(1);
@@ -49,65 +48,87 @@ impl Stream {
     }
 }
 
+/// What there is to read, as the last edge and the last read said (R3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Socket {
+    Empty,
+    Readable,
+    /// The other side has sent its end, which no later edge will tell of again: it is read up to it.
+    Ending,
+    /// It has sent all it will send.
+    Ended,
+}
+
+/// What becomes of its frames.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Course {
+    /// They are taken as they come.
+    Open,
+    /// The next one cannot be handed on; nothing is read until it can.
+    Held(Hold),
+    /// No more of them are taken: it is closed when everything it is owed is written, these last
+    /// words last of all.
+    Closing(Vec<u8>),
+    /// Its sending side was ended then; what still comes is thrown away for a moment, because closing
+    /// a socket that has unread bytes would take the last words back.
+    Parted(Instant),
+}
+
+/// What a client that is held back waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Room for a batch.
+    Spool,
+    /// Room for an order.
+    Store,
+    /// Its own results: it has had its share.
+    Results,
+}
+
+/// How a client has been in the middle of something for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overstay {
+    /// The time for a frame runs from its first byte to its last.
+    Frame,
+    /// No byte of its replies was taken.
+    Replies,
+    /// It was told to go, and does not close its side.
+    Parted,
+}
+
 pub struct Conn {
     stream: Stream,
     pub generation: u32,
-    /// What was read and is not a whole frame yet, or waits while `paused`.
-    pub inbox: Vec<u8>,
-    outbox: Vec<u8>,
-    written: usize,
-    /// Requests whose results have not come back yet.
+    pub socket: Socket,
+    pub course: Course,
+    /// What was read and is not a whole frame yet, or waits while it is held back.
+    inbox: Vec<u8>,
+    /// When the first byte of what is in the inbox came.
+    frame_since: Option<Instant>,
+    pub outbox: Outbox,
+    /// R2: requests whose results have not come back yet, and what they weigh.
     pub unanswered: usize,
-    /// The socket may have more to read.
-    pub readable: bool,
-    /// The other side has sent its end, which no later edge will tell of again.
-    pub ending: bool,
-    /// Its next request could not be handed on; nothing is read until it can.
-    pub paused: bool,
-    /// It has sent all it will send.
-    pub ended: bool,
-    /// No more frames are taken from it: it is closed when everything it is owed is written, this
-    /// last of all.
-    pub last_words: Option<Vec<u8>>,
-    /// When it last gave or took a byte.
-    pub active: Instant,
-    /// Something was put into the outbox in this turn.
+    pub weight: usize,
+    /// What the account was charged for inbox and outbox.
+    charged: [usize; 2],
+    /// It is on the reactor's list of those to be written to.
     pub touched: bool,
-    /// It takes no bytes any more; what it has sent is read all the same.
-    pub deaf: bool,
-    /// When its sending side was ended.
-    parted: Option<Instant>,
-}
-
-/// What reading or writing came to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Io {
-    /// There may be more at once.
-    More,
-    /// The socket is done for now, or for ever.
-    Done,
-    /// The connection is broken.
-    Broken,
 }
 
 impl Conn {
-    pub fn new(stream: Stream, generation: u32, now: Instant) -> Conn {
+    pub fn new(stream: Stream, generation: u32) -> Conn {
         Conn {
             stream,
             generation,
+            socket: Socket::Readable,
+            course: Course::Open,
             inbox: Vec::new(),
-            outbox: Vec::new(),
-            written: 0,
+            frame_since: None,
+            outbox: Outbox::default(),
             unanswered: 0,
-            readable: true,
-            ending: false,
-            paused: false,
-            ended: false,
-            last_words: None,
-            active: now,
+            weight: 0,
+            charged: [0; 2],
             touched: false,
-            deaf: false,
-            parted: None,
         }
     }
 
@@ -115,135 +136,196 @@ impl Conn {
         matches!(self.stream, Stream::Unix(_))
     }
 
+    /// Where a client comes from; none for the administration socket, or when it has gone.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()),
+            Stream::Unix(_) => None,
+        }
+    }
+
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(self.stream.source(), token, both)
     }
 
+    /// An edge has told of something to read, or of the other side's end.
+    pub fn tell(&mut self, is_end: bool) {
+        self.socket = match self.socket {
+            Socket::Ended => Socket::Ended,
+            Socket::Ending => Socket::Ending,
+            _ if is_end => Socket::Ending,
+            _ => Socket::Readable,
+        };
+    }
+
+    pub fn is_held(&self) -> bool {
+        matches!(self.course, Course::Held(_))
+    }
+
+    /// What it was held for may be there now. The time that it was not read is not its own.
+    pub fn resume(&mut self, now: Instant) {
+        self.course = Course::Open;
+        self.frame_since = self.frame_since.map(|_| now);
+    }
+
     /// Reads what the socket has, for one turn, and calls `each` with what there is to look at: the
     /// bytes read, or the inbox with these at its end. `each` says how many of them are used up; the
-    /// rest is kept. After the last words everything read is thrown away.
+    /// rest is kept. R3: it goes on until the socket is empty, it is held, or others have their turn.
     pub fn read(
         &mut self,
         chunk: &mut [u8],
         mut each: impl FnMut(&mut Conn, &[u8]) -> usize,
         now: Instant,
     ) -> Io {
-        if !self.inbox.is_empty() && !self.paused {
-            // What a pause has left.
-            self.digest(&[], &mut each);
+        if !self.inbox.is_empty() && !self.is_held() {
+            // What being held has left.
+            self.digest(&[], &mut each, now);
         }
         let mut taken = 0;
-        while self.readable && !self.paused {
+        while matches!(self.socket, Socket::Readable | Socket::Ending) && !self.is_held() {
             if taken >= TURN {
                 return Io::More;
             }
             match self.stream.read(chunk) {
-                Ok(0) => {
-                    self.ended = true;
-                    self.readable = false;
-                }
+                Ok(0) => self.socket = Socket::Ended,
                 Ok(count) => {
                     taken += count;
-                    self.active = now;
                     // A short read has emptied the socket; the next edge tells of more.
-                    self.readable = count == chunk.len() || self.ending;
-                    self.digest(&chunk[..count], &mut each);
+                    if count < chunk.len() && self.socket == Socket::Readable {
+                        self.socket = Socket::Empty;
+                    }
+                    self.digest(&chunk[..count], &mut each, now);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.socket = Socket::Empty,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The kernel says so after the last byte that had arrived.
                 Err(_) => return Io::Broken,
             }
         }
         Io::Done
     }
 
-    fn digest(&mut self, chunk: &[u8], each: &mut impl FnMut(&mut Conn, &[u8]) -> usize) {
+    fn digest(
+        &mut self,
+        chunk: &[u8],
+        each: &mut impl FnMut(&mut Conn, &[u8]) -> usize,
+        now: Instant,
+    ) {
         if self.inbox.is_empty() {
             let used = each(self, chunk);
-            self.inbox.extend_from_slice(&chunk[used..]);
+            if used < chunk.len() {
+                self.inbox = chunk[used..].to_vec();
+                self.frame_since = Some(now);
+            }
             return;
         }
         let mut inbox = std::mem::take(&mut self.inbox);
-        inbox.extend_from_slice(chunk);
+        extend(&mut inbox, chunk);
         let used = each(self, &inbox);
-        if used < inbox.len() {
-            inbox.drain(..used);
+        let left = inbox.len() - used;
+        if used > 0 {
+            self.frame_since = (left > 0).then_some(now);
+        }
+        if left > 0 {
+            // A long frame's buffer is not kept for the beginning of a short one.
+            match left < inbox.capacity() / 4 {
+                true => inbox = inbox[used..].to_vec(),
+                false => drop(inbox.drain(..used)),
+            }
             self.inbox = inbox;
         }
     }
 
-    /// Where replies are written to.
-    pub fn outbox(&mut self) -> &mut Vec<u8> {
-        &mut self.outbox
-    }
-
-    pub fn unwritten(&self) -> usize {
-        self.outbox.len() - self.written
-    }
-
-    /// Writes what the socket takes; a client that takes nothing any more is only read on.
+    /// Writes what the socket takes.
     pub fn flush(&mut self, now: Instant) -> Io {
-        let flushed = if self.deaf { Io::Broken } else { self.write(now) };
-        if flushed != Io::More {
-            self.outbox.clear();
-            self.outbox.shrink_to(OUTBOX_KEPT);
-            self.written = 0;
-        }
-        flushed
+        let stream = &mut self.stream;
+        self.outbox.flush(now, |bytes| stream.write(bytes))
     }
 
-    fn write(&mut self, now: Instant) -> Io {
-        while self.written < self.outbox.len() {
-            match self.stream.write(&self.outbox[self.written..]) {
-                Ok(0) => return Io::Broken,
-                Ok(count) => {
-                    self.written += count;
-                    self.active = now;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Io::More,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Io::Broken,
-            }
-        }
-        Io::Done
+    /// What is in the inbox is a frame that its client has not finished.
+    fn half_frame(&self) -> Option<Instant> {
+        self.frame_since.filter(|_| !self.is_held())
     }
 
     /// It has sent half a frame, or does not take what it is owed, or was told to go.
     pub fn owes(&self) -> bool {
-        let half_frame = !self.inbox.is_empty() && !self.paused;
-        self.unwritten() > 0 || half_frame || self.parted.is_some()
+        let parted = matches!(self.course, Course::Parted(_));
+        self.outbox.unwritten() > 0 || self.half_frame().is_some() || parted
     }
 
-    /// It has owed something for longer than `limit`, which is off when zero.
-    pub fn is_silent(&self, now: Instant, limit: Duration) -> bool {
-        let parted = self.parted.is_some_and(|at| now.duration_since(at) > PARTING);
-        let silent = !limit.is_zero() && now.duration_since(self.active) > limit;
-        parted || (self.owes() && silent)
+    /// A limit of zero is off.
+    pub fn overstays(&self, now: Instant, limit: Duration) -> Option<Overstay> {
+        let older = |since: Instant, limit| now.duration_since(since) > limit;
+        match self.course {
+            Course::Parted(at) if older(at, PARTING) => Some(Overstay::Parted),
+            _ if limit.is_zero() => None,
+            _ if self.half_frame().is_some_and(|since| older(since, limit)) => {
+                Some(Overstay::Frame)
+            }
+            _ if self.outbox.is_stalled(now, limit) => Some(Overstay::Replies),
+            _ => None,
+        }
     }
 
-    /// Ends the sending side when the last words are written; true if that was now. The other side
-    /// is read on for a moment: closing a socket that has unread bytes would take the last words
-    /// back.
+    /// What its inbox has cost so far: bytes times milliseconds. Who waits for the spool is not to
+    /// blame for it.
+    pub fn frame_cost(&self, now: Instant) -> u128 {
+        let blamed = self.course != Course::Held(Hold::Spool);
+        self.frame_since.filter(|_| blamed).map_or(0, |since| {
+            self.inbox.capacity() as u128 * (1 + now.duration_since(since).as_millis())
+        })
+    }
+
+    /// Ends the sending side when the last words are written; true if that was now.
     pub fn part(&mut self, now: Instant) -> bool {
-        let written = self.unanswered == 0 && self.unwritten() == 0;
-        let parts = written && self.last_words.is_some() && self.parted.is_none();
+        let written = self.unanswered == 0 && self.outbox.unwritten() == 0;
+        let parts = written && matches!(self.course, Course::Closing(_));
         if parts {
-            self.parted = Some(now);
+            self.course = Course::Parted(now);
             // A socket that is closed already needs no end.
             let _ = match &self.stream {
                 Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
                 Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             };
-            self.readable = true;
-            self.paused = false;
+            self.tell(false);
         }
         parts
     }
 
     /// Nothing more will come from it or go to it.
     pub fn is_over(&self) -> bool {
-        let settled = self.unanswered == 0 || self.deaf;
-        self.ended && settled && self.unwritten() == 0 && !self.paused
+        let settled = self.unanswered == 0 || self.outbox.peer() == Peer::Gone;
+        let ended = self.socket == Socket::Ended && !self.is_held();
+        ended && settled && self.outbox.unwritten() == 0
     }
+
+    /// Tells the account what it holds now.
+    pub fn settle(&mut self, account: &mut Account) {
+        let held = [self.inbox.capacity(), self.outbox.memory()];
+        for (index, part) in [Part::Frames, Part::Replies].into_iter().enumerate() {
+            if held[index] != self.charged[index] {
+                account.credit(part, self.charged[index]);
+                account.charge(part, held[index]);
+            }
+        }
+        self.charged = held;
+    }
+
+    /// Tells the account that it has gone.
+    pub fn leave(self, account: &mut Account) {
+        account.credit(Part::Frames, self.charged[0]);
+        account.credit(Part::Replies, self.charged[1]);
+        account.credit(Part::Conns, CONN_COST);
+    }
+}
+
+/// A buffer grows by a quarter at least: not by so little that its bytes are moved all the time, nor
+/// by so much that half of what is charged for is empty.
+fn extend(inbox: &mut Vec<u8>, chunk: &[u8]) {
+    let (wanted, capacity) = (inbox.len() + chunk.len(), inbox.capacity());
+    if wanted > capacity {
+        inbox.reserve_exact(wanted.max(capacity + capacity / 4) - inbox.len());
+    }
+    inbox.extend_from_slice(chunk);
 }

@@ -1,14 +1,13 @@
 //! Sends on their way: a client waits for each, so they live in memory only, bounded, and every one
 //! of them ends with a reply. Part of the spool's state.
 
-use crate::traffic::batch::ReplyTo;
+use crate::traffic::batch::{ReplyTo, SENDS};
 use crate::traffic::job::Job;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
-/// Sends waiting in memory: so many, and so many bytes.
-const COUNT_LIMIT: usize = 100_000;
+/// Bytes of sends waiting in memory.
 const BYTES_LIMIT: usize = 64 << 20;
 
 #[derive(Default)]
@@ -27,7 +26,7 @@ struct Delayed {
 
 impl Sends {
     pub fn full(&self) -> bool {
-        self.len() >= COUNT_LIMIT || self.bytes >= BYTES_LIMIT
+        self.len() >= SENDS || self.bytes >= BYTES_LIMIT
     }
 
     pub fn len(&self) -> usize {
