@@ -67,3 +67,19 @@ pub fn add(counter: &AtomicU64, count: u64) {
 pub fn set(counter: &AtomicU64, value: u64) {
     counter.store(value, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_both_threads_are_shown_as_one_number_and_none_is_lost() {
+        let stats = Stats::default();
+        std::thread::scope(|scope| {
+            for counter in [&stats.refused, &stats.turned_down] {
+                scope.spawn(move || (0..100_000).for_each(|_| add(counter, 1)));
+            }
+        });
+        assert_eq!(stats.to_json()["refused"], 200_000);
+    }
+}

@@ -123,7 +123,9 @@ fn a_client_that_always_keeps_a_backlog_of_replies_costs_its_backlog() {
     let pumped = std::thread::spawn(move || while writer.write_all(&frames).is_ok() {});
     let (mut chunk, mut read, mut most) = (vec![0; 256 * 1024], 0, 0);
     while read < 400 << 20 {
-        read += client.stream.read(&mut chunk).unwrap();
+        let count = client.stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "closed after {read} bytes");
+        read += count;
         if fastrand::u8(..) == 0 {
             most = most.max(memory(&site).saturating_sub(before));
         }

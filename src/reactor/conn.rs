@@ -329,3 +329,148 @@ fn extend(inbox: &mut Vec<u8>, chunk: &[u8]) {
     }
     inbox.extend_from_slice(chunk);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{Split, encode, split};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pair() -> (Conn, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Conn::new(Stream::Unix(ours), 1), theirs)
+    }
+
+    /// Reads as the reactor does after an edge, and returns the opaques of the frames.
+    fn read(conn: &mut Conn, now: Instant) -> (Io, Vec<u8>) {
+        let (mut chunk, mut seen) = (vec![0; CHUNK], Vec::new());
+        conn.tell(false);
+        let each = |conn: &mut Conn, bytes: &[u8]| {
+            let mut used = 0;
+            while let Split::Frame { payload, size } = split(&bytes[used..], usize::MAX) {
+                if payload.starts_with(b"hold") {
+                    conn.course = Course::Held(Hold::Spool);
+                    break;
+                }
+                seen.push(payload[LAST_OF_OPAQUE]);
+                used += size;
+            }
+            used
+        };
+        let read = conn.read(&mut chunk, each, now);
+        (read, seen)
+    }
+
+    const LAST_OF_OPAQUE: usize = 4 + 4 + 3;
+
+    fn frame(opaque: u8, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &[b"push"], u32::from(opaque), Some(&vec![7; length]));
+        bytes
+    }
+
+    #[test]
+    fn frames_are_found_in_any_segmentation() {
+        let stream: Vec<u8> = (0..6).flat_map(|n| frame(n, 50 * usize::from(n))).collect();
+        for size in [1, 2, 17, 200, stream.len()] {
+            let (mut conn, mut client) = pair();
+            let mut seen = Vec::new();
+            for part in stream.chunks(size) {
+                client.write_all(part).unwrap();
+                seen.extend(read(&mut conn, Instant::now()).1);
+            }
+            assert_eq!(seen, [0, 1, 2, 3, 4, 5], "{size} bytes a read");
+            assert_eq!((conn.inbox.capacity(), conn.owes()), (0, false));
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_frame_runs_from_its_first_byte_whatever_follows() {
+        let (mut conn, mut client) = pair();
+        let began = Instant::now();
+        let at = |seconds| began + seconds * SECOND;
+        client.write_all(&frame(1, 9)[..3]).unwrap();
+        read(&mut conn, at(0));
+        client.write_all(&frame(1, 9)[3..4]).unwrap();
+        read(&mut conn, at(9));
+        assert_eq!(conn.overstays(at(10), 10 * SECOND), None);
+        assert_eq!(conn.overstays(at(11), 10 * SECOND), Some(Overstay::Frame));
+        assert_eq!(conn.overstays(at(11), Duration::ZERO), None);
+        // The end of one frame and the beginning of the next one begin anew.
+        client.write_all(&[&frame(1, 9)[4..], &frame(2, 9)[..1]].concat()).unwrap();
+        assert_eq!(read(&mut conn, at(11)).1, [1]);
+        assert_eq!(conn.overstays(at(21), 10 * SECOND), None);
+        assert_eq!(conn.overstays(at(22), 10 * SECOND), Some(Overstay::Frame));
+        client.write_all(&frame(2, 9)[1..]).unwrap();
+        assert_eq!(read(&mut conn, at(22)).1, [2]);
+        assert_eq!((conn.overstays(at(99), SECOND), conn.owes()), (None, false));
+    }
+
+    #[test]
+    fn who_is_held_is_not_read_and_goes_on_where_it_was() {
+        let (mut conn, mut client) = pair();
+        let began = Instant::now();
+        let hold = [&12_u32.to_be_bytes()[..], b"hold........"].concat();
+        client.write_all(&[frame(1, 9), hold, frame(2, 9)].concat()).unwrap();
+        assert_eq!(read(&mut conn, began).1, [1]);
+        let kept = conn.inbox.len();
+        client.write_all(&frame(3, 9)).unwrap();
+        assert_eq!(read(&mut conn, began), (Io::Done, Vec::new()));
+        assert_eq!((conn.inbox.len(), conn.overstays(began + 9 * SECOND, SECOND)), (kept, None));
+        conn.resume(began + 9 * SECOND);
+        assert_eq!(conn.overstays(began + 10 * SECOND, SECOND), None);
+        // What held it may go on now.
+        conn.inbox[4..8].copy_from_slice(b"gone");
+        assert_eq!(read(&mut conn, began).1, [b'.', 2, 3]);
+    }
+
+    #[test]
+    fn an_end_is_read_up_to_and_what_is_owed_comes_first() {
+        let (mut conn, mut client) = pair();
+        client.write_all(&frame(1, 9)).unwrap();
+        conn.unanswered = 1;
+        conn.tell(true);
+        drop(client);
+        assert_eq!(read(&mut conn, Instant::now()).1, [1]);
+        assert_eq!((conn.socket, conn.is_over()), (Socket::Ended, false));
+        conn.unanswered = 0;
+        assert!(conn.is_over());
+    }
+
+    #[test]
+    fn a_client_that_was_told_to_go_has_a_moment() {
+        let (mut conn, mut client) = pair();
+        let now = Instant::now();
+        conn.course = Course::Closing(Vec::new());
+        conn.unanswered = 1;
+        assert!(!conn.part(now));
+        conn.unanswered = 0;
+        assert!(conn.part(now) && !conn.part(now));
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(conn.overstays(now + PARTING, Duration::ZERO), None);
+        assert_eq!(conn.overstays(now + 2 * PARTING, Duration::ZERO), Some(Overstay::Parted));
+    }
+
+    #[test]
+    fn the_account_knows_what_is_held_and_a_long_frame_gives_it_back() {
+        let (mut conn, mut client) = pair();
+        let mut account = Account::new(1 << 30, 1000);
+        account.charge(Part::Conns, CONN_COST);
+        let long = [frame(1, 300_000), frame(2, 9)[..5].to_vec()].concat();
+        for part in long.chunks(10_000) {
+            client.write_all(part).unwrap();
+            read(&mut conn, Instant::now());
+            conn.settle(&mut account);
+            let held = account.total() - CONN_COST;
+            assert!(held >= conn.inbox.len() && held <= 380_000, "{held}");
+        }
+        assert_eq!(account.total(), CONN_COST + 5);
+        conn.outbox.bytes().resize(5000, 0);
+        conn.settle(&mut account);
+        assert!(account.total() > 5000);
+        conn.leave(&mut account);
+        assert_eq!(account.total(), 0);
+    }
+}
