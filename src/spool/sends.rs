@@ -3,14 +3,13 @@
 
 use crate::clock::Now;
 use crate::queue::{Message, New};
-use crate::traffic::batch::ReplyTo;
+use crate::traffic::batch::{ReplyTo, SENDS};
 use crate::traffic::job::{Job, Waiting};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
-/// Sends waiting in memory: so many, and so many bytes.
-const COUNT_LIMIT: usize = 100_000;
+/// Bytes of sends waiting in memory.
 const BYTES_LIMIT: usize = 64 << 20;
 
 pub struct Sends {
@@ -43,7 +42,7 @@ impl Sends {
     }
 
     pub fn full(&self) -> bool {
-        self.len() >= COUNT_LIMIT || self.bytes >= BYTES_LIMIT
+        self.len() >= SENDS || self.bytes >= BYTES_LIMIT
     }
 
     pub fn len(&self) -> usize {

@@ -58,7 +58,7 @@ impl Alone {
         let conn = ConnId { slot: 0, generation: 0 };
         for opaque in 0..count {
             batch.add(
-                ReplyTo { conn, opaque },
+                ReplyTo { conn, opaque, weight: 0 },
                 kind,
                 New { openid: b"o", key: b"k", data: b"null" },
             );
