@@ -3,10 +3,11 @@
 
 use crate::template::Table;
 use crate::traffic::Event;
-use crate::traffic::job::{Job, Outcome, Reason, Verdict};
+use crate::traffic::class::{Class, Gate};
+use crate::traffic::job::{Job, Outcome, Reason, Round, Verdict};
 use crate::wechat::answer::Answer;
 use crate::wechat::client::{Client, Network, Reached, Trouble};
-use crate::wechat::errcode::{self, Class, Errcodes};
+use crate::wechat::errcode::{self, Errcodes};
 use crate::wechat::json::answer_for_client;
 use crate::wechat::refresh::{Lack, NoToken, Refusal, Token};
 use crate::wechat::token::Tokens;
@@ -14,13 +15,16 @@ use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// So much room is kept for the next message.
 const KEPT_BYTES: usize = 8 * 1024;
 
-/// What every worker shares.
-pub struct Shop {
+/// How long a worker rests after a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// What every worker uses.
+pub struct Shared {
     pub table: Arc<Table>,
     pub tokens: Arc<Tokens>,
     pub network: Arc<Network>,
@@ -29,70 +33,81 @@ pub struct Shop {
 
 /// Where jobs come from and outcomes go.
 #[derive(Clone)]
-pub struct Counter {
+pub struct Links {
     pub sends: Receiver<Job>,
     pub pushes: Receiver<Job>,
-    /// See `traffic::Channels`.
-    pub halted: Arc<AtomicBool>,
+    pub round: Round,
     pub outcomes: Sender<Event>,
 }
 
-pub fn run(shop: &Shop, counter: &Counter) {
-    let mut worker =
-        Worker { shop, client: Client::new(Arc::clone(&shop.network)), body: Vec::new() };
-    let (mut sends, mut pushes) = (counter.sends.clone(), counter.pushes.clone());
+/// Works until there are no more jobs.
+pub fn run(shared: &Shared, links: &Links) {
+    supervise(&links.outcomes, PANIC_PAUSE, |held| work(shared, links, held));
+}
+
+/// A panic, wherever it comes from, ends no worker: the job it held has an outcome, and the work begins anew.
+fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mut Option<Job>)) {
+    let mut held = None;
+    while catch_unwind(AssertUnwindSafe(|| work(&mut held))).is_err() {
+        if let Some(job) = held.take() {
+            let reason = Reason::text("internal error while it was sent, see the log");
+            let verdict = Some(Verdict::Refused(Class::Internal, reason));
+            if outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+                return;
+            }
+        }
+        // One that panics at once, time after time, leaves the processor to the others.
+        std::thread::sleep(pause);
+    }
+}
+
+/// Takes jobs until the spool has dropped its ends; `held` is the one in hand.
+fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
+    let client = Client::new(Arc::clone(&shared.network));
+    let mut worker = Worker { shared, client, body: Vec::new() };
+    let (mut sends, mut pushes) = (links.sends.clone(), links.pushes.clone());
     loop {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
-        let renewal = shop.tokens.renew_in();
+        let renewal = shared.tokens.renew_in();
         let job = select_biased! {
             recv(sends) -> job => job.map_err(|_| sends = never()),
             recv(pushes) -> job => job.map_err(|_| pushes = never()),
-            default(renewal) => { shop.tokens.renew_if_due(&mut worker.client); continue }
+            default(renewal) => { shared.tokens.renew_if_due(&mut worker.client); continue }
         };
-        let Ok(job) = job else {
-            // The spool drops both ends at the same time.
-            return;
-        };
-        let verdict = match counter.halted.load(Ordering::Relaxed) {
-            true => None,
-            false => Some(worker.deliver_safely(&job)),
-        };
-        if let Some(Verdict::Rate(_) | Verdict::Config(_)) = verdict {
-            counter.halted.store(true, Ordering::Relaxed);
+        // The spool drops both ends at the same time.
+        let Ok(job) = job else { return };
+        let job = held.insert(job);
+        let verdict = (!links.round.has_ended(job)).then(|| worker.deliver(job));
+        let closes = verdict.as_ref().map(|verdict| verdict.class().row().gate);
+        if let Some(Gate::Closes(_)) = closes {
+            links.round.end(job.round);
         }
-        if counter.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+        let Some(job) = held.take() else { return };
+        if links.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
             return;
         }
-        shop.tokens.renew_if_due(&mut worker.client);
+        shared.tokens.renew_if_due(&mut worker.client);
     }
 }
 
 struct Worker<'a> {
-    shop: &'a Shop,
+    shared: &'a Shared,
     client: Client,
     /// The rendered message; kept to spare an allocation per job.
     body: Vec<u8>,
 }
 
 impl Worker<'_> {
-    /// A panic, wherever it comes from, is an outcome too.
-    fn deliver_safely(&mut self, job: &Job) -> Verdict {
-        catch_unwind(AssertUnwindSafe(|| self.deliver(job))).unwrap_or_else(|_| {
-            self.client = Client::new(Arc::clone(&self.shop.network));
-            Verdict::Failed(Reason::text("internal error while it was sent, see the log"))
-        })
-    }
-
     fn deliver(&mut self, job: &Job) -> Verdict {
         let message = &job.message;
-        let Some(template) = self.shop.table.get(message.key()) else {
-            return Verdict::Failed(Reason::text(crate::wire::command::NO_TEMPLATE));
+        let Some(template) = self.shared.table.get(message.key()) else {
+            return Verdict::Refused(Class::Data, Reason::text(crate::wire::command::NO_TEMPLATE));
         };
         self.body.clear();
         let openid = String::from_utf8_lossy(message.openid());
         let id = message.client_msg_id();
         if let Err(error) = template.render(&openid, message.data(), Some(&id), &mut self.body) {
-            return Verdict::Failed(Reason::text(format!("invalid data: {error}")));
+            return Verdict::Refused(Class::Data, Reason::text(format!("invalid data: {error}")));
         }
         let verdict = match self.attempt(job) {
             Attempt::Came(verdict) => verdict,
@@ -100,7 +115,7 @@ impl Worker<'_> {
             Attempt::TokenRefused(_) => match self.attempt(job) {
                 Attempt::Came(verdict) => verdict,
                 // This one, too, was replaced meanwhile.
-                Attempt::TokenRefused(reason) => Verdict::Unreachable(reason),
+                Attempt::TokenRefused(reason) => Verdict::Refused(Class::Unreachable, reason),
             },
         };
         self.body.shrink_to(KEPT_BYTES);
@@ -108,14 +123,14 @@ impl Worker<'_> {
     }
 
     fn attempt(&mut self, job: &Job) -> Attempt {
-        let token = match self.shop.tokens.get(&mut self.client) {
+        let token = match self.shared.tokens.get(&mut self.client) {
             Ok(token) => token,
             Err(NoToken { lack, errcode, text }) => {
                 let reason = Reason { errcode, text, answer: None };
                 return Attempt::Came(match lack {
-                    Lack::Rate => Verdict::Rate(reason),
-                    Lack::Config => Verdict::Config(reason),
-                    Lack::NotNow => Verdict::Unreachable(reason),
+                    Lack::Rate => Verdict::Refused(Class::Rate, reason),
+                    Lack::Config => Verdict::Refused(Class::Config, reason),
+                    Lack::NotNow => Verdict::Refused(Class::Unreachable, reason),
                 });
             }
         };
@@ -125,8 +140,8 @@ impl Worker<'_> {
             Err(Trouble { text, reached }) => {
                 let reason = Reason::text(text);
                 Attempt::Came(match reached {
-                    Reached::No => Verdict::Unreachable(reason),
-                    Reached::Perhaps => Verdict::Unclear(reason),
+                    Reached::No => Verdict::Refused(Class::Unreachable, reason),
+                    Reached::Perhaps => Verdict::Refused(Class::Unclear, reason),
                 })
             }
         }
@@ -135,9 +150,9 @@ impl Worker<'_> {
     fn judge(&self, job: &Job, answer: Answer, token: &Arc<Token>) -> Attempt {
         let Some(errcode) = answer.errcode else {
             let reason = Reason::text("WeChat's answer has no errcode");
-            return Attempt::Came(Verdict::Unclear(reason));
+            return Attempt::Came(Verdict::Refused(Class::Unclear, reason));
         };
-        let class = self.shop.errcodes.class(errcode);
+        let class = self.shared.errcodes.class(errcode);
         if matches!(class, Class::Ok | Class::Once | Class::OpenidRate | Class::Permanent) {
             token.accept();
         }
@@ -154,19 +169,13 @@ impl Worker<'_> {
             _ => job.waiting.as_ref().map(|_| answer_for_client(answer, job.message.openid())),
         };
         let reason = Reason { errcode: Some(errcode), text, answer };
-        Attempt::Came(match class {
-            Class::Ok => Verdict::Delivered { duplicate: false },
-            Class::Token => match self.shop.tokens.refuse(token, errcode, &reason.text) {
-                Refusal::OfThisToken => return Attempt::TokenRefused(reason),
-                Refusal::OfTheAccount => Verdict::Config(reason),
+        match class {
+            Class::Token => match self.shared.tokens.refuse(token, errcode, &reason.text) {
+                Refusal::OfThisToken => Attempt::TokenRefused(reason),
+                Refusal::OfTheAccount => Attempt::Came(Verdict::Refused(Class::Config, reason)),
             },
-            Class::Later => Verdict::Later(reason),
-            Class::Once => Verdict::Once(reason),
-            Class::Rate => Verdict::Rate(reason),
-            Class::OpenidRate => Verdict::OpenidRate(reason),
-            Class::Permanent => Verdict::Failed(reason),
-            Class::Config => Verdict::Config(reason),
-        })
+            class => Attempt::Came(Verdict::Refused(class, reason)),
+        }
     }
 }
 
@@ -185,12 +194,13 @@ mod tests {
     use crate::traffic::batch::{ConnId, ReplyTo};
     use crate::traffic::job::Waiting;
     use crate::wechat::refresh::{Fetch, Need, Refresh};
+    use crossbeam_channel::unbounded;
     use std::time::{Duration, Instant};
 
-    fn shop() -> Shop {
+    fn shared() -> Shared {
         let config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
         let errcodes = Arc::new(Errcodes::new(&config.errcode));
-        Shop {
+        Shared {
             table: Arc::new(Table::new(1, 1024, config.wechat.template_escape)),
             tokens: Arc::new(Tokens::new(&config, Arc::clone(&errcodes))),
             network: Network::open(&config).unwrap(),
@@ -212,13 +222,18 @@ mod tests {
         let message = Message::in_memory(1, 2, 3, new);
         let until = Instant::now() + Duration::from_secs(10);
         let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0 };
-        Job { message, waiting: waits.then_some(Waiting { to, until, before: 0 }) }
+        Job {
+            message,
+            waiting: waits.then_some(Waiting { to, until, before: 0 }),
+            probe: false,
+            round: 0,
+        }
     }
 
     fn judged(answer: &[u8], waits: bool) -> Attempt {
-        let shop = shop();
-        let client = Client::new(Arc::clone(&shop.network));
-        let worker = Worker { shop: &shop, client, body: Vec::new() };
+        let shared = shared();
+        let client = Client::new(Arc::clone(&shared.network));
+        let worker = Worker { shared: &shared, client, body: Vec::new() };
         worker.judge(&job(waits), Answer::new(answer.to_vec()).unwrap(), &token())
     }
 
@@ -228,28 +243,25 @@ mod tests {
             let answer = format!(r#"{{"errcode":{code},"errmsg":"words"}}"#);
             match judged(answer.as_bytes(), false) {
                 Attempt::TokenRefused(reason) => format!("token {}", reason.text),
-                Attempt::Came(verdict) => {
-                    let text = format!("{verdict:?}");
-                    text.split(['(', ' ']).next().unwrap().to_owned()
-                }
+                Attempt::Came(verdict) => verdict.class().name().to_owned(),
             }
         };
         for (code, verdict) in [
-            (0, "Delivered"),
-            (40241, "Delivered"),
+            (0, "ok"),
+            (40241, "ok"),
             (40001, "token 40001 words"),
-            (-1, "Later"),
-            (43101, "Once"),
-            (99999, "Once"),
-            (45009, "Rate"),
-            (43117, "OpenidRate"),
-            (43004, "Failed"),
-            (40164, "Config"),
+            (-1, "later"),
+            (43101, "once"),
+            (99999, "once"),
+            (45009, "rate"),
+            (43117, "openid_rate"),
+            (43004, "permanent"),
+            (40164, "config"),
         ] {
             assert_eq!(name(code), verdict, "{code}");
         }
         let unclear = judged(b"{}", false);
-        assert!(matches!(unclear, Attempt::Came(Verdict::Unclear(_))));
+        assert!(matches!(unclear, Attempt::Came(Verdict::Refused(Class::Unclear, _))));
     }
 
     #[test]
@@ -271,7 +283,7 @@ mod tests {
             (false, None),
         ] {
             match judged(answer, waits) {
-                Attempt::Came(Verdict::Failed(reason)) => {
+                Attempt::Came(Verdict::Refused(Class::Permanent, reason)) => {
                     assert_eq!(reason.text, "40003 bad \u{fffd} id");
                     assert_eq!(reason.errcode, Some(40003));
                     assert_eq!(reason.answer.as_deref(), words);
@@ -287,5 +299,29 @@ mod tests {
             Attempt::TokenRefused(reason) => assert_eq!(reason.answer, None),
             Attempt::Came(verdict) => panic!("{verdict:?}"),
         }
+    }
+
+    #[test]
+    fn a_panic_is_an_outcome_and_the_worker_goes_on() {
+        let (outcomes, outcomes_out) = unbounded();
+        let mut times = 0;
+        supervise(&outcomes, Duration::ZERO, |held| {
+            times += 1;
+            match times {
+                1 => panic!("while it held nothing"),
+                2 => {
+                    let new = New { openid: b"o", key: b"k", data: b"" };
+                    let message = Message::in_memory(1, 7, 0, new);
+                    *held = Some(Job { message, waiting: None, probe: true, round: 0 });
+                    panic!("while it held a job");
+                }
+                _ => assert!(held.is_none()),
+            }
+        });
+        assert_eq!(times, 3);
+        let Ok(Event::Outcome(outcome)) = outcomes_out.try_recv() else { panic!("no outcome") };
+        assert_eq!(outcome.job.message.id(), 7);
+        assert_eq!(outcome.verdict.unwrap().class(), Class::Internal);
+        assert!(outcomes_out.is_empty());
     }
 }

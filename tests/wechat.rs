@@ -317,8 +317,10 @@ fn an_authority_of_ones_own_is_trusted_when_ca_file_names_it() {
         // The handshake is done, and openssl's page is no answer of WeChat's.
         (format!("ca_file = {}", tls.authority()), "not a JSON object"),
     ] {
-        let site =
-            site(&[url.clone()], &format!("token_source = classic\nsend_retry_for = 0\n{more}"));
+        let site = site(
+            std::slice::from_ref(&url),
+            &format!("token_source = classic\nsend_retry_for = 0\n{more}"),
+        );
         let (code, said) = send(&site);
         assert_eq!(code, 500);
         assert!(said.contains(words), "{said}");

@@ -6,6 +6,7 @@
 //! - T3: a token that replaced a refused one and is refused in turn, without ever having been accepted, is a
 //!   fault of the account.
 
+use crate::clock::wechat_day;
 use crate::config::TokenSource;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,10 +33,6 @@ const CLASSIC_INTERVAL: Duration = Duration::from_secs(90);
 /// keep the first; one that was cut off counts for the second only.
 const FORCE_INTERVAL: Duration = Duration::from_secs(73 * 60);
 const FORCE_APART: Duration = Duration::from_secs(30);
-
-/// WeChat's day begins at midnight, UTC+8.
-const UTC_PLUS_8: u64 = 8 * 3_600;
-const DAY: u64 = 86_400;
 
 /// A token that messages are sent with.
 #[derive(Debug)]
@@ -272,7 +269,7 @@ impl Refresh {
     }
 
     fn turn_day(&mut self, unix_seconds: u64) {
-        let day = (unix_seconds + UTC_PLUS_8) / DAY;
+        let day = wechat_day(unix_seconds);
         if day != self.day {
             (self.day, self.calls) = (day, 0);
         }

@@ -5,7 +5,7 @@
 use super::client::{Client, Reached, Trouble};
 use super::errcode::{Class, Errcodes};
 use super::refresh::{Call, Fetch, Lack, Need, NoToken, Refresh, Refusal, Token};
-use crate::clock::now_ms;
+use crate::clock::unix_seconds;
 use crate::config::{Config, Secret, TokenSource};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Map, Value, json};
@@ -91,7 +91,7 @@ impl Tokens {
 
     /// Calls for a token in the present day of WeChat's (UTC+8), since the start of the daemon.
     pub fn calls_today(&self) -> u64 {
-        self.refresh.lock().calls_today(now_ms() / 1_000)
+        self.refresh.lock().calls_today(unix_seconds())
     }
 
     /// Makes the call that `refresh` has begun, and books what came of it.
@@ -111,7 +111,7 @@ impl Tokens {
         let mut refresh = self.refresh.lock();
         let now = Instant::now();
         if !matches!(fetched, Err((Call::Unsent, _))) {
-            refresh.count(now_ms() / 1_000);
+            refresh.count(unix_seconds());
         }
         match fetched {
             Ok(grant) => refresh.granted(fetch, &grant.token, grant.seconds, now),
