@@ -113,6 +113,13 @@ pub enum Refusal {
     OfTheAccount,
 }
 
+struct Refused {
+    text: Box<str>,
+    errcode: i64,
+    /// WeChat's, with the errcode.
+    words: String,
+}
+
 pub struct Refresh {
     source: TokenSource,
     current: Option<Arc<Token>>,
@@ -123,7 +130,7 @@ pub struct Refresh {
     /// Everybody's answer until then.
     lack: Option<NoToken>,
     /// The last token WeChat refused: the same one again is of no use.
-    refused: Option<Box<str>>,
+    refused: Option<Refused>,
     /// WeChat returned the refused token, so the next fetch is a forced one.
     force_next: bool,
     force_answered: Option<Instant>,
@@ -213,10 +220,13 @@ impl Refresh {
         if self.current.is_some() {
             self.refused = None;
         }
-        if self.refused.as_deref() == Some(text) && self.may_force(now) {
+        if let Some(refused) = self.refused.as_ref().filter(|refused| *refused.text == *text)
+            && self.may_force(now)
+        {
+            let text = format!("WeChat issues the access token that it refuses: {}", refused.words);
+            let errcode = Some(refused.errcode);
+            self.lack = Some(NoToken { lack: Lack::NotNow, errcode, text });
             self.force_next = true;
-            let text = "WeChat returns the access token that it refuses";
-            self.lack = Some(NoToken { lack: Lack::NotNow, errcode: None, text: text.into() });
             return;
         }
         let life = Duration::from_secs(seconds.clamp(*LIFE.start(), *LIFE.end()));
@@ -284,7 +294,8 @@ impl Refresh {
             && !token.accepted.load(Ordering::Relaxed);
         if is_current {
             self.current = None;
-            self.refused = Some(token.text.clone());
+            let (text, words) = (token.text.clone(), words.to_owned());
+            self.refused = Some(Refused { text, errcode, words: words.clone() });
             let (lack, text) = match fault {
                 true => (Lack::Config, format!("a fresh access token is refused: {words}")),
                 false => (Lack::NotNow, format!("the access token is refused: {words}")),
@@ -426,7 +437,9 @@ mod tests {
         let plain = fetch(refresh, start + 10 * SECOND);
         assert_eq!(plain, Fetch::Plain);
         refresh.granted(plain, "a", 7200, start + 10 * SECOND);
-        assert_eq!(without(refresh, start + 10 * SECOND).lack, Lack::NotNow);
+        let why = without(refresh, start + 10 * SECOND);
+        assert_eq!((why.lack, why.errcode), (Lack::NotNow, Some(40001)));
+        assert!(why.text.contains("issues the access token that it refuses: no"), "{}", why.text);
         start + 20 * SECOND
     }
 
