@@ -4,7 +4,7 @@
 use crate::config::{Config, Dsn};
 use crate::daemon::{self, Notifier, Owner, PidFile};
 use crate::queue::disk::Folder;
-use crate::queue::{self, Queue, janitor};
+use crate::queue::{self, Queue};
 use crate::reactor::{self, Links, Reactor};
 use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
@@ -122,7 +122,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     }
     open_log(config)?;
     let listen = addresses(&listeners)?;
-    let (disk, queue) = open_queue(config)?;
+    let queue = open_queue(config)?;
     let (table, database) = load_templates(config)?;
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
@@ -143,7 +143,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
     spawn_workers(config, &table, &channels).map_err(why)?;
-    let janitor = spawn_janitor(disk, &channels).map_err(why)?;
+    let janitor = spawn_janitor(&channels).map_err(why)?;
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
     spawn("store", &happens, move || {
@@ -286,12 +286,12 @@ fn spawn_workers(
     Ok(())
 }
 
-fn spawn_janitor(disk: Folder, channels: &Channels) -> std::io::Result<thread::JoinHandle<()>> {
+fn spawn_janitor(channels: &Channels) -> std::io::Result<thread::JoinHandle<()>> {
     let (chores, events) = (channels.chores.clone(), channels.events.clone());
     thread::Builder::new().name("janitor".into()).spawn(move || {
         for chore in chores {
             // A spool that has ended needs no news; the chore is done all the same.
-            let _ = events.send(Event::Chore(janitor::run(&disk, chore)));
+            let _ = events.send(Event::Chore(chore.run()));
         }
     })
 }
@@ -370,7 +370,7 @@ fn open_log(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
+fn open_queue(config: &Config) -> Result<Queue, String> {
     let path = &config.server.queue_file_path;
     let shown = path.display();
     daemon::make_folder(path, None)?;
@@ -380,11 +380,12 @@ fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
     let options = queue::Options {
         segment_size: config.queue.segment_size.max(least.next_power_of_two()),
         max_bytes: config.queue.queue_max_bytes,
+        retry_cap: config.queue.retry_cap,
     };
-    let opened = Queue::open(&disk, options, crate::clock::now_ms());
+    let opened = Queue::open(Arc::new(disk), options, crate::clock::now_ms());
     let queue = opened.map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
     notice!("queue opened, {} messages are waiting", queue.depth());
-    Ok((disk, queue))
+    Ok(queue)
 }
 
 fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {

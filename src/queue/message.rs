@@ -1,56 +1,49 @@
-//! A message on its way: what a worker needs to send it. Lives on any thread; its bytes are either
-//! in a mapped segment, which it keeps mapped, or its own.
+//! A message on its way: what a worker needs to send it. Lives on any thread; its bytes are its own.
 
 use super::Position;
 use super::client_msg_id::ClientMsgId;
-use super::disk::Map;
-use super::record::{self, Parts, Record};
-use std::sync::Arc;
+use super::record::{Parts, Record};
 
 /// Where a message stands in the queue; only the queue can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(pub(super) Position);
 
-enum Bytes {
-    Mapped {
-        ticket: Ticket,
-        map: Arc<Map>,
-    },
-    /// A send: somebody waits for its result, so it is never stored.
-    Owned(Box<[u8]>),
-}
+/// A moment in the order of acceptance: what is accepted later stands behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(pub(super) u64);
 
 pub struct Message {
-    /// What the first half of client_msg_id names: a queue, or the run of a process for a send.
+    /// What its client_msg_id is made of, beside its id: a queue, or the run of a process for a send.
     origin: u64,
     record: Record,
-    bytes: Bytes,
+    payload: Box<[u8]>,
+    /// None for a send: somebody waits for its result, so it is never stored.
+    ticket: Option<Ticket>,
     /// Unix time in ms of this hand-out.
     taken: u64,
 }
 
 impl Message {
     pub(super) fn on_disk(
-        queue: u64,
+        origin: u64,
         ticket: Ticket,
         record: Record,
-        map: Arc<Map>,
+        payload: &[u8],
         taken: u64,
     ) -> Message {
-        Message { origin: queue, record, bytes: Bytes::Mapped { ticket, map }, taken }
+        Message { origin, record, payload: payload.into(), ticket: Some(ticket), taken }
     }
 
     /// A send's message: `run` is random per process, so its ids meet no other's.
     pub fn in_memory(run: u64, id: u64, now: u64, new: super::New) -> Message {
         let parts = new.parts(&[]);
-        let bytes = parts.concat().into_boxed_slice();
-        let record = Record::fresh(id, parts, now);
-        Message { origin: run, record, bytes: Bytes::Owned(bytes), taken: now }
+        let (record, payload) = (Record::fresh(id, parts, now), parts.concat().into());
+        Message { origin: run, record, payload, ticket: None, taken: now }
     }
 
     /// What WeChat recognises a repeat by: the same for every attempt.
     pub fn client_msg_id(&self) -> ClientMsgId {
-        self.record.client_msg_id(self.origin, self.payload())
+        self.record.client_msg_id(self.origin, &self.payload)
     }
 
     pub fn openid(&self) -> &[u8] {
@@ -70,16 +63,7 @@ impl Message {
     }
 
     pub(super) fn parts(&self) -> Parts<'_> {
-        self.record.parts(self.payload())
-    }
-
-    fn payload(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Owned(bytes) => bytes,
-            Bytes::Mapped { ticket: Ticket(position), map } => {
-                map.bytes(record::payload(position.at, self.record.length))
-            }
-        }
+        self.record.parts(&self.payload)
     }
 
     /// Unix time in ms of its acceptance.
@@ -89,12 +73,15 @@ impl Message {
 
     /// None for a send.
     pub fn ticket(&self) -> Option<Ticket> {
-        match &self.bytes {
-            Bytes::Mapped { ticket, .. } => Some(*ticket),
-            Bytes::Owned(_) => None,
-        }
+        self.ticket
     }
 
+    /// It was accepted before that moment, however often it was tried again since.
+    pub fn is_before(&self, mark: &Mark) -> bool {
+        self.record.id < mark.0
+    }
+
+    /// Unlike every other of its origin.
     pub fn id(&self) -> u64 {
         self.record.id
     }

@@ -1,7 +1,8 @@
 //! Orders slow file work, and takes what became of it. Part of the spool's loop.
 
 use super::{Spool, SyncFailed};
-use crate::queue::ChoreDone;
+use crate::clock::now_ms;
+use crate::queue::{ChoreDone, Progress};
 use std::time::{Duration, Instant};
 
 /// How often a segment is asked for again that could not be created.
@@ -16,27 +17,23 @@ impl Spool {
     }
 
     pub(super) fn chore_done(&mut self, done: ChoreDone) -> Result<(), SyncFailed> {
-        match done {
-            ChoreDone::Created(created) => {
-                match self.queue.spare_arrived(created) {
-                    Ok(()) => {
-                        if self.no_segment.take().is_some() {
-                            crate::notice!("the queue takes messages in again");
-                            *self.stats.full.lock() = None;
-                        }
-                    }
-                    Err(error) => self.no_segment(&error),
+        let progress = self.queue.chore_done(done, now_ms());
+        match progress.map_err(|error| self.cannot_accept(error))? {
+            Progress::Nothing => {}
+            Progress::Synced => self.sync_under_way = false,
+            Progress::Room => {
+                if self.no_segment.take().is_some() {
+                    crate::notice!("the queue takes messages in again");
+                    *self.stats.full.lock() = None;
                 }
                 self.work_off_held();
             }
-            ChoreDone::Retired(number, Err(error)) => {
-                log::error!("a finished queue segment ({number}) cannot be removed: {error}");
+            Progress::NoRoom(error) => {
+                self.no_segment(&error);
+                self.work_off_held();
             }
-            ChoreDone::Retired(_, Ok(())) => {}
-            ChoreDone::Synced(synced) => {
-                self.sync_under_way = false;
-                synced.map_err(|error| self.cannot_accept(error))?;
-                self.queue.synced();
+            Progress::NotRetired(name, error) => {
+                log::error!("a finished queue segment ({name}) cannot be removed: {error}");
             }
         }
         Ok(())

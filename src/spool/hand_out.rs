@@ -3,7 +3,7 @@
 
 use super::Spool;
 use crate::clock::now_ms;
-use crate::queue::Message;
+use crate::queue::{Mark, Message};
 use crate::traffic::job::{Job, Reason};
 use crate::wire::command;
 use std::sync::atomic::Ordering;
@@ -73,26 +73,26 @@ impl Spool {
         let send_room = self.sends.in_flight() < limit;
         let push_room = self.pushes_in_flight < limit;
         let Some(before) = self.sends.next_before() else {
-            return if push_room { self.next_push(u64::MAX) } else { None };
+            return if push_room { self.next_push(None) } else { None };
         };
         if self.config.queue.send_first {
             return match (send_room, push_room) {
                 (true, _) => self.sends.take(),
-                (false, true) => self.next_push(u64::MAX),
+                (false, true) => self.next_push(None),
                 (false, false) => None,
             };
         }
         match (send_room, push_room) {
-            (true, true) => self.next_push(before).or_else(|| self.sends.take()),
+            (true, true) => self.next_push(Some(before)).or_else(|| self.sends.take()),
             // Whose turn it is cannot be told without taking one; the next outcome makes room.
             _ => None,
         }
     }
 
-    /// The next push, if its id is below `before`.
-    fn next_push(&mut self, before: u64) -> Option<Job> {
+    /// The next push, if it was accepted before that.
+    fn next_push(&mut self, before: Option<Mark>) -> Option<Job> {
         let message = self.peeked.take().or_else(|| self.next_sure_push())?;
-        if message.id() >= before {
+        if before.is_some_and(|before| !message.is_before(&before)) {
             self.peeked = Some(message);
             return None;
         }

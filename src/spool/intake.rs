@@ -48,13 +48,11 @@ impl Spool {
                     Some(why) => self.reply(to, command::UNAVAILABLE, why),
                     None => return false,
                 },
-                Err(Refused::Full) => self.reply(to, command::UNAVAILABLE, "queue full"),
+                Err(Refused::Full) => {
+                    self.reply(to, command::UNAVAILABLE, Refused::Full.to_string());
+                }
                 Err(Refused::TooLarge) => {
-                    self.reply(
-                        to,
-                        command::BAD_REQUEST,
-                        "invalid data: larger than a queue segment",
-                    );
+                    self.reply(to, command::BAD_REQUEST, Refused::TooLarge.to_string());
                 }
             },
         }
@@ -81,7 +79,7 @@ impl Spool {
         self.send_ids += 1;
         let message = Message::in_memory(self.run, self.send_ids, now, new);
         let until = Instant::now() + self.config.wechat.send_retry_for;
-        let waiting = Some(Waiting { to, until, before: self.queue.next_id() });
+        let waiting = Some(Waiting { to, until, before: self.queue.order_mark() });
         self.sends.arrive(Job { message, waiting });
     }
 }

@@ -22,7 +22,7 @@ mod wait;
 
 use crate::clock::{Seldom, now_ms};
 use crate::config::{Config, SyncPolicy};
-use crate::queue::{Message, Queue};
+use crate::queue::{Durability, Message, Queue};
 use crate::stats::{self, Stats};
 use crate::traffic::batch::{Batch, Reply, ReplyTo};
 use crate::traffic::mailbox::{Mail, Mailbox};
@@ -182,7 +182,7 @@ impl Spool {
     }
 
     fn write_out(&mut self) -> Result<(), SyncFailed> {
-        self.queue.write_out().map_err(|error| self.cannot_accept(error))
+        self.queue.commit(Durability::Later).map_err(|error| self.cannot_accept(error))
     }
 
     /// Nothing that was accepted in this turn can be kept, and nobody is told otherwise.
@@ -210,7 +210,11 @@ impl Spool {
         }
         if self.next_sync.is_some_and(|at| at <= now) && !self.sync_under_way {
             self.next_sync = None;
-            self.sync_under_way = self.queue.order_sync();
+            if let Some(chore) = self.queue.order_sync() {
+                self.sync_under_way = true;
+                // The janitor ends only after the spool has dropped this channel.
+                let _ = self.inside.chores.send(chore);
+            }
         }
     }
 
@@ -225,14 +229,12 @@ impl Spool {
 
     /// Makes what was accepted in this turn as safe as promised, then answers.
     fn commit(&mut self) -> Result<(), SyncFailed> {
-        if self.config.queue.sync == SyncPolicy::Always
-            && let Err(error) = self.queue.sync()
-        {
-            return Err(self.cannot_accept(error));
-        }
-        if self.config.queue.sync == SyncPolicy::Never {
-            self.queue.settle();
-        }
+        let durability = match self.config.queue.sync {
+            SyncPolicy::Always => Durability::Now,
+            SyncPolicy::Every(_) => Durability::Later,
+            SyncPolicy::Never => Durability::Never,
+        };
+        self.queue.commit(durability).map_err(|error| self.cannot_accept(error))?;
         if self.next_sync.is_none() && !self.sync_under_way && self.queue.dirty() {
             self.next_sync = match self.config.queue.sync {
                 SyncPolicy::Every(interval) => Some(Instant::now() + interval),

@@ -1,6 +1,7 @@
 //! Sends on their way: a client waits for each, so they live in memory only, bounded, and every one
 //! of them ends with a reply. Part of the spool's state.
 
+use crate::queue::Mark;
 use crate::traffic::batch::ReplyTo;
 use crate::traffic::job::Job;
 use std::cmp::Ordering;
@@ -48,8 +49,8 @@ impl Sends {
         self.delayed.push(Delayed { due, job });
     }
 
-    /// Where the first one stands among the pushes: the id of the first push behind it.
-    pub fn next_before(&self) -> Option<u64> {
+    /// Where the first one stands among the pushes.
+    pub fn next_before(&self) -> Option<Mark> {
         Some(self.ready.front()?.waiting?.before)
     }
 

@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::queue::tests::simulated::Simulated;
-use crate::queue::{New, Options};
+use crate::queue::{Durability, New, Options};
 use crate::traffic::Channels;
 use std::sync::atomic::Ordering;
+
+fn options(segment_size: u64) -> Options {
+    Options { segment_size, max_bytes: 0, retry_cap: Duration::from_secs(60) }
+}
 
 #[test]
 fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
@@ -12,16 +16,16 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
     std::fs::create_dir(folder.path().join("logs")).unwrap();
     let config = Arc::new(Config::demo(folder.path()).unwrap());
     let (disk, minutes) = (Simulated::default(), 60_000);
-    let open = |now| Queue::open(&disk, Options { segment_size: 4096, max_bytes: 0 }, now).unwrap();
+    let open = |now| Queue::open(Arc::new(disk.clone()), options(4096), now).unwrap();
     for (minutes_ago, fails) in [(11, 1), (8, 0)] {
         let then = now_ms() - minutes_ago * minutes;
         let mut queue = open(then);
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, then).unwrap();
-        queue.write_out().unwrap();
+        queue.commit(Durability::Later).unwrap();
         let mut message = queue.take(then).unwrap();
         message.mark_unclear();
         queue.retry(&message, then + 1, then);
-        queue.write_out().unwrap();
+        queue.commit(Durability::Later).unwrap();
         drop((message, queue));
 
         let (_poll, waker) = crate::reactor::poll().unwrap();
@@ -45,8 +49,7 @@ fn what_is_due_and_finds_no_room_wakes_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let config = Arc::new(Config::demo(folder.path()).unwrap());
     let disk = Simulated::default();
-    let options = Options { segment_size: 64 * 1024, max_bytes: 0 };
-    let mut queue = Queue::open(&disk, options, now_ms()).unwrap();
+    let mut queue = Queue::open(Arc::new(disk), options(64 * 1024), now_ms()).unwrap();
     let (_poll, waker) = crate::reactor::poll().unwrap();
     let (mailbox, _letters) = Mailbox::new(waker);
     let channels = Channels::new(1);
@@ -54,7 +57,7 @@ fn what_is_due_and_finds_no_room_wakes_nobody() {
     for _ in 0..=inside.limit {
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()).unwrap();
     }
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     let message = queue.take(now_ms()).unwrap();
     let stats = Arc::new(Stats::default());
     let mut spool = Spool::new(config, queue, inside, mailbox, stats).unwrap();

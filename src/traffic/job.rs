@@ -1,7 +1,7 @@
 //! A message on its way through a worker's hands, and what became of it. Plain data.
 
 use super::batch::ReplyTo;
-use crate::queue::Message;
+use crate::queue::{Mark, Message};
 use std::time::Instant;
 
 /// A message in a worker's hands.
@@ -17,8 +17,8 @@ pub struct Waiting {
     pub to: ReplyTo,
     /// Until when failures that may pass are tried again.
     pub until: Instant,
-    /// The id of the first push that came after it.
-    pub before: u64,
+    /// Pushes that were accepted later stand behind it.
+    pub before: Mark,
 }
 
 pub struct Outcome {
