@@ -149,9 +149,11 @@ impl WeChat {
             self.error(errcode, None)
         } else {
             let grant = issue(&mut self.tokens);
-            Answer::json(
-                &json!({"access_token": grant.token, "expires_in": grant.expires_in.as_secs()}),
-            )
+            let expires_in = match &self.faults.token_expires_in {
+                Some(absurd) => absurd.clone(),
+                None => grant.expires_in.as_secs().into(),
+            };
+            Answer::json(&json!({"access_token": grant.token, "expires_in": expires_in}))
         };
         Reply { delay: self.faults.token_latency, outcome: Outcome::Answer(answer) }
     }
@@ -249,19 +251,20 @@ impl WeChat {
         self.faults.daily_quota.is_some_and(|quota| self.today.sends >= quota)
     }
 
-    fn error(&mut self, errcode: i64, errmsg: Option<&str>) -> Answer {
+    fn error(&mut self, errcode: i64, errmsg: Option<&[u8]>) -> Answer {
         self.count_error(errcode.to_string());
-        let errmsg = match errmsg {
-            Some(errmsg) => errmsg.to_string(),
-            None => format!(
+        let Some(errmsg) = errmsg else {
+            let errmsg = format!(
                 "{} rid: {:08x}-{:08x}-{:08x}",
                 default_errmsg(errcode),
                 fastrand::u32(..),
                 fastrand::u32(..),
                 fastrand::u32(..)
-            ),
+            );
+            return Answer::json(&json!({"errcode": errcode, "errmsg": errmsg}));
         };
-        Answer::json(&json!({"errcode": errcode, "errmsg": errmsg}))
+        let head = format!(r#"{{"errcode":{errcode},"errmsg":"#);
+        Answer::as_json([head.as_bytes(), errmsg, b"}"].concat())
     }
 
     fn http_status(&mut self, status: u16) -> Answer {
