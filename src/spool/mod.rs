@@ -86,8 +86,9 @@ pub struct Spool {
     stopping: Option<Instant>,
     /// Batches come one upon the other.
     brisk: bool,
-    /// Outcomes since the last look.
+    /// Outcomes since the last look, and when there were some.
     outcomes: usize,
+    outcome_at: Instant,
     said: Seldom,
 }
 
@@ -132,6 +133,7 @@ impl Spool {
             stopping: None,
             brisk: false,
             outcomes: 0,
+            outcome_at: Instant::now(),
             said: Seldom::default(),
         })
     }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long it is waited for the next batch without sleeping.
 const LINGER: Duration = Duration::from_micros(100);
 
+/// Workers that have brought nothing for so long wait for WeChat, and need no processor.
+const QUIET: Duration = Duration::from_millis(1);
+
 /// How long outcomes may lie before they are booked.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -20,7 +23,7 @@ impl Spool {
             std::thread::sleep(NAP);
         }
         let began = Instant::now();
-        let event = self.linger().map_or_else(|| self.sleep(began), Ok);
+        let event = self.linger(began).map_or_else(|| self.sleep(began), Ok);
         let followed = match &event {
             Ok(Event::Batch(batch)) => batch.is_followed(),
             Ok(Event::Outcome(_)) => true,
@@ -34,13 +37,17 @@ impl Spool {
     /// by each of them: it books all that came meanwhile at once.
     fn napping(&mut self) -> bool {
         let outcomes = std::mem::take(&mut self.outcomes);
+        if outcomes > 0 {
+            self.outcome_at = Instant::now();
+        }
         outcomes > 0 && self.pushes_in_flight > self.inside.workers + self.inside.workers / 2
     }
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
     /// woken would take longer, and no worker could use the processor; whoever else could, may.
-    fn linger(&self) -> Option<Event> {
-        if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 1 {
+    fn linger(&self, now: Instant) -> Option<Event> {
+        let in_flight = self.pushes_in_flight + self.sends.in_flight();
+        if !self.brisk || (in_flight > 1 && now < self.outcome_at + QUIET) {
             return self.inside.events.try_recv().ok();
         }
         linger(LINGER, || self.inside.events.try_recv().ok())
