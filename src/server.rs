@@ -13,7 +13,7 @@ use crate::store;
 use crate::template::{self, Database, DatabaseError, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
-use crate::wechat::client::Hosts;
+use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::worker::{self, Counter, Shop};
@@ -124,6 +124,9 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let listen = addresses(&listeners)?;
     let (disk, queue) = open_queue(config)?;
     let (table, database) = load_templates(config)?;
+    let network = Network::open(config)?;
+    let errcodes = Arc::new(Errcodes::new(&config.errcode));
+    let tokens = Arc::new(Tokens::new(config, Arc::clone(&errcodes)));
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
@@ -136,13 +139,15 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         config: Arc::clone(config),
         table: Arc::clone(&table),
         stats: Arc::clone(&stats),
+        tokens: Arc::clone(&tokens),
         spool: channels.events.clone(),
         store: orders.clone(),
         listen: listen.clone(),
     };
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
-    spawn_workers(config, &table, &channels).map_err(why)?;
+    let shop = Shop { table: Arc::clone(&table), tokens, network, errcodes };
+    spawn_workers(setting.task_worker_num, shop, &channels).map_err(why)?;
     let janitor = spawn_janitor(disk, &channels).map_err(why)?;
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
@@ -259,19 +264,9 @@ fn spawn(
     })
 }
 
-fn spawn_workers(
-    config: &Arc<Config>,
-    table: &Arc<Table>,
-    channels: &Channels,
-) -> std::io::Result<()> {
-    let errcodes = Arc::new(Errcodes::new(&config.errcode));
-    let shop = Arc::new(Shop {
-        table: Arc::clone(table),
-        tokens: Tokens::new(config, Arc::clone(&errcodes)),
-        hosts: Hosts::new(config),
-        errcodes,
-    });
-    for number in 1..=config.setting.task_worker_num {
+fn spawn_workers(workers: usize, shop: Shop, channels: &Channels) -> std::io::Result<()> {
+    let shop = Arc::new(shop);
+    for number in 1..=workers {
         let shop = Arc::clone(&shop);
         let counter = Counter {
             sends: channels.sends.clone(),

@@ -4,21 +4,26 @@
 use crate::template::Table;
 use crate::traffic::Event;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict};
-use crate::wechat::client::{Answer, Client, Hosts, Trouble};
+use crate::wechat::answer::Answer;
+use crate::wechat::client::{Client, Network, Reached, Trouble};
 use crate::wechat::errcode::{self, Class, Errcodes};
 use crate::wechat::json::answer_for_client;
-use crate::wechat::token::{NoToken, Tokens};
+use crate::wechat::refresh::{Lack, NoToken, Refusal, Token};
+use crate::wechat::token::Tokens;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// So much room is kept for the next message.
+const KEPT_BYTES: usize = 8 * 1024;
+
 /// What every worker shares.
 pub struct Shop {
     pub table: Arc<Table>,
-    pub tokens: Tokens,
-    pub hosts: Arc<Hosts>,
+    pub tokens: Arc<Tokens>,
+    pub network: Arc<Network>,
     pub errcodes: Arc<Errcodes>,
 }
 
@@ -34,7 +39,7 @@ pub struct Counter {
 
 pub fn run(shop: &Shop, counter: &Counter) {
     let mut worker =
-        Worker { shop, client: Client::new(Arc::clone(&shop.hosts)), body: Vec::new() };
+        Worker { shop, client: Client::new(Arc::clone(&shop.network)), body: Vec::new() };
     let (mut sends, mut pushes) = (counter.sends.clone(), counter.pushes.clone());
     loop {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
@@ -73,7 +78,7 @@ impl Worker<'_> {
     /// A panic, wherever it comes from, is an outcome too.
     fn deliver_safely(&mut self, job: &Job) -> Verdict {
         catch_unwind(AssertUnwindSafe(|| self.deliver(job))).unwrap_or_else(|_| {
-            self.client = Client::new(Arc::clone(&self.shop.hosts));
+            self.client = Client::new(Arc::clone(&self.shop.network));
             Verdict::Failed(Reason::text("internal error while it was sent, see the log"))
         })
     }
@@ -89,64 +94,85 @@ impl Worker<'_> {
         if let Err(error) = template.render(&openid, message.data(), Some(&id), &mut self.body) {
             return Verdict::Failed(Reason::text(format!("invalid data: {error}")));
         }
-        match self.attempt(job) {
+        let verdict = match self.attempt(job) {
+            Attempt::Came(verdict) => verdict,
             // The refresh is shared by all workers that were refused; then one more try.
-            Verdict::TokenRefused(_) => self.attempt(job),
-            verdict => verdict,
-        }
+            Attempt::TokenRefused(_) => match self.attempt(job) {
+                Attempt::Came(verdict) => verdict,
+                // This one, too, was replaced meanwhile.
+                Attempt::TokenRefused(reason) => Verdict::Unreachable(reason),
+            },
+        };
+        self.body.shrink_to(KEPT_BYTES);
+        verdict
     }
 
-    fn attempt(&mut self, job: &Job) -> Verdict {
+    fn attempt(&mut self, job: &Job) -> Attempt {
         let token = match self.shop.tokens.get(&mut self.client) {
             Ok(token) => token,
-            Err(NoToken { class, errcode, text }) => {
+            Err(NoToken { lack, errcode, text }) => {
                 let reason = Reason { errcode, text, answer: None };
-                return match class {
-                    Class::Rate => Verdict::Rate(reason),
-                    Class::Config => Verdict::Config(reason),
-                    _ => Verdict::Later(reason),
-                };
+                return Attempt::Came(match lack {
+                    Lack::Rate => Verdict::Rate(reason),
+                    Lack::Config => Verdict::Config(reason),
+                    Lack::NotNow => Verdict::Unreachable(reason),
+                });
             }
         };
-        let path = format!("/cgi-bin/message/template/send?access_token={token}");
+        let path = format!("/cgi-bin/message/template/send?access_token={}", token.text);
         match self.client.post(&path, &self.body) {
-            Ok(answer) => {
-                let verdict = self.judge(job, answer);
-                if matches!(verdict, Verdict::TokenRefused(_)) {
-                    self.shop.tokens.refuse(&token);
-                }
-                verdict
+            Ok(answer) => self.judge(job, answer, &token),
+            Err(Trouble { text, reached }) => {
+                let reason = Reason::text(text);
+                Attempt::Came(match reached {
+                    Reached::No => Verdict::Unreachable(reason),
+                    Reached::Perhaps => Verdict::Unclear(reason),
+                })
             }
-            Err(Trouble { text, ambiguous: true }) => Verdict::Unclear(Reason::text(text)),
-            Err(Trouble { text, ambiguous: false }) => Verdict::Later(Reason::text(text)),
         }
     }
 
-    fn judge(&self, job: &Job, answer: Answer) -> Verdict {
+    fn judge(&self, job: &Job, answer: Answer, token: &Arc<Token>) -> Attempt {
         let Some(errcode) = answer.errcode else {
-            return Verdict::Unclear(Reason::text("WeChat's answer has no errcode"));
+            let reason = Reason::text("WeChat's answer has no errcode");
+            return Attempt::Came(Verdict::Unclear(reason));
         };
         let class = self.shop.errcodes.class(errcode);
+        if matches!(class, Class::Ok | Class::Once | Class::OpenidRate | Class::Permanent) {
+            token.accept();
+        }
         if class == Class::Ok {
-            return Verdict::Delivered { duplicate: errcode == errcode::DUPLICATE };
+            let duplicate = errcode == errcode::DUPLICATE;
+            return Attempt::Came(Verdict::Delivered { duplicate });
         }
         let answer = answer.into_object();
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
-        let reason = Reason {
-            errcode: Some(errcode),
-            text: format!("{errcode} {errmsg}"),
-            answer: job.waiting.as_ref().map(|_| answer_for_client(answer, job.message.openid())),
-        };
-        match class {
-            Class::Ok => Verdict::Delivered { duplicate: false },
+        let text = format!("{errcode} {errmsg}");
+        let answer = match class {
             // WeChat's words about the token are not about the client's message.
-            Class::Token => Verdict::TokenRefused(Reason { answer: None, ..reason }),
+            Class::Token => None,
+            _ => job.waiting.as_ref().map(|_| answer_for_client(answer, job.message.openid())),
+        };
+        let reason = Reason { errcode: Some(errcode), text, answer };
+        Attempt::Came(match class {
+            Class::Ok => Verdict::Delivered { duplicate: false },
+            Class::Token => match self.shop.tokens.refuse(token, errcode, &reason.text) {
+                Refusal::OfThisToken => return Attempt::TokenRefused(reason),
+                Refusal::OfTheAccount => Verdict::Config(reason),
+            },
             Class::Later => Verdict::Later(reason),
             Class::Once => Verdict::Once(reason),
             Class::Rate => Verdict::Rate(reason),
             Class::OpenidRate => Verdict::OpenidRate(reason),
             Class::Permanent => Verdict::Failed(reason),
             Class::Config => Verdict::Config(reason),
-        }
+        })
     }
+}
+
+/// What one call came to.
+enum Attempt {
+    Came(Verdict),
+    /// With another token the same call may succeed.
+    TokenRefused(Reason),
 }

@@ -20,6 +20,7 @@ use crate::template::Table;
 use crate::traffic::batch::{ConnId, Reply};
 use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Event, Order};
+use crate::wechat::token::Tokens;
 use crate::wire::command;
 use conn::{CHUNK, Conn, Io, Stream};
 use crossbeam_channel::Sender;
@@ -53,6 +54,7 @@ pub struct Links {
     pub config: Arc<Config>,
     pub table: Arc<Table>,
     pub stats: Arc<Stats>,
+    pub tokens: Arc<Tokens>,
     pub spool: Sender<Event>,
     pub store: Sender<Order>,
     /// Where clients connect to, as bound.

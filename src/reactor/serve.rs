@@ -204,6 +204,7 @@ impl Desk {
             "workers": self.links.config.setting.task_worker_num,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
+            "token_calls_today": self.links.tokens.calls_today(),
         });
         if let (Some(status), serde_json::Value::Object(stats)) =
             (status.as_object_mut(), self.links.stats.to_json())

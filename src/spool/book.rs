@@ -22,11 +22,7 @@ const LIST_RETRY: Duration = Duration::from_secs(60);
 impl Spool {
     pub(super) fn book(&mut self, outcome: Outcome) {
         let Outcome { job, verdict } = outcome;
-        let Some(mut verdict) = verdict else { return self.take_back(job) };
-        // A send is tried again while its client waits; pushes would all meet the same refusal.
-        if let (None, Verdict::TokenRefused(reason)) = (&job.waiting, &verdict) {
-            verdict = Verdict::Config(reason.clone());
-        }
+        let Some(verdict) = verdict else { return self.take_back(job) };
         self.pace.answered(matches!(&verdict, Verdict::Later(reason) if reason.errcode.is_some()));
         self.move_gate(&verdict);
         match job.waiting {
@@ -47,11 +43,11 @@ impl Spool {
         let (fault, reason) = match verdict {
             Verdict::Rate(reason) => (Fault::Rate, reason),
             Verdict::Config(reason) => (Fault::Config, reason),
-            // A network failure or a refused token says nothing about the limit or the account.
+            // A network failure says nothing about the limit or the account.
             Verdict::Later(_)
             | Verdict::Once(_)
-            | Verdict::Unclear(_)
-            | Verdict::TokenRefused(_) => return self.gate.postpone(now),
+            | Verdict::Unreachable(_)
+            | Verdict::Unclear(_) => return self.gate.postpone(now),
             Verdict::Delivered { .. } | Verdict::Failed(_) | Verdict::OpenidRate(_) => {
                 if self.gate.open() {
                     crate::notice!("sending goes on");
@@ -86,16 +82,14 @@ impl Spool {
             }
             Verdict::Failed(reason) => self.fail(&job.message, &reason),
             Verdict::Once(reason) => self.retry_push(job, reason, ONCE),
-            Verdict::Later(reason) | Verdict::OpenidRate(reason) => {
+            Verdict::Later(reason) | Verdict::Unreachable(reason) | Verdict::OpenidRate(reason) => {
                 self.retry_push(job, reason, self.config.queue.retry_max)
             }
             Verdict::Unclear(reason) => {
                 job.message.mark_unclear();
                 self.retry_push(job, reason, self.config.queue.retry_max);
             }
-            Verdict::Rate(_) | Verdict::Config(_) | Verdict::TokenRefused(_) => {
-                self.queue.give_back(&job.message);
-            }
+            Verdict::Rate(_) | Verdict::Config(_) => self.queue.give_back(&job.message),
         }
     }
 
@@ -136,8 +130,8 @@ impl Spool {
             Verdict::Once(reason) if job.message.attempts() >= ONCE => self.answer(waiting, reason),
             Verdict::Later(reason)
             | Verdict::Once(reason)
-            | Verdict::Unclear(reason)
-            | Verdict::TokenRefused(reason) => {
+            | Verdict::Unreachable(reason)
+            | Verdict::Unclear(reason) => {
                 let delay =
                     backoff(SEND_BACKOFF, self.config.queue.retry_cap, job.message.attempts());
                 let due = Instant::now() + delay;

@@ -39,12 +39,12 @@ pub enum Verdict {
     Later(Reason),
     /// One more attempt may succeed.
     Once(Reason),
+    /// WeChat was not reached, or there is no token for now: nothing was sent, and the message is not to blame.
+    Unreachable(Reason),
     /// WeChat may have taken it, or not.
     Unclear(Reason),
     /// WeChat limits this one recipient.
     OpenidRate(Reason),
-    /// The token was refused right after it was refreshed.
-    TokenRefused(Reason),
     /// The account's limit is reached.
     Rate(Reason),
     /// The account or the configuration is at fault.
