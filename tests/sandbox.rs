@@ -1,5 +1,6 @@
 //! Drives the real mega-sandbox over sockets: one process per test, on a free port, killed at the end.
 
+use crate::support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -137,6 +138,14 @@ fn request(method: &str, target: &str, body: &str) -> String {
         "{method} {target} HTTP/1.1\r\nHost: sandbox\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
+}
+
+fn wait_until(mut ready: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !ready() {
+        assert!(Instant::now() < end, "it never came to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn send_target(token: &str) -> String {
@@ -429,6 +438,28 @@ fn tls_goes_wrong_as_told_for_kept_connections_too() {
     sandbox.faults(r#"{"tls":"hang"}"#);
     let short = client.get(&url).config().timeout_global(Some(Duration::from_millis(200)));
     assert!(matches!(short.build().call(), Err(ureq::Error::Timeout(_))));
+    wait_until(|| sandbox.stats()["errors"]["tls"] == 5);
+}
+
+#[test]
+fn mega_delivers_over_tls_and_what_tls_held_up_is_delivered_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    let authority = authority.to_str().unwrap();
+    let sandbox = support::Sandbox::with(&["--tls", "--tls-ca", authority]);
+    let url = sandbox.url.replace("http://", "https://");
+    let settings = format!(
+        "[queue]\nretry_base = 100ms\n[wechat]\napi_hosts = {url}\nca_file = {authority}\n"
+    );
+    let site = support::Site::started(&sandbox, &settings);
+    site.push_many(20);
+    support::wait_for("the first ones", || sandbox.delivered() == 20);
+    sandbox.faults(json!({ "tls": "refuse" }));
+    site.push_many(5);
+    support::wait_for("a handshake to fail", || sandbox.stats()["errors"]["tls"].is_u64());
+    assert_eq!(sandbox.delivered(), 20);
+    sandbox.faults(json!({}));
+    support::wait_for("the others", || sandbox.delivered() == 25);
 }
 
 #[test]

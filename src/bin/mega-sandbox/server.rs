@@ -270,6 +270,9 @@ impl Server {
         if connection.is_held() {
             self.wechat.stats.in_flight -= 1;
         }
+        if connection.wire.failed {
+            self.wechat.count_error("tls".to_string());
+        }
     }
 
     /// Lets a connection do what it can, up to one turn.

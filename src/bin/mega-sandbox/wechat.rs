@@ -23,7 +23,8 @@ pub struct Account {
 #[derive(Debug, Default)]
 pub struct Stats {
     pub requests: u64,
-    /// Answered errcodes, `http 500` and the like, and the faults without an answer, by name.
+    /// Answered errcodes, `http 500` and the like, and the faults without an answer, by name;
+    /// `tls` for each connection whose TLS came to nothing.
     pub errors: BTreeMap<String, u64>,
     pub classic_calls: u64,
     pub stable_calls: u64,
@@ -277,7 +278,7 @@ impl WeChat {
         outcome
     }
 
-    fn count_error(&mut self, name: String) {
+    pub fn count_error(&mut self, name: String) {
         *self.stats.errors.entry(name).or_default() += 1;
     }
 }

@@ -18,6 +18,8 @@ const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 pub struct Wire {
     pub stream: TcpStream,
     speech: Speech,
+    /// TLS was begun and came to nothing.
+    pub failed: bool,
 }
 
 enum Speech {
@@ -41,7 +43,7 @@ pub enum Heard {
 impl Wire {
     /// Without a welcome TLS is not spoken.
     pub fn new(stream: TcpStream, welcome: Option<Welcome>) -> Wire {
-        Wire { stream, speech: welcome.map_or(Speech::Plain, Speech::Unknown) }
+        Wire { stream, speech: welcome.map_or(Speech::Plain, Speech::Unknown), failed: false }
     }
 
     pub fn is_tls(&self) -> bool {
@@ -57,12 +59,20 @@ impl Wire {
         };
         if let Speech::Unknown(welcome) = &self.speech {
             self.speech = match *first {
-                HANDSHAKE => self.meet(welcome)?,
+                HANDSHAKE => {
+                    self.failed = !matches!(welcome, Welcome::Session(_));
+                    self.meet(welcome)?
+                }
                 _ => Speech::Plain,
             };
         }
         match &mut self.speech {
-            Speech::Tls(session) => decode(session, &mut self.stream, bytes, reader),
+            Speech::Tls(session) => {
+                let decoded = decode(session, &mut self.stream, bytes, reader);
+                self.failed =
+                    matches!(&decoded, Err(error) if error.kind() == ErrorKind::InvalidData);
+                decoded
+            }
             Speech::Silent => Ok(Heard::Nothing),
             Speech::Plain | Speech::Unknown(_) => {
                 reader.push(bytes);
