@@ -92,3 +92,29 @@ fn its_own_ceiling_is_measured_for_every_protocol() {
         assert_eq!((&echo["requests"], &echo["errors"]), (&json!(5000), &json!(0)));
     }
 }
+
+#[test]
+fn the_bare_loop_posts_messages_of_the_size_asked_for_over_tls_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    let authority = authority.to_str().unwrap();
+    let sandbox = Sandbox::with(&["--tls", "--tls-ca", authority]);
+    let address = sandbox.url.trim_start_matches("http://");
+    let common = [address, "--json", "--connections", "3", "--requests", "50", "--protocol"];
+    let https = &["https", "--ca", authority][..];
+    for (protocol, size) in [(&["http"][..], 64), (https, 300)] {
+        // All of them carry the same client_msg_id.
+        sandbox.post("/sandbox/reset", "");
+        let size_option = ["--size", &size.to_string()];
+        let report = measured(&[&common[..], protocol, &size_option].concat());
+        assert_eq!((&report["requests"], &report["errors"]), (&json!(50), &json!(0)));
+        let last: Value = serde_json::from_str(&sandbox.get("/sandbox/delivered?limit=1")).unwrap();
+        let data = json!({ "first": last["body"]["data"]["first"]["value"] });
+        assert_eq!(data.to_string().len(), size);
+    }
+    for arguments in [&["--protocol", "https"][..], &["--protocol", "redis", "--ca", authority]] {
+        let output = bench(&[&[address], arguments].concat());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--ca"));
+        assert!(!output.status.success());
+    }
+}

@@ -1,11 +1,15 @@
 //! Drives the real mega-sandbox over sockets: one process per test, on a free port, killed at the end.
 
+use crate::support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const MESSAGE: &str =
@@ -22,10 +26,9 @@ impl Sandbox {
             command().args(["--listen", "127.0.0.1:0"]).args(arguments).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("mega-sandbox listening on http://");
-        let address =
-            address.unwrap_or_else(|| panic!("unexpected first line {line:?}")).to_string();
-        Sandbox { child, address }
+        assert!(line.starts_with("mega-sandbox listening on http"), "{line}");
+        let (_, address) = line.trim().rsplit_once("http://").unwrap();
+        Sandbox { child, address: address.to_string() }
     }
 
     fn connect(&self) -> Client {
@@ -135,6 +138,14 @@ fn request(method: &str, target: &str, body: &str) -> String {
         "{method} {target} HTTP/1.1\r\nHost: sandbox\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
+}
+
+fn wait_until(mut ready: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !ready() {
+        assert!(Instant::now() < end, "it never came to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn send_target(token: &str) -> String {
@@ -369,6 +380,118 @@ fn it_counts_only_when_told_not_to_record() {
     sandbox.call("POST", &target, MESSAGE);
     assert_eq!(sandbox.stats()["delivered"], 1);
     assert_eq!(sandbox.call("GET", "/sandbox/ids", "").text(), "");
+}
+
+/// Trusts the sandbox's authority, and keeps one connection.
+fn tls_client(authority: &Path) -> Agent {
+    let pem = std::fs::read(authority).unwrap();
+    let roots = RootCerts::from([Certificate::from_pem(&pem).unwrap()]);
+    let tls = TlsConfig::builder().root_certs(roots).build();
+    let timeout = Some(Duration::from_secs(5));
+    Agent::config_builder().tls_config(tls).timeout_global(timeout).build().into()
+}
+
+#[test]
+fn with_tls_both_schemes_are_answered_on_one_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    let sandbox = Sandbox::start(&["--tls", "--tls-ca", authority.to_str().unwrap()]);
+    let client = tls_client(&authority);
+    let port = sandbox.address.rsplit(':').next().unwrap();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("https://{host}:{port}{}", send_target(&sandbox.stable_token()));
+        for _ in 0..3 {
+            let mut answer = client.post(&url).send(MESSAGE).unwrap();
+            assert!(answer.body_mut().read_to_string().unwrap().contains("\"errcode\":0"));
+        }
+    }
+    // One of each name, and that of the question.
+    assert_eq!(sandbox.stats()["connections"], 3);
+    sandbox.faults(r#"{"answer":{"huge":true}}"#);
+    let url = format!("https://{}{}", sandbox.address, send_target(&sandbox.stable_token()));
+    let mut answer = client.post(&url).send(MESSAGE).unwrap();
+    let body = answer.body_mut().with_config().limit(u64::MAX).read_to_vec().unwrap();
+    assert_eq!(body.len(), 100 * 1024 * 1024);
+    let stranger = Agent::new_with_defaults().get(format!("https://{}/", sandbox.address)).call();
+    assert!(stranger.unwrap_err().to_string().contains("UnknownIssuer"));
+}
+
+#[test]
+fn tls_goes_wrong_as_told_for_kept_connections_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    let sandbox = Sandbox::start(&["--tls", "--tls-ca", authority.to_str().unwrap()]);
+    let client = tls_client(&authority);
+    let url = format!("https://{}/sandbox/stats", sandbox.address);
+    for (fault, words) in [
+        ("refuse", "HandshakeFailure"),
+        ("close", ""),
+        ("wrong_name", "not valid for name"),
+        ("expired", "expired"),
+    ] {
+        client.get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        sandbox.faults(&format!(r#"{{"tls":"{fault}"}}"#));
+        let error = client.get(&url).call().unwrap_err().to_string();
+        assert!(error.contains(words), "{fault}: {error}");
+        sandbox.faults("{}");
+    }
+    sandbox.faults(r#"{"tls":"hang"}"#);
+    let short = client.get(&url).config().timeout_global(Some(Duration::from_millis(200)));
+    assert!(matches!(short.build().call(), Err(ureq::Error::Timeout(_))));
+    wait_until(|| sandbox.stats()["errors"]["tls"] == 5);
+}
+
+#[test]
+fn mega_delivers_over_tls_and_what_tls_held_up_is_delivered_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    let authority = authority.to_str().unwrap();
+    let sandbox = support::Sandbox::with(&["--tls", "--tls-ca", authority]);
+    let url = sandbox.url.replace("http://", "https://");
+    let settings = format!(
+        "[queue]\nretry_base = 100ms\n[wechat]\napi_hosts = {url}\nca_file = {authority}\n"
+    );
+    let site = support::Site::started(&sandbox, &settings);
+    site.push_many(20);
+    support::wait_for("the first ones", || sandbox.delivered() == 20);
+    sandbox.faults(json!({ "tls": "refuse" }));
+    site.push_many(5);
+    support::wait_for("a handshake to fail", || sandbox.stats()["errors"]["tls"].is_u64());
+    assert_eq!(sandbox.delivered(), 20);
+    sandbox.faults(json!({}));
+    support::wait_for("the others", || sandbox.delivered() == 25);
+}
+
+#[test]
+fn nobody_listens_for_a_while_when_told_so() {
+    let sandbox = Sandbox::start(&[]);
+    let mut kept = sandbox.connect();
+    assert_eq!(kept.call("GET", "/sandbox/stats", "").status, 200);
+    sandbox.faults(r#"{"refuse_ms":300}"#);
+    let shut = Instant::now();
+    assert!(kept.answer().is_none());
+    let refused = TcpStream::connect(&sandbox.address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    while TcpStream::connect(&sandbox.address).is_err() {
+        assert!(shut.elapsed() < DEADLINE, "the door never opened");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(shut.elapsed() >= Duration::from_millis(200), "{:?}", shut.elapsed());
+    assert_eq!(sandbox.call("GET", "/sandbox/stats", "").status, 200);
+}
+
+#[test]
+fn an_errmsg_may_be_no_text_and_a_token_may_last_an_absurd_time() {
+    // A lone surrogate's escape, then a byte that is not UTF-8.
+    let faults = r#"{"openids":{"a":{"errcode":43101,"errmsg_hex":"5c7564383030ff"}},
+                     "token_expires_in":-1e300}"#;
+    let sandbox = Sandbox::start(&["--faults", faults]);
+    let classic = "/cgi-bin/token?grant_type=client_credential&appid=a&secret=s";
+    let token = sandbox.call("GET", classic, "").json();
+    assert_eq!(token["expires_in"], -1e300);
+    let target = send_target(token["access_token"].as_str().unwrap());
+    let answer = sandbox.call("POST", &target, &message("a"));
+    assert_eq!(answer.body, b"{\"errcode\":43101,\"errmsg\":\"\\ud800\xff\"}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use engine::{Engine, Load};
 use protocol::{Beanstalkd, Mega, Protocol, Redis};
 use report::Report;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ struct Options {
     /// answers come]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
+    /// https: the file with the authority to trust, as mega-sandbox --tls-ca writes it
+    #[arg(long, value_name = "FILE", required_if_eq("protocol", "https"))]
+    ca: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -73,6 +77,8 @@ enum Kind {
     Beanstalkd,
     /// POST of a message to WeChat's API, as mega-sandbox plays it; a thread for each connection
     Http,
+    /// The same over TLS, with --ca
+    Https,
 }
 
 fn main() -> ExitCode {
@@ -100,17 +106,20 @@ fn run(options: &Options) -> Result<Report, String> {
     let (connections, window) = (options.connections as usize, options.window as usize);
     let load = Load { connections, window, requests, duration, rate: options.rate };
     let size = options.size as usize;
+    if options.ca.is_some() && !matches!(options.protocol, Kind::Https) {
+        return Err("--ca is of --protocol https".into());
+    }
     match options.protocol {
         Kind::Mega => {
             let verb = if options.send { "send" } else { "push" };
             measure(options, &load, Mega::new(verb, &options.openid_prefix, &options.key, size))
         }
-        Kind::Http if options.window > 1 || options.rate.is_some() => {
-            Err("--protocol http knows neither --window nor --rate".into())
+        Kind::Http | Kind::Https if options.window > 1 || options.rate.is_some() => {
+            Err("--protocol http and https know neither --window nor --rate".into())
         }
-        Kind::Http => {
+        Kind::Http | Kind::Https => {
             let address = options.address.ok_or("--ceiling is of the other protocols")?;
-            http::run(address, &load)
+            http::run(&http::Target { address, authority: options.ca.clone(), size }, &load)
         }
         Kind::Redis => measure(options, &load, Redis::new(size)),
         Kind::Beanstalkd => measure(options, &load, Beanstalkd::new(size)),

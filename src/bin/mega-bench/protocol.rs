@@ -51,8 +51,13 @@ pub enum Opaque {
 
 /// A JSON object of exactly `size` bytes.
 fn body(size: usize) -> Vec<u8> {
-    let around = br#"{"first":""}"#.len();
-    format!(r#"{{"first":"{}"}}"#, "x".repeat(size.saturating_sub(around))).into_bytes()
+    format!(r#"{{"first":"{}"}}"#, value(size)).into_bytes()
+}
+
+/// What stands for `first` in a body of `size` bytes.
+pub fn value(size: usize) -> String {
+    let around = r#"{"first":""}"#.len();
+    "x".repeat(size.saturating_sub(around))
 }
 
 /// A request made once; the digits of its number and its opaque are put in.

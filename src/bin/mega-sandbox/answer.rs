@@ -19,7 +19,12 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(value: &Value) -> Answer {
-        Answer { status: 200, content_type: JSON, body: value.to_string().into_bytes() }
+        Answer::as_json(value.to_string().into_bytes())
+    }
+
+    /// JSON as a whole, even where a part of it is not.
+    pub fn as_json(body: Vec<u8>) -> Answer {
+        Answer { status: 200, content_type: JSON, body }
     }
 
     /// A status without more to say, as a proxy in front of WeChat would answer.

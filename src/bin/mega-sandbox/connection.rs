@@ -1,12 +1,11 @@
 //! One connection: its bytes in and out and the stage of its present request. Each call does one read or
 //! writes what the socket takes, never waits, and leaves it to server.rs when to call again.
 
-use std::io::{self, ErrorKind, Read, Write};
-
-use mio::net::TcpStream;
+use std::io::{self, ErrorKind, Read};
 
 use crate::answer::{Answer, Outcome};
 use crate::http::{self, Afterwards, Reader};
+use crate::wire::{Heard, Wire};
 
 /// Answers to pipelined requests are gathered up to this size before they must be written.
 const OUT_LIMIT: usize = 64 * 1024;
@@ -30,7 +29,7 @@ pub enum Stage {
 }
 
 pub struct Connection {
-    pub stream: TcpStream,
+    pub wire: Wire,
     pub reader: Reader,
     out: Vec<u8>,
     written: usize,
@@ -53,9 +52,9 @@ pub enum Fill {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream) -> Connection {
+    pub fn new(wire: Wire) -> Connection {
         Connection {
-            stream,
+            wire,
             reader: Reader::new(),
             out: Vec::new(),
             written: 0,
@@ -72,13 +71,17 @@ impl Connection {
 
     pub fn flush(&mut self) -> io::Result<Flush> {
         while self.written < self.out.len() {
-            match self.stream.write(&self.out[self.written..]) {
+            match self.wire.write(&self.out[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        match self.wire.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
+            flushed => flushed?,
         }
         self.out.clear();
         self.written = 0;
@@ -94,12 +97,10 @@ impl Connection {
     /// Reads once. A peer that has finished is noted, and reads as Blocked ever after.
     pub fn fill(&mut self, scratch: &mut [u8]) -> io::Result<Fill> {
         while !self.peer_finished {
-            match self.stream.read(scratch) {
-                Ok(0) => self.peer_finished = true,
-                Ok(count) => {
-                    self.reader.push(&scratch[..count]);
-                    return Ok(Fill::Some);
-                }
+            match self.wire.read(scratch, &mut self.reader) {
+                Ok(Heard::End) => self.peer_finished = true,
+                Ok(Heard::Bytes) => return Ok(Fill::Some),
+                Ok(Heard::Nothing) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -110,7 +111,7 @@ impl Connection {
 
     /// Throws away what a finished connection still receives.
     pub fn discard(&mut self, scratch: &mut [u8]) -> io::Result<Step> {
-        match self.stream.read(scratch) {
+        match self.wire.stream.read(scratch) {
             Ok(0) => Ok(Step::Gone),
             Ok(_) => Ok(Step::Again),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Step::Blocked),

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 pub enum Strike {
     Errcode {
         errcode: i64,
-        errmsg: Option<String>,
+        /// The JSON string as it stands in the answer, with its quotes; perhaps no valid one.
+        errmsg: Option<Vec<u8>>,
     },
     HttpStatus(u16),
     /// No answer, the connection stays open.
@@ -41,6 +42,21 @@ struct Fault {
     share: f64,
 }
 
+/// What a client that begins to speak TLS meets instead of a proper session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFault {
+    /// A fatal alert.
+    Refuse,
+    /// The end of the connection in the middle of the handshake.
+    Close,
+    /// No answer, the connection stays open.
+    Hang,
+    /// A certificate of another name.
+    WrongName,
+    /// A certificate that was valid once.
+    Expired,
+}
+
 #[derive(Debug, Default)]
 pub struct Faults {
     source: Map<String, Value>,
@@ -53,6 +69,13 @@ pub struct Faults {
     pub token_errcode: Option<i64>,
     pub token_http_status: Option<u16>,
     pub token_latency: Duration,
+    /// What stands for `expires_in` in a token's answer.
+    pub token_expires_in: Option<Value>,
+    pub tls: Option<TlsFault>,
+    /// For how long nobody listens.
+    pub refuse: Option<Duration>,
+    /// They have just been set, and what they do to connections is yet to be done.
+    pub fresh: bool,
 }
 
 impl Faults {
@@ -62,7 +85,7 @@ impl Faults {
             Ok(_) => return Err("faults must be a JSON object, {} for none".to_string()),
             Err(error) => return Err(format!("faults are not JSON: {error}")),
         };
-        let mut faults = Faults::default();
+        let mut faults = Faults { fresh: true, ..Faults::default() };
         for (name, value) in &source {
             match name.as_str() {
                 "latency_ms" => faults.latency = milliseconds(name, value)?,
@@ -80,6 +103,9 @@ impl Faults {
                 "token_errcode" => faults.token_errcode = Some(errcode(name, value)?),
                 "token_http_status" => faults.token_http_status = Some(http_status(name, value)?),
                 "token_latency_ms" => faults.token_latency = milliseconds(name, value)?,
+                "token_expires_in" => faults.token_expires_in = Some(value.clone()),
+                "tls" => faults.tls = Some(tls_fault(value)?),
+                "refuse_ms" => faults.refuse = Some(milliseconds(name, value)?),
                 _ => return Err(format!("there is no fault `{name}`")),
             }
         }
@@ -148,7 +174,13 @@ fn parse_fault(place: &str, value: &Value) -> Result<Fault, String> {
             "errmsg" => {
                 let text =
                     value.as_str().ok_or_else(|| format!("{place}: errmsg must be a string"))?;
-                errmsg = Some(text.to_string());
+                errmsg = Some(Value::from(text).to_string().into_bytes());
+            }
+            "errmsg_hex" => {
+                let bytes = value.as_str().and_then(from_hex).ok_or_else(|| {
+                    format!("{place}: errmsg_hex must be a string of hex digits, two a byte")
+                })?;
+                errmsg = Some([b"\"", &bytes[..], b"\""].concat());
             }
             _ => actions.push(parse_action(place, name, value)?),
         }
@@ -191,6 +223,27 @@ fn parse_action(place: &str, name: &str, value: &Value) -> Result<Action, String
     match value {
         Value::Bool(true) => Ok(Action::Always(strike)),
         _ => Err(format!("{place}: {name} takes the value true only")),
+    }
+}
+
+/// The bytes that pairs of hex digits stand for.
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(byte).collect()
+}
+
+fn tls_fault(value: &Value) -> Result<TlsFault, String> {
+    match value.as_str() {
+        Some("refuse") => Ok(TlsFault::Refuse),
+        Some("close") => Ok(TlsFault::Close),
+        Some("hang") => Ok(TlsFault::Hang),
+        Some("wrong_name") => Ok(TlsFault::WrongName),
+        Some("expired") => Ok(TlsFault::Expired),
+        _ => Err("tls must be refuse, close, hang, wrong_name or expired".to_string()),
     }
 }
 
@@ -286,6 +339,10 @@ mod tests {
             (r#"{"answer":{"close":true,"share":2}}"#, "share"),
             (r#"{"answer":{"http_status":99}}"#, "HTTP status"),
             (r#"{"openids":{"o1":{"crash":true}}}"#, "o1"),
+            (r#"{"answer":{"errcode":1,"errmsg_hex":"abc"}}"#, "errmsg_hex"),
+            (r#"{"answer":{"errcode":1,"errmsg_hex":"xy"}}"#, "errmsg_hex"),
+            (r#"{"tls":"cloes"}"#, "wrong_name"),
+            (r#"{"refuse_ms":true}"#, "refuse_ms"),
         ] {
             let error = Faults::parse(json.as_bytes()).unwrap_err();
             assert!(error.contains(words), "{json}: {error}");

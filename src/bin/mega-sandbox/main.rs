@@ -1,19 +1,23 @@
 //! mega-sandbox: a fake WeChat on loopback for trying things out and for tests. It takes template messages
-//! over plain HTTP, lists what it took, and plays the faults it is told to. One thread (server.rs); it
+//! over HTTP, with or without TLS, lists what it took, and plays the faults it is told to. One thread (server.rs); it
 //! refuses to listen beyond loopback unless told so, for it checks nobody.
 
 mod answer;
 mod connection;
 mod deliveries;
+mod door;
 mod faults;
 mod http;
 mod page;
 mod server;
+mod tls;
 mod tokens;
 mod wechat;
+mod wire;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,8 +26,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::deliveries::Keep;
+use crate::door::Door;
 use crate::faults::Faults;
 use crate::server::Server;
+use crate::tls::Tls;
 use crate::wechat::{Account, WeChat};
 
 /// A fake WeChat for trying out mega: nothing sent to it reaches anyone.
@@ -36,6 +42,13 @@ struct Options {
     /// Listen beyond loopback, where anyone may set faults and read messages
     #[arg(long)]
     allow_remote: bool,
+    /// Speak TLS too, with a certificate made at start for localhost, 127.0.0.1, ::1 and the address;
+    /// plain HTTP is answered on the same port as before
+    #[arg(long)]
+    tls: bool,
+    /// Write there, as PEM, the authority that a client has to trust ([wechat] ca_file of mega)
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_ca: Option<PathBuf>,
     /// Life of an access token
     #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     token_ttl: u64,
@@ -82,22 +95,29 @@ fn run(options: Options) -> Result<(), String> {
     let account = Account { app_id: options.app_id, app_secret: options.app_secret };
     raise_file_limit();
     let signals = catch_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
-    let listener = mio::net::TcpListener::bind(address).map_err(|error| {
+    let door = Door::open(address).map_err(|error| {
         format!("cannot listen on {address}: {error} (is another mega-sandbox running?)")
     })?;
-    let address =
-        listener.local_addr().map_err(|error| format!("cannot read the bound address: {error}"))?;
+    let address = door.address;
+    let tls = options.tls.then(|| Tls::new(address.ip())).transpose()?;
+    if let (Some(tls), Some(file)) = (&tls, &options.tls_ca) {
+        std::fs::write(file, &tls.authority)
+            .map_err(|error| format!("--tls-ca: cannot write {}: {error}", file.display()))?;
+    }
+    let schemes = if tls.is_some() { &["https", "http"][..] } else { &["http"] };
     let wechat = WeChat::new(account, Duration::from_secs(options.token_ttl), keep, faults);
-    let mut server = Server::new(listener, signals, wechat)
+    let mut server = Server::new(door, tls, signals, wechat)
         .map_err(|error| format!("cannot poll the listener: {error}"))?;
-    announce(address).map_err(|error| format!("cannot write to standard output: {error}"))?;
+    announce(schemes, address)
+        .map_err(|error| format!("cannot write to standard output: {error}"))?;
     server.run().map_err(|error| format!("cannot go on serving: {error}"))
 }
 
 /// Tests wait for this line, so it is flushed.
-fn announce(address: SocketAddr) -> std::io::Result<()> {
+fn announce(schemes: &[&str], address: SocketAddr) -> std::io::Result<()> {
+    let urls: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://{address}")).collect();
     let mut out = std::io::stdout();
-    writeln!(out, "mega-sandbox listening on http://{address}")?;
+    writeln!(out, "mega-sandbox listening on {}", urls.join(" and "))?;
     out.flush()
 }
 

@@ -5,11 +5,10 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read};
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::net::{TcpStream, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::time::{
@@ -20,8 +19,11 @@ use slab::Slab;
 
 use crate::answer::Answer;
 use crate::connection::{Connection, Fill, Flush, Stage, Step};
+use crate::door::Door;
 use crate::http::{Afterwards, Next};
+use crate::tls::Tls;
 use crate::wechat::WeChat;
+use crate::wire::Wire;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
@@ -89,7 +91,10 @@ impl Timers {
 
 pub struct Server {
     poll: Poll,
-    listener: TcpListener,
+    door: Door,
+    /// When the door, which is shut, opens.
+    opens: Option<Instant>,
+    tls: Option<Tls>,
     signals: UnixStream,
     connections: Slab<Connection>,
     timers: Timers,
@@ -103,19 +108,21 @@ pub struct Server {
 impl Server {
     /// `signals` becomes readable when the sandbox is to end.
     pub fn new(
-        mut listener: TcpListener,
+        door: Door,
+        tls: Option<Tls>,
         mut signals: UnixStream,
         wechat: WeChat,
     ) -> io::Result<Server> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         let timers = Timers::new()?;
         let mut alarm = SourceFd(&timers.alarm.as_raw_fd());
         poll.registry().register(&mut alarm, ALARM, Interest::READABLE)?;
-        Ok(Server {
+        let mut server = Server {
             poll,
-            listener,
+            door,
+            opens: None,
+            tls,
             signals,
             connections: Slab::new(),
             timers,
@@ -123,13 +130,16 @@ impl Server {
             accept_paused: false,
             scratch: vec![0; READ_SIZE],
             wechat,
-        })
+        };
+        server.watch_door()?;
+        Ok(server)
     }
 
     /// Serves until a signal arrives.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
+            self.heed_faults();
             let timeout = self.timeout()?;
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -152,6 +162,11 @@ impl Server {
                 }
             }
             let now = Instant::now();
+            if self.opens.is_some_and(|at| at <= now) {
+                self.opens = None;
+                self.door.reopen()?;
+                self.watch_door()?;
+            }
             while let Some((timer, key)) = self.timers.due(now) {
                 self.fire(timer, key);
             }
@@ -167,7 +182,32 @@ impl Server {
         if self.timers.arm()? || !self.unfinished.is_empty() {
             return Ok(Some(Duration::ZERO));
         }
-        Ok(self.accept_paused.then_some(ACCEPT_PAUSE))
+        let opens = self.opens.map(|at| at.saturating_duration_since(Instant::now()));
+        Ok(opens.or(self.accept_paused.then_some(ACCEPT_PAUSE)))
+    }
+
+    fn watch_door(&mut self) -> io::Result<()> {
+        match &mut self.door.listener {
+            Some(listener) => self.poll.registry().register(listener, LISTENER, Interest::READABLE),
+            None => Ok(()),
+        }
+    }
+
+    /// What new faults do to the connections there are. Their request has been answered.
+    fn heed_faults(&mut self) {
+        let faults = &mut self.wechat.faults;
+        if !std::mem::take(&mut faults.fresh) {
+            return;
+        }
+        let (shut, tls) = (faults.refuse, faults.tls.is_some());
+        if let Some(time) = shut {
+            self.door.listener = None;
+            self.opens = Some(Instant::now() + time);
+        }
+        let ends = |connection: &Connection| shut.is_some() || tls && connection.wire.is_tls();
+        let ending = self.connections.iter().filter(|(_, connection)| ends(connection));
+        let keys: Vec<usize> = ending.map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.remove(key));
     }
 
     fn signalled(&mut self) -> io::Result<bool> {
@@ -185,7 +225,8 @@ impl Server {
     fn accept(&mut self) {
         self.accept_paused = false;
         loop {
-            match self.listener.accept() {
+            let Some(listener) = &self.door.listener else { return };
+            match listener.accept() {
                 Ok((stream, _)) => self.add(stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error)
@@ -214,7 +255,8 @@ impl Server {
         {
             return;
         }
-        entry.insert(Connection::new(stream));
+        let welcome = self.tls.as_ref().map(|tls| tls.welcome(self.wechat.faults.tls));
+        entry.insert(Connection::new(Wire::new(stream, welcome)));
         let stats = &mut self.wechat.stats;
         stats.connections += 1;
         stats.max_connections = stats.max_connections.max(stats.connections);
@@ -227,6 +269,9 @@ impl Server {
         self.wechat.stats.connections -= 1;
         if connection.is_held() {
             self.wechat.stats.in_flight -= 1;
+        }
+        if connection.wire.failed {
+            self.wechat.count_error("tls".to_string());
         }
     }
 
@@ -267,7 +312,7 @@ impl Server {
                 Flush::More => Ok(Step::Again),
                 Flush::Done if connection.peer_finished => Ok(Step::Gone),
                 Flush::Done => {
-                    connection.stream.shutdown(Shutdown::Write)?;
+                    connection.wire.finish()?;
                     let timer = self.timers.set(Instant::now() + LINGER, key);
                     connection.stage = Stage::Lingering { timer };
                     Ok(Step::Again)

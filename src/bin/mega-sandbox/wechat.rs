@@ -23,7 +23,8 @@ pub struct Account {
 #[derive(Debug, Default)]
 pub struct Stats {
     pub requests: u64,
-    /// Answered errcodes, `http 500` and the like, and the faults without an answer, by name.
+    /// Answered errcodes, `http 500` and the like, and the faults without an answer, by name;
+    /// `tls` for each connection whose TLS came to nothing.
     pub errors: BTreeMap<String, u64>,
     pub classic_calls: u64,
     pub stable_calls: u64,
@@ -149,9 +150,11 @@ impl WeChat {
             self.error(errcode, None)
         } else {
             let grant = issue(&mut self.tokens);
-            Answer::json(
-                &json!({"access_token": grant.token, "expires_in": grant.expires_in.as_secs()}),
-            )
+            let expires_in = match &self.faults.token_expires_in {
+                Some(absurd) => absurd.clone(),
+                None => grant.expires_in.as_secs().into(),
+            };
+            Answer::json(&json!({"access_token": grant.token, "expires_in": expires_in}))
         };
         Reply { delay: self.faults.token_latency, outcome: Outcome::Answer(answer) }
     }
@@ -249,19 +252,20 @@ impl WeChat {
         self.faults.daily_quota.is_some_and(|quota| self.today.sends >= quota)
     }
 
-    fn error(&mut self, errcode: i64, errmsg: Option<&str>) -> Answer {
+    fn error(&mut self, errcode: i64, errmsg: Option<&[u8]>) -> Answer {
         self.count_error(errcode.to_string());
-        let errmsg = match errmsg {
-            Some(errmsg) => errmsg.to_string(),
-            None => format!(
+        let Some(errmsg) = errmsg else {
+            let errmsg = format!(
                 "{} rid: {:08x}-{:08x}-{:08x}",
                 default_errmsg(errcode),
                 fastrand::u32(..),
                 fastrand::u32(..),
                 fastrand::u32(..)
-            ),
+            );
+            return Answer::json(&json!({"errcode": errcode, "errmsg": errmsg}));
         };
-        Answer::json(&json!({"errcode": errcode, "errmsg": errmsg}))
+        let head = format!(r#"{{"errcode":{errcode},"errmsg":"#);
+        Answer::as_json([head.as_bytes(), errmsg, b"}"].concat())
     }
 
     fn http_status(&mut self, status: u16) -> Answer {
@@ -274,7 +278,7 @@ impl WeChat {
         outcome
     }
 
-    fn count_error(&mut self, name: String) {
+    pub fn count_error(&mut self, name: String) {
         *self.stats.errors.entry(name).or_default() += 1;
     }
 }
