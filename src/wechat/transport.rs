@@ -199,6 +199,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::sync::mpsc;
     use std::thread;
     use ureq::Agent;
     use ureq::config::Config;
@@ -274,19 +275,24 @@ mod tests {
     fn a_connection_that_was_closed_or_has_bytes_nobody_asked_for_is_not_used_again() {
         for extra in ["", "HTTP/1.1 408 Request Timeout\r\n\r\n"] {
             let (listener, address) = listener();
+            let (read, was_read) = mpsc::channel();
+            let (closed, was_closed) = mpsc::channel();
             let server = thread::spawn(move || {
                 for _ in 0..2 {
                     let (mut stream, _) = listener.accept().unwrap();
                     request(&mut stream);
                     stream.write_all(ANSWER).unwrap();
-                    thread::sleep(Duration::from_millis(20));
+                    was_read.recv().unwrap();
                     stream.write_all(extra.as_bytes()).unwrap();
+                    drop(stream);
+                    closed.send(()).unwrap();
                 }
             });
             let agent = agent(&[address]);
             for _ in 0..2 {
                 assert_eq!(post(&agent).unwrap(), "{}");
-                thread::sleep(Duration::from_millis(60));
+                read.send(()).unwrap();
+                was_closed.recv().unwrap();
             }
             server.join().unwrap();
         }
