@@ -34,8 +34,10 @@ pub struct Stats {
     pub failed: AtomicU64,
     /// Attempts that are followed by another.
     pub retried: AtomicU64,
-    /// Requests answered 503.
+    /// Requests that the spool answered with "not now".
     pub refused: AtomicU64,
+    /// The same of the reactor, which alone writes this one; `refused` in `status` is their sum.
+    pub turned_down: AtomicU64,
     /// Parts of segments that could not be read.
     pub damaged: AtomicU64,
     /// What attempts came to, by class.
@@ -69,7 +71,7 @@ impl Stats {
             "duplicates": now(&self.duplicates),
             "failed": now(&self.failed),
             "retried": now(&self.retried),
-            "refused": now(&self.refused),
+            "refused": now(&self.refused) + now(&self.turned_down),
             "damaged": now(&self.damaged),
             "classes": serde_json::Map::from_iter(classes),
             "suspended": suspended.map(|it| &it.why),
@@ -87,11 +89,27 @@ fn local_time(unix_seconds: u64) -> String {
     time.unwrap_or_default().with_timezone(&chrono::Local).to_rfc3339()
 }
 
-/// The spool alone writes, so nobody's count is lost between the two.
+/// Each counter has one thread that writes it, so nobody's count is lost between the two.
 pub fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
 }
 
 pub fn set(counter: &AtomicU64, value: u64) {
     counter.store(value, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_both_threads_are_shown_as_one_number_and_none_is_lost() {
+        let stats = Stats::default();
+        std::thread::scope(|scope| {
+            for counter in [&stats.refused, &stats.turned_down] {
+                scope.spawn(move || (0..100_000).for_each(|_| add(counter, 1)));
+            }
+        });
+        assert_eq!(stats.to_json()["refused"], 200_000);
+    }
 }

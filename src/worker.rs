@@ -221,7 +221,7 @@ mod tests {
         let new = New { openid: "用".as_bytes(), key: b"key", data: b"null" };
         let message = Message::in_memory(1, 2, 3, new);
         let until = Instant::now() + Duration::from_secs(10);
-        let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0 };
+        let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
         Job {
             message,
             waiting: waits.then_some(Waiting { to, until, before: 0 }),

@@ -121,7 +121,7 @@ fn a_limit_and_a_fault_of_the_account_stop_sending_but_not_accepting() {
         let answer = client.read();
         assert_eq!(
             (answer.code, answer.message),
-            (503, format!("sending suspended: {errcode} no"))
+            (500, format!("sending suspended: {errcode} no"))
         );
     }
 }

@@ -24,7 +24,8 @@ impl Spool {
         let Outcome { job, verdict } = outcome;
         let Some(verdict) = verdict else { return self.take_back(job, now) };
         self.stats.came_to(verdict.class());
-        let closed = self.throttle.hear(&verdict, job.probe, now);
+        let probe = job.probe;
+        let closed = self.throttle.hear(&verdict, probe, now);
         match job.waiting {
             None => {
                 self.pushes.land();
@@ -37,6 +38,8 @@ impl Spool {
         }
         if closed {
             self.halt(now);
+        } else if probe {
+            self.answer_waiting_sends();
         }
     }
 
@@ -109,7 +112,8 @@ impl Spool {
         };
         let due =
             now.at + backoff(SEND_BACKOFF, self.config.queue.retry_cap, job.message.attempts());
-        if !again || due > waiting.until || self.stopping.is_some() {
+        let ends = self.stopping.is_some() || self.throttle.suspended().is_some();
+        if !again || due > waiting.until || ends {
             return self.answer(waiting, reason);
         }
         stats::add(&self.stats.retried, 1);

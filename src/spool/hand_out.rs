@@ -128,7 +128,8 @@ impl Spool {
         }
     }
 
-    fn answer_waiting_sends(&mut self) {
+    /// While nobody may send, who waits for a send is told so instead of waiting on.
+    pub(super) fn answer_waiting_sends(&mut self) {
         let Some(why) = self.throttle.suspended() else { return };
         for to in self.sends.give_up_waiting() {
             self.answers.refuse(to, format!("sending suspended: {why}"));

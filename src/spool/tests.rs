@@ -58,7 +58,7 @@ impl Alone {
         let conn = ConnId { slot: 0, generation: 0 };
         for opaque in 0..count {
             batch.add(
-                ReplyTo { conn, opaque },
+                ReplyTo { conn, opaque, weight: 0 },
                 kind,
                 New { openid: b"o", key: b"k", data: b"null" },
             );
@@ -231,4 +231,38 @@ fn a_probe_that_reaches_nobody_is_charged_no_attempt() {
         }
     }
     assert_eq!(attempts, [1, 2, 3, 4, 4, 4, 4, 4], "three failures close the gate");
+}
+
+#[test]
+fn a_send_that_probes_in_vain_is_answered_and_so_are_those_behind_it() {
+    let mut alone = Alone::new(|config| config.queue.send_first = false);
+    let now = Now::read();
+    alone.ask(Kind::Push, 3, now);
+    alone.spool.hand_out(now);
+    for _ in 0..3 {
+        let job = alone.pushes.try_recv().unwrap();
+        alone.book(job, Class::Unreachable, now);
+        alone.spool.hand_out(now);
+    }
+    let due = later(now, Duration::from_secs(60));
+    alone.replies();
+    alone.ask(Kind::Send, 1, due);
+    alone.spool.hand_out(due);
+    let push = alone.pushes.try_recv().unwrap();
+    assert!(push.waiting.is_none() && push.probe);
+    alone.book(push, Class::Unreachable, due);
+    assert_eq!(alone.replies(), ["sending suspended: unreachable: unreachable"]);
+
+    let mut alone = Alone::new(|_| {});
+    alone.ask(Kind::Send, 1, now);
+    alone.spool.hand_out(now);
+    let job = alone.sends.try_recv().unwrap();
+    alone.book(job, Class::Config, now);
+    alone.replies();
+    alone.ask(Kind::Send, 1, due);
+    alone.spool.hand_out(due);
+    let probe = alone.sends.try_recv().unwrap();
+    alone.book(probe, Class::Unclear, due);
+    assert_eq!(alone.replies(), ["unclear"]);
+    assert_eq!(alone.spool.sends.len(), 0);
 }
