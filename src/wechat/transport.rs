@@ -199,6 +199,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::sync::mpsc;
     use std::thread;
     use ureq::Agent;
     use ureq::config::Config;
@@ -224,9 +225,13 @@ mod tests {
     }
 
     fn agent(addresses: &[SocketAddr]) -> Agent {
+        within(Duration::from_secs(10), addresses)
+    }
+
+    fn within(timeout: Duration, addresses: &[SocketAddr]) -> Agent {
         let config = Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(2)))
-            .timeout_global(Some(Duration::from_millis(400)))
+            .timeout_global(Some(timeout))
             .build();
         Agent::with_parts(
             config,
@@ -274,19 +279,24 @@ mod tests {
     fn a_connection_that_was_closed_or_has_bytes_nobody_asked_for_is_not_used_again() {
         for extra in ["", "HTTP/1.1 408 Request Timeout\r\n\r\n"] {
             let (listener, address) = listener();
+            let (read, was_read) = mpsc::channel();
+            let (closed, was_closed) = mpsc::channel();
             let server = thread::spawn(move || {
                 for _ in 0..2 {
                     let (mut stream, _) = listener.accept().unwrap();
                     request(&mut stream);
                     stream.write_all(ANSWER).unwrap();
-                    thread::sleep(Duration::from_millis(20));
+                    was_read.recv().unwrap();
                     stream.write_all(extra.as_bytes()).unwrap();
+                    drop(stream);
+                    closed.send(()).unwrap();
                 }
             });
             let agent = agent(&[address]);
             for _ in 0..2 {
                 assert_eq!(post(&agent).unwrap(), "{}");
-                thread::sleep(Duration::from_millis(60));
+                read.send(()).unwrap();
+                was_closed.recv().unwrap();
             }
             server.join().unwrap();
         }
@@ -305,9 +315,11 @@ mod tests {
                 thread::sleep(Duration::from_millis(50));
             }
         });
-        let began = Instant::now();
-        assert!(matches!(post(&agent(&[address])), Err(Error::Timeout(Timeout::Global))));
-        assert!(began.elapsed() < Duration::from_millis(400) + STEP * 3);
+        let (began, timeout) = (Instant::now(), Duration::from_millis(400));
+        let agent = within(timeout, &[address]);
+        assert!(matches!(post(&agent), Err(Error::Timeout(Timeout::Global))));
+        // All of it would take five times as long.
+        assert!(began.elapsed() < timeout * 3, "{:?}", began.elapsed());
         server.join().unwrap();
     }
 
