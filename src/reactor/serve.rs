@@ -85,7 +85,7 @@ impl Desk {
     /// Serves the whole frames at the head of `bytes` and returns how many bytes that were.
     pub fn frames(&mut self, conn: &mut Conn, id: ConnId, bytes: &[u8]) -> usize {
         let mut used = 0;
-        while conn.course == Course::Open {
+        while matches!(conn.course, Course::Open) {
             match split(&bytes[used..], self.links.config.setting.package_max_length) {
                 Split::Partial { .. } => return used,
                 Split::TooLong => conn.course = Course::Closing(Vec::new()),
@@ -221,8 +221,10 @@ impl Desk {
     /// R2: from here on a result is owed.
     fn owe(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, weight: usize) -> ReplyTo {
         conn.unanswered += 1;
-        conn.weight += weight;
-        self.account.charge(Part::Requests, weight);
+        if weight > 0 {
+            conn.weight += weight;
+            self.account.charge(Part::Requests, weight);
+        }
         // The longest frame that can be configured has 64 MiB.
         ReplyTo { conn: id, opaque, weight: weight as u32 }
     }
