@@ -2,7 +2,7 @@
 //! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
 use super::account::{Account, CONN_COST, Part};
-use super::outbox::{Io, Outbox, Peer};
+use super::outbox::{Io, Keeps, Outbox, Peer};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -238,9 +238,9 @@ impl Conn {
     }
 
     /// Writes what the socket takes.
-    pub fn flush(&mut self, now: Instant) -> Io {
+    pub fn flush(&mut self, now: Instant, keeps: Keeps) -> Io {
         let stream = &mut self.stream;
-        self.outbox.flush(now, |bytes| stream.write(bytes))
+        self.outbox.flush(now, keeps, |bytes| stream.write(bytes))
     }
 
     /// What is in the inbox is a frame that its client has not finished.

@@ -34,7 +34,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use door::{ACCEPTS, Door, Visitor};
 use ipnet::IpNet;
 use mio::{Events, Poll, Token};
-use outbox::{Io, Peer};
+use outbox::{Io, Keeps, Peer};
 use serve::Desk;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -440,7 +440,11 @@ impl Reactor {
                 conn.outbox.bytes().extend_from_slice(&words);
             }
             let took = conn.outbox.peer() == Peer::Takes;
-            let flushed = conn.flush(now);
+            let keeps = match self.desk.account.is_easy(Part::Replies) {
+                true => Keeps::Some,
+                false => Keeps::Least,
+            };
+            let flushed = conn.flush(now, keeps);
             conn.settle(&mut self.desk.account);
             if conn.is_over() {
                 self.close(slot);
@@ -517,7 +521,7 @@ impl Reactor {
     fn last_writes(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while Instant::now() < deadline {
-            self.conns.retain(|_, conn| conn.flush(deadline) == Io::More);
+            self.conns.retain(|_, conn| conn.flush(deadline, Keeps::Least) == Io::More);
             if self.conns.is_empty() {
                 return;
             }

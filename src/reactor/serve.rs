@@ -36,8 +36,8 @@ enum Next {
     Frame,
     /// This frame cannot be handed on now; it is looked at again later.
     Hold(Hold),
-    /// No frame behind this one is looked at, and these are the last words.
-    End(Vec<u8>),
+    /// No frame behind this one is looked at.
+    End,
 }
 
 pub(super) struct Desk {
@@ -91,7 +91,7 @@ impl Desk {
                 Split::TooLong => conn.course = Course::Closing(Vec::new()),
                 Split::Frame { payload, size } => match self.frame(conn, id, payload) {
                     Next::Frame => used += size,
-                    Next::End(words) => conn.course = Course::Closing(words),
+                    Next::End => {}
                     Next::Hold(hold) => {
                         conn.course = Course::Held(hold);
                         return used;
@@ -125,7 +125,8 @@ impl Desk {
             Err(bad) => {
                 let mut words = Vec::new();
                 command::encode_result(&mut words, command::FAILED, 0, bad.0.as_bytes());
-                Next::End(words)
+                conn.course = Course::Closing(words);
+                Next::End
             }
         }
     }
