@@ -50,9 +50,9 @@ const WAKER: Token = Token(0);
 /// Bytes read in one turn from all clients together, in equal parts, and from one client at most: so
 /// many, however few there are, that its requests come in batches, and so few that others need not
 /// wait for long.
-const TURN_BYTES: usize = 4 << 20;
+const TURN_BYTES: usize = 1 << 20;
 const MOST_BYTES: usize = 4 * CHUNK;
-const LEAST_BYTES: usize = 4 * 1024;
+const LEAST_BYTES: usize = 1024;
 
 /// How often connections are looked at for having overstayed.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -278,8 +278,6 @@ impl Reactor {
             Ok(()) => {
                 entry.insert(conn);
                 self.desk.account.charge(Part::Conns, CONN_COST);
-                // What it sent before it was accepted is no edge of its own.
-                self.agenda.read.push(slot);
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),
         }
