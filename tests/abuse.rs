@@ -372,3 +372,20 @@ fn beyond_max_conn_clients_are_turned_away_and_admitted_again_later() {
         client.stream.read(&mut [0; 64]).is_ok_and(|count| count > 0)
     });
 }
+
+#[test]
+fn what_the_spool_refuses_is_counted_and_what_it_answers_is_not() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let mut client = site.client();
+    client.send(1, "o", "null");
+    assert_eq!((client.read().code, site.count("refused")), (200, 0));
+    sandbox.faults(serde_json::json!({"answer": {"errcode": 45009, "errmsg": "no more"}}));
+    client.push(2, "o", "null");
+    assert_eq!(client.read().code, 200);
+    crate::support::wait_for("sending to stop", || site.status()["suspended"].is_string());
+    client.send(3, "o", "null");
+    let answer = client.read();
+    assert!(answer.code == 500 && answer.message.starts_with("sending suspended: "), "{answer:?}");
+    assert_eq!(site.count("refused"), 1);
+}

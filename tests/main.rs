@@ -6,6 +6,7 @@ mod support;
 mod abuse;
 mod bench;
 mod cli;
+mod clients;
 mod crash;
 mod database;
 mod delivery;

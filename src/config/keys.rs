@@ -79,11 +79,11 @@ pub const ALL: &[Key] = table! {
     "group" = "", Text;
     /// Clients connected at the same time
     "max_conn" = "10000", Count(1, 1_000_000);
-    /// A client that sent part of a frame and then nothing for so long is closed; 0 is never
+    /// Longest time from a frame's first byte to its last, and without a byte of the replies being taken; then the client is closed; 0 is never
     "heartbeat_idle_time" = "60s", Time(0, DAY);
     /// Connections the kernel holds until they are accepted
     "backlog" = "512", Count(1, 65_535);
-    /// Replies kept for a client that does not read them
+    /// Replies kept for a client that does not read them; it is not read itself until it does
     "buffer_output_size" = "8M", Bytes(64 * K, G);
     /// Memory that clients can make the daemon hold, all of them together
     "memory_limit" = "256M", Bytes(16 * M, 64 * G);
@@ -165,6 +165,94 @@ pub const ALL: &[Key] = table! {
     "message_log" = "on", PathOrFlag;
 };
 
+/// Swoole's other settings, which a file for the original may carry in `[setting]`. What would change who can reach
+/// whom (`chroot`) is not among them: that it has no effect is worth a warning.
+const SWOOLE: &[&str] = &[
+    "buffer_high_watermark",
+    "buffer_input_size",
+    "buffer_low_watermark",
+    "cpu_affinity_ignore",
+    "discard_timeout_request",
+    "enable_coroutine",
+    "enable_deadlock_check",
+    "enable_delay_receive",
+    "enable_port_reuse",
+    "enable_reuse_port",
+    "enable_unsafe_event",
+    "heartbeat_check_interval",
+    "hook_flags",
+    "input_buffer_size",
+    "kernel_socket_recv_buffer_size",
+    "kernel_socket_send_buffer_size",
+    "log_date_format",
+    "log_date_with_microseconds",
+    "log_level",
+    "log_rotation",
+    "max_connection",
+    "max_coroutine",
+    "max_queued_bytes",
+    "max_request",
+    "max_request_grace",
+    "max_wait_time",
+    "message_queue_key",
+    "open_cpu_affinity",
+    "open_eof_split",
+    "open_http2_protocol",
+    "open_http_protocol",
+    "open_length_check",
+    "open_mqtt_protocol",
+    "open_redis_protocol",
+    "open_tcp_keepalive",
+    "open_tcp_nodelay",
+    "open_websocket_protocol",
+    "output_buffer_size",
+    "package_eof",
+    "pipe_buffer_size",
+    "poll_thread_num",
+    "reactor_num",
+    "reload_async",
+    "request_slowlog_file",
+    "request_slowlog_timeout",
+    "send_timeout",
+    "send_yield",
+    "single_thread",
+    "socket_buffer_size",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_ciphers",
+    "ssl_client_cert_file",
+    "ssl_key_file",
+    "ssl_method",
+    "ssl_protocols",
+    "ssl_verify_depth",
+    "ssl_verify_peer",
+    "stats_file",
+    "task_enable_coroutine",
+    "task_ipc_mode",
+    "task_max_request",
+    "task_max_request_grace",
+    "task_tmpdir",
+    "task_use_object",
+    "tcp_defer_accept",
+    "tcp_fastopen",
+    "tcp_keepcount",
+    "tcp_keepidle",
+    "tcp_keepinterval",
+    "tcp_user_timeout",
+    "trace_event_worker",
+    "upload_tmp_dir",
+    "worker_max_concurrency",
+];
+
+/// What stands for each of them.
+static OF_SWOOLE: Key = Key {
+    section: "setting",
+    name: "of Swoole",
+    default: "",
+    allowed: Ignored,
+    meaning: "Another setting of Swoole's",
+};
+
 /// Whether the value of a key with this name must never be shown, be the key known or not.
 pub fn is_secret(name: &str) -> bool {
     let name = name.trim_end_matches("[]");
@@ -173,7 +261,9 @@ pub fn is_secret(name: &str) -> bool {
 
 /// The key of an entry; every name in `[errcode]` is one.
 pub fn find(section: &str, name: &str) -> Option<&'static Key> {
-    ALL.iter().find(|key| key.section == section && (key.name == name || section == "errcode"))
+    let key =
+        ALL.iter().find(|key| key.section == section && (key.name == name || section == "errcode"));
+    key.or_else(|| (section == OF_SWOOLE.section && SWOOLE.contains(&name)).then_some(&OF_SWOOLE))
 }
 
 /// The known key that `section.name` was most likely meant to be.
@@ -249,6 +339,20 @@ mod tests {
                     "{key} does not follow its comment, {setting:?} does"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn swooles_other_settings_are_in_no_table_twice_and_in_the_manual_together() {
+        assert!(SWOOLE.is_sorted_by(|a, b| a < b));
+        for name in SWOOLE {
+            let ours = ALL.iter().find(|key| key.section == "setting" && key.name == *name);
+            assert!(ours.is_none(), "{name}");
+        }
+        let sentence = MANUAL.lines().find(|line| line.starts_with("; Swoole's other settings"));
+        let named = sentence.unwrap().split_once('(').unwrap().1.split(')').next().unwrap();
+        for name in named.trim_start_matches("such as ").split(", ") {
+            assert!(SWOOLE.contains(&name), "{name}");
         }
     }
 

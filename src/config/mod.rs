@@ -72,7 +72,7 @@ pub struct Setting {
     pub user: Option<String>,
     pub group: Option<String>,
     pub max_conn: usize,
-    /// How long half a frame may stay half; zero: for ever.
+    /// How long half a frame may stay half, and a reply be not taken; zero: for ever.
     pub heartbeat_idle_time: Duration,
     pub backlog: u32,
     /// Bytes for each connection.

@@ -325,7 +325,8 @@ fn an_unknown_key_is_a_warning_that_names_its_neighbour() {
 #[test]
 fn what_the_original_had_and_we_do_not_need_is_accepted_in_silence() {
     let text = "token = a\ntoken = b\n[server]\nclass = \"A\\B\"\nprotocol = x\n[setting]\n\
-                dispatch_mode = 3\nworker_num = none\nopen_eof_check = maybe\n";
+                dispatch_mode = 3\nworker_num = none\nopen_eof_check = maybe\nopen_length_check = 1\n\
+                reactor_num = 2\nmax_request = 0\nmax_request = 1\ntask_ipc_mode = 3\nlog_level = 5\n";
     assert_eq!(warnings(text), Vec::<String>::new());
 }
 

@@ -74,6 +74,11 @@ impl Account {
         held == 0 || held + bytes <= self.share[part as usize]
     }
 
+    /// Not even half of its share is held.
+    pub fn is_easy(&self, part: Part) -> bool {
+        self.held[part as usize] < self.share[part as usize] / 2
+    }
+
     /// Bytes that have to go now, if any: down to seven eighths, so that it is not at once again
     /// that everybody has to be looked at.
     pub fn excess(&self, part: Part) -> Option<usize> {

@@ -2,7 +2,7 @@
 //! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
 use super::account::{Account, CONN_COST, Part};
-use super::outbox::{Io, Outbox, Peer};
+use super::outbox::{Io, Keeps, Outbox, Peer};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -15,9 +15,6 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// Bytes read in one go.
 pub const CHUNK: usize = 64 * 1024;
-
-/// Bytes read from one client before others have their turn.
-const TURN: usize = 4 * CHUNK;
 
 pub enum Stream {
     Tcp(TcpStream),
@@ -169,22 +166,25 @@ impl Conn {
         self.frame_since = self.frame_since.map(|_| now);
     }
 
-    /// Reads what the socket has, for one turn, and calls `each` with what there is to look at: the
+    /// Reads what the socket has, about `quantum` bytes at most, and calls `each` with what there is to look at: the
     /// bytes read, or the inbox with these at its end. `each` says how many of them are used up; the
     /// rest is kept. R3: it goes on until the socket is empty, it is held, or others have their turn.
     pub fn read(
         &mut self,
         chunk: &mut [u8],
+        quantum: usize,
         mut each: impl FnMut(&mut Conn, &[u8]) -> usize,
         now: Instant,
     ) -> Io {
+        let size = chunk.len().min(quantum);
+        let chunk = &mut chunk[..size];
         if !self.inbox.is_empty() && !self.is_held() {
             // What being held has left.
             self.digest(&[], &mut each, now);
         }
         let mut taken = 0;
         while matches!(self.socket, Socket::Readable | Socket::Ending) && !self.is_held() {
-            if taken >= TURN {
+            if taken >= quantum {
                 return Io::More;
             }
             match self.stream.read(chunk) {
@@ -238,9 +238,9 @@ impl Conn {
     }
 
     /// Writes what the socket takes.
-    pub fn flush(&mut self, now: Instant) -> Io {
+    pub fn flush(&mut self, now: Instant, keeps: Keeps) -> Io {
         let stream = &mut self.stream;
-        self.outbox.flush(now, |bytes| stream.write(bytes))
+        self.outbox.flush(now, keeps, |bytes| stream.write(bytes))
     }
 
     /// What is in the inbox is a frame that its client has not finished.
@@ -358,7 +358,7 @@ mod tests {
             }
             used
         };
-        let read = conn.read(&mut chunk, each, now);
+        let read = conn.read(&mut chunk, usize::MAX, each, now);
         (read, seen)
     }
 

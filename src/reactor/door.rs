@@ -16,7 +16,7 @@ pub const ADMIN: usize = 1;
 const FIRST_LISTENER: usize = 2;
 
 /// Accepted in one turn.
-pub const ACCEPTS: usize = 64;
+pub const ACCEPTS: usize = 256;
 
 /// How long accepting rests when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

@@ -35,7 +35,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use door::{ACCEPTS, Door, Visitor};
 use ipnet::IpNet;
 use mio::{Events, Poll, Token};
-use outbox::{Io, Peer};
+use outbox::{Io, Keeps, Peer};
 use serve::Desk;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -47,6 +47,13 @@ use std::time::{Duration, Instant};
 /// Tokens below are the waker's and the door's.
 const FIRST_CONN: usize = 1 << 16;
 const WAKER: Token = Token(0);
+
+/// Bytes read in one turn from all clients together, in equal parts, and from one client at most: so
+/// many, however few there are, that its requests come in batches, and so few that others need not
+/// wait for long.
+const TURN_BYTES: usize = 1 << 20;
+const MOST_BYTES: usize = 4 * CHUNK;
+const LEAST_BYTES: usize = 1024;
 
 /// How often connections are looked at for having overstayed.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -80,6 +87,8 @@ pub struct Reactor {
     generation: u32,
     desk: Desk,
     agenda: Agenda,
+    /// Bytes that each client may bring in this turn.
+    quantum: usize,
     ending: Ending,
     told: Seldom,
 }
@@ -155,6 +164,7 @@ impl Reactor {
             generation: 0,
             desk: Desk::new(links),
             agenda: Agenda::default(),
+            quantum: MOST_BYTES,
             ending: Ending::NotYet,
             told: Seldom::default(),
         })
@@ -181,7 +191,9 @@ impl Reactor {
         for event in events.iter() {
             self.note(event);
         }
-        for slot in std::mem::take(&mut self.agenda.read) {
+        let ready = std::mem::take(&mut self.agenda.read);
+        self.quantum = (TURN_BYTES / ready.len().max(1)).clamp(LEAST_BYTES, MOST_BYTES);
+        for slot in ready {
             self.read(slot, chunk, now);
         }
         self.read_mail(now);
@@ -268,8 +280,6 @@ impl Reactor {
             Ok(()) => {
                 entry.insert(conn);
                 self.desk.account.charge(Part::Conns, CONN_COST);
-                // What it sent before it was accepted is no edge of its own.
-                self.agenda.read.push(slot);
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),
         }
@@ -354,7 +364,8 @@ impl Reactor {
         }
         let id = ConnId { slot: slot as u32, generation: conn.generation };
         let desk = &mut self.desk;
-        let read = conn.read(chunk, |conn, bytes| desk.frames(conn, id, bytes), now);
+        let each = |conn: &mut Conn, bytes: &[u8]| desk.frames(conn, id, bytes);
+        let read = conn.read(chunk, self.quantum, each, now);
         conn.settle(&mut self.desk.account);
         if read == Io::Broken {
             return self.close(slot);
@@ -400,8 +411,10 @@ impl Reactor {
 
     fn deliver(&mut self, reply: Reply) {
         let weight = reply.to.weight as usize;
-        // R2: the weight goes, whether or not there is somebody to be told.
-        self.desk.paid(weight);
+        if weight > 0 {
+            // R2: the weight goes, whether or not there is somebody to be told.
+            self.desk.paid(weight);
+        }
         let slot = reply.to.conn.slot as usize;
         let known = |conn: &&mut Conn| conn.generation == reply.to.conn.generation;
         let Some(conn) = self.conns.get_mut(slot).filter(known) else { return };
@@ -427,7 +440,11 @@ impl Reactor {
                 conn.outbox.bytes().extend_from_slice(&words);
             }
             let took = conn.outbox.peer() == Peer::Takes;
-            let flushed = conn.flush(now);
+            let keeps = match self.desk.account.is_easy(Part::Replies) {
+                true => Keeps::Some,
+                false => Keeps::Least,
+            };
+            let flushed = conn.flush(now, keeps);
             conn.settle(&mut self.desk.account);
             if conn.is_over() {
                 self.close(slot);
@@ -504,7 +521,7 @@ impl Reactor {
     fn last_writes(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while Instant::now() < deadline {
-            self.conns.retain(|_, conn| conn.flush(deadline) == Io::More);
+            self.conns.retain(|_, conn| conn.flush(deadline, Keeps::Least) == Io::More);
             if self.conns.is_empty() {
                 return;
             }

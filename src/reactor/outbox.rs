@@ -4,8 +4,26 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-/// An empty outbox keeps so much, which is part of what a connection costs.
-pub const KEPT: usize = 512;
+/// What every connection may keep, which is part of what it costs.
+pub const FREE: usize = 512;
+
+/// What an empty outbox keeps for the next replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// There is memory: as much as a turn's replies need.
+    Some,
+    /// What it costs anyway.
+    Least,
+}
+
+impl Keeps {
+    fn bytes(self) -> usize {
+        match self {
+            Keeps::Some => 8 * FREE,
+            Keeps::Least => FREE,
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct Outbox {
@@ -48,7 +66,7 @@ impl Outbox {
 
     /// Bytes of memory beyond those that every connection is charged for.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity().saturating_sub(KEPT)
+        self.bytes.capacity().saturating_sub(FREE)
     }
 
     pub fn peer(&self) -> Peer {
@@ -65,6 +83,7 @@ impl Outbox {
     pub fn flush(
         &mut self,
         now: Instant,
+        keeps: Keeps,
         mut socket: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> Io {
         while self.peer == Peer::Takes && self.unwritten() > 0 {
@@ -81,7 +100,7 @@ impl Outbox {
         }
         if self.peer == Peer::Gone || self.unwritten() == 0 {
             self.bytes.clear();
-            self.bytes.shrink_to(KEPT);
+            self.bytes.shrink_to(keeps.bytes());
             self.written = 0;
             self.stalled = None;
             return if self.peer == Peer::Gone { Io::Broken } else { Io::Done };
@@ -99,7 +118,7 @@ impl Outbox {
             self.written = 0;
         }
         if self.bytes.capacity() > 4 * self.bytes.len() {
-            self.bytes.shrink_to((2 * self.bytes.len()).max(KEPT));
+            self.bytes.shrink_to((2 * self.bytes.len()).max(FREE));
         }
     }
 }
@@ -126,7 +145,7 @@ mod tests {
             outbox.bytes().extend(n.to_be_bytes().repeat(250));
             if n >= 100 {
                 let mut room = takes(1000);
-                let flushed = outbox.flush(now, |bytes| {
+                let flushed = outbox.flush(now, Keeps::Least, |bytes| {
                     let count = room(bytes)?;
                     seen.extend_from_slice(&bytes[..count]);
                     Ok(count)
@@ -146,7 +165,7 @@ mod tests {
         outbox.bytes().resize(8 << 20, 7);
         for left in (0..8_usize).rev() {
             let wanted = if left == 0 { Io::Done } else { Io::More };
-            assert_eq!(outbox.flush(now, takes(1 << 20)), wanted);
+            assert_eq!(outbox.flush(now, Keeps::Least, takes(1 << 20)), wanted);
             assert!(outbox.memory() <= (4 * left) << 20, "{} for {left} MiB", outbox.memory());
         }
     }
@@ -155,16 +174,16 @@ mod tests {
     fn a_byte_taken_is_progress_and_a_byte_left_is_not() {
         let (mut outbox, began) = (Outbox::default(), Instant::now());
         let after = |minutes: u32| began + minutes * MINUTE;
-        outbox.flush(began, takes(9));
+        outbox.flush(began, Keeps::Least, takes(9));
         assert!(!outbox.is_stalled(after(9), MINUTE), "nothing is left");
         outbox.bytes().extend_from_slice(b"12345");
-        outbox.flush(after(1), takes(0));
+        outbox.flush(after(1), Keeps::Least, takes(0));
         outbox.bytes().extend_from_slice(b"67890");
-        outbox.flush(after(2), takes(0));
+        outbox.flush(after(2), Keeps::Least, takes(0));
         assert!(!outbox.is_stalled(after(2), MINUTE) && outbox.is_stalled(after(3), MINUTE));
-        outbox.flush(after(3), takes(1));
+        outbox.flush(after(3), Keeps::Least, takes(1));
         assert!(!outbox.is_stalled(after(4), MINUTE) && outbox.is_stalled(after(5), MINUTE));
-        outbox.flush(after(5), takes(9));
+        outbox.flush(after(5), Keeps::Least, takes(9));
         assert!(!outbox.is_stalled(after(9), MINUTE));
     }
 
@@ -173,9 +192,22 @@ mod tests {
         let (mut outbox, now) = (Outbox::default(), Instant::now());
         for _ in 0..2 {
             outbox.bytes().extend_from_slice(&[1; 9000]);
-            assert_eq!(outbox.flush(now, |_| Err(ErrorKind::BrokenPipe.into())), Io::Broken);
+            assert_eq!(
+                outbox.flush(now, Keeps::Least, |_| Err(ErrorKind::BrokenPipe.into())),
+                Io::Broken
+            );
             assert_eq!((outbox.unwritten(), outbox.memory()), (0, 0));
         }
         assert_eq!(outbox.peer(), Peer::Gone);
+    }
+
+    #[test]
+    fn an_empty_outbox_keeps_what_there_is_room_for() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        for (keeps, most) in [(Keeps::Some, 7 * FREE), (Keeps::Least, 0)] {
+            outbox.bytes().resize(9000, 1);
+            assert_eq!(outbox.flush(now, keeps, takes(9000)), Io::Done);
+            assert!(outbox.memory() <= most, "{keeps:?} {}", outbox.memory());
+        }
     }
 }

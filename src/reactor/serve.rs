@@ -36,8 +36,8 @@ enum Next {
     Frame,
     /// This frame cannot be handed on now; it is looked at again later.
     Hold(Hold),
-    /// No frame behind this one is looked at, and these are the last words.
-    End(Vec<u8>),
+    /// No frame behind this one is looked at.
+    End,
 }
 
 pub(super) struct Desk {
@@ -85,13 +85,13 @@ impl Desk {
     /// Serves the whole frames at the head of `bytes` and returns how many bytes that were.
     pub fn frames(&mut self, conn: &mut Conn, id: ConnId, bytes: &[u8]) -> usize {
         let mut used = 0;
-        while conn.course == Course::Open {
+        while matches!(conn.course, Course::Open) {
             match split(&bytes[used..], self.links.config.setting.package_max_length) {
                 Split::Partial { .. } => return used,
                 Split::TooLong => conn.course = Course::Closing(Vec::new()),
                 Split::Frame { payload, size } => match self.frame(conn, id, payload) {
                     Next::Frame => used += size,
-                    Next::End(words) => conn.course = Course::Closing(words),
+                    Next::End => {}
                     Next::Hold(hold) => {
                         conn.course = Course::Held(hold);
                         return used;
@@ -102,6 +102,7 @@ impl Desk {
         bytes.len()
     }
 
+    #[inline]
     fn frame(&mut self, conn: &mut Conn, id: ConnId, payload: &[u8]) -> Next {
         let decoded = match conn.is_admin() {
             true => command::decode_admin(payload),
@@ -125,7 +126,8 @@ impl Desk {
             Err(bad) => {
                 let mut words = Vec::new();
                 command::encode_result(&mut words, command::FAILED, 0, bad.0.as_bytes());
-                Next::End(words)
+                conn.course = Course::Closing(words);
+                Next::End
             }
         }
     }
@@ -149,11 +151,13 @@ impl Desk {
             Kind::Push => 0,
             Kind::Send => openid.len() + key.len() + data.len() + REQUEST_COST,
         };
-        if !self.has_share(conn, weight) {
+        if conn.unanswered >= UNANSWERED {
             return Next::Hold(Hold::Results);
         }
-        if weight > 0 && !self.account.fits(Part::Requests, weight) {
-            return self.refuse(conn, opaque, "queue full");
+        if weight > 0
+            && let Some(next) = self.weigh(conn, opaque, weight)
+        {
+            return next;
         }
         if self.batch.bytes() >= BATCH_BYTES && !self.hand_on() {
             return Next::Hold(Hold::Spool);
@@ -170,11 +174,11 @@ impl Desk {
     /// `tset {key}`, no body.
     fn tset(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, key: &[u8]) -> Next {
         let weight = key.len() + REQUEST_COST;
-        if !self.has_share(conn, weight) {
+        if conn.unanswered >= UNANSWERED {
             return Next::Hold(Hold::Results);
         }
-        if !self.account.fits(Part::Requests, weight) {
-            return self.refuse(conn, opaque, "queue full");
+        if let Some(next) = self.weigh(conn, opaque, weight) {
+            return next;
         }
         if self.links.store.is_full() {
             return Next::Hold(Hold::Store);
@@ -191,11 +195,14 @@ impl Desk {
         Next::Hold(Hold::Store)
     }
 
-    /// Whether a client may leave one more request unanswered.
-    fn has_share(&self, conn: &Conn, weight: usize) -> bool {
-        let first = conn.weight == 0 || weight == 0;
-        conn.unanswered < UNANSWERED
-            && (first || conn.weight + weight <= self.account.client_share())
+    /// Why a request that is held in memory cannot be taken now: its client has its share, which
+    /// slows it, or all of them together have theirs, which refuses it.
+    fn weigh(&self, conn: &mut Conn, opaque: u32, weight: usize) -> Option<Next> {
+        if conn.weight > 0 && conn.weight + weight > self.account.client_share() {
+            return Some(Next::Hold(Hold::Results));
+        }
+        let fits = self.account.fits(Part::Requests, weight);
+        (!fits).then(|| self.refuse(conn, opaque, "queue full"))
     }
 
     /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what
@@ -221,8 +228,10 @@ impl Desk {
     /// R2: from here on a result is owed.
     fn owe(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, weight: usize) -> ReplyTo {
         conn.unanswered += 1;
-        conn.weight += weight;
-        self.account.charge(Part::Requests, weight);
+        if weight > 0 {
+            conn.weight += weight;
+            self.account.charge(Part::Requests, weight);
+        }
         // The longest frame that can be configured has 64 MiB.
         ReplyTo { conn: id, opaque, weight: weight as u32 }
     }

@@ -113,11 +113,18 @@ mod tests {
         assert_eq!(letters.read().count(), 2);
     }
 
+    /// A few nanoseconds for each.
+    fn dawdle(count: u32) {
+        for n in 0..count {
+            std::hint::black_box(n);
+        }
+    }
+
     /// Each letter is sent in the moment in which the reactor may be going to sleep. Without the
     /// fences, or without the second look, one of them stays unseen.
     #[test]
     fn no_letter_is_slept_over() {
-        const LETTERS: u32 = 200_000;
+        const LETTERS: u32 = 500_000;
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let (mailbox, letters) = Mailbox::new(waker);
@@ -129,13 +136,15 @@ mod tests {
                     while seen.load(Ordering::Acquire) < n {
                         std::hint::spin_loop();
                     }
-                    (0..n % 61).for_each(|_| std::hint::spin_loop());
+                    dawdle(n % 61);
                     mailbox.send(letter(u64::from(n)));
                 }
             })
         };
         let mut events = Events::with_capacity(4);
         while seen.load(Ordering::Relaxed) < LETTERS {
+            // Both come to the moment in every order there is.
+            dawdle(seen.load(Ordering::Relaxed) % 97);
             if letters.rest() {
                 poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
                 assert!(!events.is_empty(), "slept over letter {}", seen.load(Ordering::Relaxed));
