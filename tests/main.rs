@@ -14,6 +14,8 @@ mod failed;
 mod hostile;
 mod outcomes;
 mod php;
+mod restart;
+mod root;
 mod sandbox;
 mod torture;
 mod transcripts;

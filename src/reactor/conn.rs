@@ -1,11 +1,15 @@
 //! One client: its socket, what it sent that is not a whole frame yet, and what it has not taken
 //! yet. Owned by the reactor; never blocks, and never holds more than its limits allow.
 
+use crate::wire::command;
 use mio::event::Source;
-use mio::net::{TcpStream, UnixStream};
+use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use std::io::{self, ErrorKind, Read, Write};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// An outbox of this size is kept when it has been written out; a larger one is let go.
@@ -170,6 +174,27 @@ impl Conn {
         if used < inbox.len() {
             inbox.drain(..used);
             self.inbox = inbox;
+        }
+    }
+
+    /// Sends a result, and the listening sockets with it.
+    pub fn give(&mut self, listeners: &[TcpListener], opaque: u32) {
+        let mut frame = Vec::new();
+        command::encode_result(&mut frame, command::OK, opaque, b"");
+        let sockets: Vec<BorrowedFd> = listeners.iter().map(|socket| socket.as_fd()).collect();
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(sockets.len()))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let given = match &self.stream {
+            Stream::Unix(stream) if !sockets.is_empty() && self.unwritten() == 0 => {
+                ancillary.push(SendAncillaryMessage::ScmRights(&sockets))
+                    && sendmsg(stream, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)
+                        .is_ok_and(|count| count == frame.len())
+            }
+            _ => false,
+        };
+        if !given {
+            let why = b"the listening sockets cannot be given";
+            command::encode_result(&mut self.outbox, command::FAILED, opaque, why);
         }
     }
 

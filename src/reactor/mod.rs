@@ -310,6 +310,9 @@ impl Reactor {
         let id = ConnId { slot: slot as u32, generation: conn.generation };
         let desk = &mut self.desk;
         let read = conn.read(chunk, |conn, bytes| desk.frames(conn, id, bytes), now);
+        if let Some(opaque) = desk.heir.take() {
+            conn.give(&self.listeners, opaque);
+        }
         if conn.paused {
             self.paused.push(slot);
         }
