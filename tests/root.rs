@@ -186,7 +186,9 @@ fn helper_that_listens_and_never_answers() {
 fn listens_as(uid: u32, folder: &Path, socket: &Path) -> Other {
     // The service user can read only what stands here.
     let program = folder.join("helper");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // By a process of its own, so that no child of another test holds the file open for writing.
+    let copy = || Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+    assert!(program.exists() || copy().unwrap().success());
     let mut command = Command::new(program);
     command.args(["--exact", "root::helper_that_listens_and_never_answers"]);
     let other = Other::spawn(command.env(LISTEN_ON, socket).uid(uid).gid(uid));

@@ -57,11 +57,12 @@ pub fn step_down_to_write(config: &Config) -> Result<(), String> {
 pub fn close_inherited() {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // Collected first, because the folder's own descriptor is among them.
     let numbers: Vec<RawFd> = numbers.filter(|number| *number > 2).collect();
-    for number in numbers {
-        // SAFETY: this process has opened nothing yet, so nobody else here owns the descriptor; that
-        // of the folder is closed already, which the kernel answers with an error.
+    // The folder's own descriptor was among them, and is closed by now.
+    let open = |number: &RawFd| Path::new(&format!("/proc/self/fd/{number}")).is_symlink();
+    for number in numbers.into_iter().filter(open) {
+        // SAFETY: the descriptor is open, and as this process has opened nothing yet, nobody else
+        // here owns it.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
