@@ -6,8 +6,8 @@
 //! ```text
 //!  clients ──TCP──▶ reactor ──batches──▶ spool ──jobs──▶ worker-1..N ──HTTPS──▶ WeChat
 //!  (PHP)   ◀──────  (mio)  ◀──mailbox──  (queue) ◀──events── outcomes ──┘
-//!                    │   ▲                  └──chores──▶ janitor ──events──┘
-//!                    └orders▶ store ──mailbox┘
+//!                    │   ▲                │  ├──chores, syncs──▶ janitor, syncer ──events──┘
+//!                    └orders▶ store ─┘    └──ends──▶ ledger ──events──┘
 //!  main: signals, supervises the others, joins them in order
 //! ```
 //!
@@ -18,7 +18,11 @@
 //! | spool | `spool` | the queue, alone | touch a socket |
 //! | store | `store` | the one database connection | touch the queue |
 //! | worker-N | `worker` | one keep-alive HTTP connection | hold a lock while it waits for WeChat |
-//! | janitor | `queue::janitor` | slow file work | decide anything |
+//! | janitor, syncer | `queue::janitor` | slow file work | decide anything |
+//! | ledger | `ledger` | what became of each message | decide anything, hold up the spool |
+//!
+//! What travels between them, and every channel's capacity with its reason, is in `traffic`, below all
+//! threads: no thread's module imports another's.
 //!
 //! # The path of a push
 //!
@@ -26,9 +30,10 @@
 //!    checks key and JSON and copies it into the turn's batch.
 //! 2. `spool`: appends the batch to the queue, syncs as the policy asks, mails the results.
 //! 3. `reactor`: writes the results, one write for each client.
-//! 4. `spool`: takes the message from the queue and hands it out as a job.
+//! 4. `spool`: takes the message from the queue and hands it out as a job, as far as the gate allows.
 //! 5. `worker`: renders the template and posts it; the outcome goes back to the spool.
-//! 6. `spool`: marks the record done, or queues a retry, or puts it on the failed list.
+//! 6. `spool`: books it by the table in `traffic::class`: marks the record done, queues a retry, or gives
+//!    the message to the ledger and marks it done when the ledger has it.
 //! 7. `janitor`: deletes the segment when all its records are done.
 //!
 //! A send takes the same way past the disk: it lives in the spool's memory, because a client is
@@ -39,18 +44,21 @@
 //! *frame*: one unit of the wire. *command*: what a frame says. *request*: a send or push on its way
 //! to the spool. *message*: a request the spool has accepted. *record*: a message's bytes in a
 //! *segment*, one file of the queue. *job*: a message in a worker's hands. *verdict*: what an attempt
-//! came to; *outcome*: the job with its verdict. *template*: the compiled text that a message is
-//! rendered with. *spool*: the thread between reactor and workers. *gate*: whether anything is sent.
-//! *chore*: slow file work for the janitor.
+//! came to, by its *class*; *outcome*: the job with its verdict. *round*: what was handed out between two
+//! closings of the gate. *template*: the compiled text that a message is rendered with. *database*: where the
+//! templates are kept; *store*: the thread that asks it. *spool*: the thread between reactor and workers.
+//! *gate*: whether anything is sent. *probe*: the one message that finds out whether a closed gate may open.
+//! *chore*: slow file work. *ledger*: what became of each message.
 //!
 //! # Invariants
 //!
 //! Each module numbers its own: Q1-Q6 in `queue`, S1-S3 in `spool`, R1-R3 in `reactor`, M1 in
-//! `queue::disk`. Those that matter to a user:
+//! `queue::disk`, T1-T3 in `wechat::refresh`. Those that matter to a user:
 //!
-//! - A push answered 200 is in the mapped file, and with `sync = always` on the disk (Q1, S1).
+//! - A push answered 200 is in the queue's file, and with `sync = always` on the disk (Q1, S1).
 //! - Only a known outcome ends a message (Q1, Q2); a repeat carries the same client_msg_id.
 //! - Every send is answered exactly once (S2).
+//! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`).
 
 pub mod cli;
 mod client;

@@ -14,10 +14,10 @@ use crate::store;
 use crate::template::{self, Database, DatabaseError, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
-use crate::wechat::client::Hosts;
+use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
-use crate::worker::{self, Counter, Shop};
+use crate::worker::{self, Shared};
 use crate::{logger, notice};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ipnet::IpNet;
@@ -124,6 +124,9 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let listen = addresses(&listeners)?;
     let (disk, queue) = open_queue(config)?;
     let (table, database) = load_templates(config)?;
+    let network = Network::open(config)?;
+    let errcodes = Arc::new(Errcodes::new(&config.errcode));
+    let tokens = Arc::new(Tokens::new(config, Arc::clone(&errcodes)));
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
@@ -136,31 +139,38 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         config: Arc::clone(config),
         table: Arc::clone(&table),
         stats: Arc::clone(&stats),
+        tokens: Arc::clone(&tokens),
         spool: channels.events.clone(),
         store: orders.clone(),
         listen: listen.clone(),
     };
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
-    spawn_workers(config, &table, &channels).map_err(why)?;
-    let janitor = spawn_janitor(disk, &channels).map_err(why)?;
+    let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
+    spawn_workers(setting.task_worker_num, shared, &channels).map_err(why)?;
+    let janitor = spawn_janitor(disk, &channels, &happens).map_err(why)?;
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
     spawn("store", &happens, move || {
         store::run(database, &table, size, &orders_in, &store_mailbox);
+        Ended::AsPlanned
     })
     .map_err(why)?;
     let inside = channels.inside();
     let spool =
         Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
-    let (ended, died) = (happens.clone(), happens.clone());
-    spawn("spool", &died, move || {
+    let ended = happens.clone();
+    spawn("spool", &happens, move || {
+        // A main thread that has ended takes the process with it.
         let _ = ended.send(Happening::SpoolEnded(spool.run()));
+        Ended::AsPlanned
     })
     .map_err(why)?;
-    let reactor = spawn("reactor", &happens, move || {
-        if let Err(error) = reactor.run() {
+    let reactor = spawn("reactor", &happens, move || match reactor.run() {
+        Ok(()) => Ended::AsPlanned,
+        Err(error) => {
             log::error!("the reactor cannot go on: {error}");
+            Ended::Early
         }
     })
     .map_err(why)?;
@@ -193,7 +203,6 @@ impl Running {
                 Happening::Signal(Signal::ReopenLogs) => logger::reopen(),
                 Happening::Signal(Signal::Reload) => self.reload(config),
                 Happening::SpoolEnded(ended) => return self.end(ended),
-                Happening::Died("reactor") if stopping => {}
                 Happening::Died(name) => {
                     crate::critical!("the thread {name} has ended; so does the daemon");
                     return exit::FAILED;
@@ -248,59 +257,64 @@ impl Running {
     }
 }
 
+/// How a thread came to its end.
+enum Ended {
+    AsPlanned,
+    /// The daemon cannot do without it.
+    Early,
+}
+
+/// A thread whose early end, a panic included, ends the daemon.
 fn spawn(
     name: &'static str,
-    died: &Sender<Happening>,
-    body: impl FnOnce() + Send + 'static,
+    happens: &Sender<Happening>,
+    body: impl FnOnce() -> Ended + Send + 'static,
 ) -> std::io::Result<thread::JoinHandle<()>> {
-    struct Report(&'static str, Sender<Happening>);
+    struct Report(&'static str, Option<Sender<Happening>>);
     impl Drop for Report {
-        /// Also when the thread panics.
         fn drop(&mut self) {
-            let _ = self.1.send(Happening::Died(self.0));
+            // A main thread that has ended takes the process with it.
+            let _ = self.1.take().map(|happens| happens.send(Happening::Died(self.0)));
         }
     }
-    let report = Report(name, died.clone());
+    let report = Report(name, Some(happens.clone()));
     thread::Builder::new().name(name.into()).spawn(move || {
-        let _report = report;
-        body();
+        let mut report = report;
+        if let Ended::AsPlanned = body() {
+            report.1 = None;
+        }
     })
 }
 
-fn spawn_workers(
-    config: &Arc<Config>,
-    table: &Arc<Table>,
-    channels: &Channels,
-) -> std::io::Result<()> {
-    let errcodes = Arc::new(Errcodes::new(&config.errcode));
-    let shop = Arc::new(Shop {
-        table: Arc::clone(table),
-        tokens: Tokens::new(config, Arc::clone(&errcodes)),
-        hosts: Hosts::new(config),
-        errcodes,
-    });
-    for number in 1..=config.setting.task_worker_num {
-        let shop = Arc::clone(&shop);
-        let counter = Counter {
+fn spawn_workers(workers: usize, shared: Shared, channels: &Channels) -> std::io::Result<()> {
+    let shared = Arc::new(shared);
+    for number in 1..=workers {
+        let shared = Arc::clone(&shared);
+        let links = worker::Links {
             sends: channels.sends.clone(),
             pushes: channels.pushes.clone(),
-            halted: Arc::clone(&channels.halted),
+            round: channels.round.clone(),
             outcomes: channels.events.clone(),
         };
         let builder = thread::Builder::new().name(format!("worker-{number}"));
         // Not joined: one may be in the middle of a call that nobody waits for any longer.
-        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shop, &counter))?;
+        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shared, &links))?;
     }
     Ok(())
 }
 
-fn spawn_janitor(disk: Folder, channels: &Channels) -> std::io::Result<thread::JoinHandle<()>> {
+fn spawn_janitor(
+    disk: Folder,
+    channels: &Channels,
+    happens: &Sender<Happening>,
+) -> std::io::Result<thread::JoinHandle<()>> {
     let (chores, events) = (channels.chores.clone(), channels.events.clone());
-    thread::Builder::new().name("janitor".into()).spawn(move || {
+    spawn("janitor", happens, move || {
         for chore in chores {
             // A spool that has ended needs no news; the chore is done all the same.
             let _ = events.send(Event::Chore(janitor::run(&disk, chore)));
         }
+        Ended::AsPlanned
     })
 }
 

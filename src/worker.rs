@@ -3,150 +3,325 @@
 
 use crate::template::Table;
 use crate::traffic::Event;
-use crate::traffic::job::{Job, Outcome, Reason, Verdict};
-use crate::wechat::client::{Answer, Client, Hosts, Trouble};
-use crate::wechat::errcode::{self, Class, Errcodes};
+use crate::traffic::class::{Class, Gate};
+use crate::traffic::job::{Job, Outcome, Reason, Round, Verdict};
+use crate::wechat::answer::Answer;
+use crate::wechat::client::{Client, Network, Reached, Trouble};
+use crate::wechat::errcode::{self, Errcodes};
 use crate::wechat::json::answer_for_client;
-use crate::wechat::token::{NoToken, Tokens};
+use crate::wechat::refresh::{Lack, NoToken, Refusal, Token};
+use crate::wechat::token::Tokens;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-/// What every worker shares.
-pub struct Shop {
+/// So much room is kept for the next message.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// How long a worker rests after a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// What every worker uses.
+pub struct Shared {
     pub table: Arc<Table>,
-    pub tokens: Tokens,
-    pub hosts: Arc<Hosts>,
+    pub tokens: Arc<Tokens>,
+    pub network: Arc<Network>,
     pub errcodes: Arc<Errcodes>,
 }
 
 /// Where jobs come from and outcomes go.
 #[derive(Clone)]
-pub struct Counter {
+pub struct Links {
     pub sends: Receiver<Job>,
     pub pushes: Receiver<Job>,
-    /// See `traffic::Channels`.
-    pub halted: Arc<AtomicBool>,
+    pub round: Round,
     pub outcomes: Sender<Event>,
 }
 
-pub fn run(shop: &Shop, counter: &Counter) {
-    let mut worker =
-        Worker { shop, client: Client::new(Arc::clone(&shop.hosts)), body: Vec::new() };
-    let (mut sends, mut pushes) = (counter.sends.clone(), counter.pushes.clone());
+/// Works until there are no more jobs.
+pub fn run(shared: &Shared, links: &Links) {
+    supervise(&links.outcomes, PANIC_PAUSE, |held| work(shared, links, held));
+}
+
+/// A panic, wherever it comes from, ends no worker: the job it held has an outcome, and the work begins anew.
+fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mut Option<Job>)) {
+    let mut held = None;
+    while catch_unwind(AssertUnwindSafe(|| work(&mut held))).is_err() {
+        if let Some(job) = held.take() {
+            let reason = Reason::text("internal error while it was sent, see the log");
+            let verdict = Some(Verdict::Refused(Class::Internal, reason));
+            if outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+                return;
+            }
+        }
+        // One that panics at once, time after time, leaves the processor to the others.
+        std::thread::sleep(pause);
+    }
+}
+
+/// Takes jobs until the spool has dropped its ends; `held` is the one in hand.
+fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
+    let client = Client::new(Arc::clone(&shared.network));
+    let mut worker = Worker { shared, client, body: Vec::new() };
+    let (mut sends, mut pushes) = (links.sends.clone(), links.pushes.clone());
     loop {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
-        let renewal = shop.tokens.renew_in();
+        let renewal = shared.tokens.renew_in();
         let job = select_biased! {
             recv(sends) -> job => job.map_err(|_| sends = never()),
             recv(pushes) -> job => job.map_err(|_| pushes = never()),
-            default(renewal) => { shop.tokens.renew_if_due(&mut worker.client); continue }
+            default(renewal) => { shared.tokens.renew_if_due(&mut worker.client); continue }
         };
-        let Ok(job) = job else {
-            // The spool drops both ends at the same time.
-            return;
-        };
-        let verdict = match counter.halted.load(Ordering::Relaxed) {
-            true => None,
-            false => Some(worker.deliver_safely(&job)),
-        };
-        if let Some(Verdict::Rate(_) | Verdict::Config(_)) = verdict {
-            counter.halted.store(true, Ordering::Relaxed);
+        // The spool drops both ends at the same time.
+        let Ok(job) = job else { return };
+        let job = held.insert(job);
+        let verdict = (!links.round.has_ended(job)).then(|| worker.deliver(job));
+        let closes = verdict.as_ref().map(|verdict| verdict.class().row().gate);
+        if let Some(Gate::Closes(_)) = closes {
+            links.round.end(job.round);
         }
-        if counter.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+        let Some(job) = held.take() else { return };
+        if links.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
             return;
         }
-        shop.tokens.renew_if_due(&mut worker.client);
+        shared.tokens.renew_if_due(&mut worker.client);
     }
 }
 
 struct Worker<'a> {
-    shop: &'a Shop,
+    shared: &'a Shared,
     client: Client,
     /// The rendered message; kept to spare an allocation per job.
     body: Vec<u8>,
 }
 
 impl Worker<'_> {
-    /// A panic, wherever it comes from, is an outcome too.
-    fn deliver_safely(&mut self, job: &Job) -> Verdict {
-        catch_unwind(AssertUnwindSafe(|| self.deliver(job))).unwrap_or_else(|_| {
-            self.client = Client::new(Arc::clone(&self.shop.hosts));
-            Verdict::Failed(Reason::text("internal error while it was sent, see the log"))
-        })
-    }
-
     fn deliver(&mut self, job: &Job) -> Verdict {
         let message = &job.message;
-        let Some(template) = self.shop.table.get(message.key()) else {
-            return Verdict::Failed(Reason::text(crate::wire::command::NO_TEMPLATE));
+        let Some(template) = self.shared.table.get(message.key()) else {
+            return Verdict::Refused(Class::Data, Reason::text(crate::wire::command::NO_TEMPLATE));
         };
         self.body.clear();
         let openid = String::from_utf8_lossy(message.openid());
         let id = message.client_msg_id();
         if let Err(error) = template.render(&openid, message.data(), Some(&id), &mut self.body) {
-            return Verdict::Failed(Reason::text(format!("invalid data: {error}")));
+            return Verdict::Refused(Class::Data, Reason::text(format!("invalid data: {error}")));
         }
-        match self.attempt(job) {
+        let verdict = match self.attempt(job) {
+            Attempt::Came(verdict) => verdict,
             // The refresh is shared by all workers that were refused; then one more try.
-            Verdict::TokenRefused(_) => self.attempt(job),
-            verdict => verdict,
-        }
+            Attempt::TokenRefused(_) => match self.attempt(job) {
+                Attempt::Came(verdict) => verdict,
+                // This one, too, was replaced meanwhile.
+                Attempt::TokenRefused(reason) => Verdict::Refused(Class::Unreachable, reason),
+            },
+        };
+        self.body.shrink_to(KEPT_BYTES);
+        verdict
     }
 
-    fn attempt(&mut self, job: &Job) -> Verdict {
-        let token = match self.shop.tokens.get(&mut self.client) {
+    fn attempt(&mut self, job: &Job) -> Attempt {
+        let token = match self.shared.tokens.get(&mut self.client) {
             Ok(token) => token,
-            Err(NoToken { class, errcode, text }) => {
+            Err(NoToken { lack, errcode, text }) => {
                 let reason = Reason { errcode, text, answer: None };
-                return match class {
-                    Class::Rate => Verdict::Rate(reason),
-                    Class::Config => Verdict::Config(reason),
-                    _ => Verdict::Later(reason),
-                };
+                return Attempt::Came(match lack {
+                    Lack::Rate => Verdict::Refused(Class::Rate, reason),
+                    Lack::Config => Verdict::Refused(Class::Config, reason),
+                    Lack::NotNow => Verdict::Refused(Class::Unreachable, reason),
+                });
             }
         };
-        let path = format!("/cgi-bin/message/template/send?access_token={token}");
+        let path = format!("/cgi-bin/message/template/send?access_token={}", token.text);
         match self.client.post(&path, &self.body) {
-            Ok(answer) => {
-                let verdict = self.judge(job, answer);
-                if matches!(verdict, Verdict::TokenRefused(_)) {
-                    self.shop.tokens.refuse(&token);
-                }
-                verdict
+            Ok(answer) => self.judge(job, answer, &token),
+            Err(Trouble { text, reached }) => {
+                let reason = Reason::text(text);
+                Attempt::Came(match reached {
+                    Reached::No => Verdict::Refused(Class::Unreachable, reason),
+                    Reached::Perhaps => Verdict::Refused(Class::Unclear, reason),
+                })
             }
-            Err(Trouble { text, ambiguous: true }) => Verdict::Unclear(Reason::text(text)),
-            Err(Trouble { text, ambiguous: false }) => Verdict::Later(Reason::text(text)),
         }
     }
 
-    fn judge(&self, job: &Job, answer: Answer) -> Verdict {
+    fn judge(&self, job: &Job, answer: Answer, token: &Arc<Token>) -> Attempt {
         let Some(errcode) = answer.errcode else {
-            return Verdict::Unclear(Reason::text("WeChat's answer has no errcode"));
+            let reason = Reason::text("WeChat's answer has no errcode");
+            return Attempt::Came(Verdict::Refused(Class::Unclear, reason));
         };
-        let class = self.shop.errcodes.class(errcode);
+        let class = self.shared.errcodes.class(errcode);
+        if matches!(class, Class::Ok | Class::Once | Class::OpenidRate | Class::Permanent) {
+            token.accept();
+        }
         if class == Class::Ok {
-            return Verdict::Delivered { duplicate: errcode == errcode::DUPLICATE };
+            let duplicate = errcode == errcode::DUPLICATE;
+            return Attempt::Came(Verdict::Delivered { duplicate });
         }
         let answer = answer.into_object();
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
-        let reason = Reason {
-            errcode: Some(errcode),
-            text: format!("{errcode} {errmsg}"),
-            answer: job.waiting.as_ref().map(|_| answer_for_client(answer, job.message.openid())),
-        };
-        match class {
-            Class::Ok => Verdict::Delivered { duplicate: false },
+        let text = format!("{errcode} {errmsg}");
+        let answer = match class {
             // WeChat's words about the token are not about the client's message.
-            Class::Token => Verdict::TokenRefused(Reason { answer: None, ..reason }),
-            Class::Later => Verdict::Later(reason),
-            Class::Once => Verdict::Once(reason),
-            Class::Rate => Verdict::Rate(reason),
-            Class::OpenidRate => Verdict::OpenidRate(reason),
-            Class::Permanent => Verdict::Failed(reason),
-            Class::Config => Verdict::Config(reason),
+            Class::Token => None,
+            _ => job.waiting.as_ref().map(|_| answer_for_client(answer, job.message.openid())),
+        };
+        let reason = Reason { errcode: Some(errcode), text, answer };
+        match class {
+            Class::Token => match self.shared.tokens.refuse(token, errcode, &reason.text) {
+                Refusal::OfThisToken => Attempt::TokenRefused(reason),
+                Refusal::OfTheAccount => Attempt::Came(Verdict::Refused(Class::Config, reason)),
+            },
+            class => Attempt::Came(Verdict::Refused(class, reason)),
         }
+    }
+}
+
+/// What one call came to.
+enum Attempt {
+    Came(Verdict),
+    /// With another token the same call may succeed.
+    TokenRefused(Reason),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::queue::{Message, New};
+    use crate::traffic::batch::{ConnId, ReplyTo};
+    use crate::traffic::job::Waiting;
+    use crate::wechat::refresh::{Fetch, Need, Refresh};
+    use crossbeam_channel::unbounded;
+    use std::time::{Duration, Instant};
+
+    fn shared() -> Shared {
+        let config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
+        let errcodes = Arc::new(Errcodes::new(&config.errcode));
+        Shared {
+            table: Arc::new(Table::new(1, 1024, config.wechat.template_escape)),
+            tokens: Arc::new(Tokens::new(&config, Arc::clone(&errcodes))),
+            network: Network::open(&config).unwrap(),
+            errcodes,
+        }
+    }
+
+    fn token() -> Arc<Token> {
+        let now = Instant::now();
+        let mut refresh = Refresh::new(crate::config::TokenSource::Stable);
+        let Need::Fetch(Fetch::Plain) = refresh.need(now) else { panic!() };
+        refresh.granted(Fetch::Plain, "token", 7200, now);
+        let Need::Use(token) = refresh.need(now) else { panic!() };
+        token
+    }
+
+    fn job(waits: bool) -> Job {
+        let new = New { openid: "用".as_bytes(), key: b"key", data: b"null" };
+        let message = Message::in_memory(1, 2, 3, new);
+        let until = Instant::now() + Duration::from_secs(10);
+        let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
+        Job {
+            message,
+            waiting: waits.then_some(Waiting { to, until, before: 0 }),
+            probe: false,
+            round: 0,
+        }
+    }
+
+    fn judged(answer: &[u8], waits: bool) -> Attempt {
+        let shared = shared();
+        let client = Client::new(Arc::clone(&shared.network));
+        let worker = Worker { shared: &shared, client, body: Vec::new() };
+        worker.judge(&job(waits), Answer::new(answer.to_vec()).unwrap(), &token())
+    }
+
+    #[test]
+    fn every_class_has_its_verdict() {
+        let name = |code: i64| {
+            let answer = format!(r#"{{"errcode":{code},"errmsg":"words"}}"#);
+            match judged(answer.as_bytes(), false) {
+                Attempt::TokenRefused(reason) => format!("token {}", reason.text),
+                Attempt::Came(verdict) => verdict.class().name().to_owned(),
+            }
+        };
+        for (code, verdict) in [
+            (0, "ok"),
+            (40241, "ok"),
+            (40001, "token 40001 words"),
+            (-1, "later"),
+            (43101, "once"),
+            (99999, "once"),
+            (45009, "rate"),
+            (43117, "openid_rate"),
+            (43004, "permanent"),
+            (40164, "config"),
+        ] {
+            assert_eq!(name(code), verdict, "{code}");
+        }
+        let unclear = judged(b"{}", false);
+        assert!(matches!(unclear, Attempt::Came(Verdict::Refused(Class::Unclear, _))));
+    }
+
+    #[test]
+    fn a_repeat_that_wechat_recognised_is_told_apart() {
+        for (code, is) in [(0, false), (40241, true)] {
+            let answer = format!(r#"{{"errcode":{code}}}"#);
+            match judged(answer.as_bytes(), false) {
+                Attempt::Came(Verdict::Delivered { duplicate }) => assert_eq!(duplicate, is),
+                _ => panic!("{code} is a success"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_waits_gets_wechats_words_and_nobody_else_does() {
+        let answer = b"{\"errcode\":40003,\"errmsg\":\"bad \xff id\"}";
+        for (waits, words) in [
+            (true, Some(r#"{"errcode":40003,"errmsg":"bad \ufffd id","openid":"\u7528"}"#)),
+            (false, None),
+        ] {
+            match judged(answer, waits) {
+                Attempt::Came(Verdict::Refused(Class::Permanent, reason)) => {
+                    assert_eq!(reason.text, "40003 bad \u{fffd} id");
+                    assert_eq!(reason.errcode, Some(40003));
+                    assert_eq!(reason.answer.as_deref(), words);
+                }
+                _ => panic!("40003 is for good"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_token_is_no_answer_to_a_client() {
+        match judged(br#"{"errcode":42001,"errmsg":"expired"}"#, true) {
+            Attempt::TokenRefused(reason) => assert_eq!(reason.answer, None),
+            Attempt::Came(verdict) => panic!("{verdict:?}"),
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_outcome_and_the_worker_goes_on() {
+        let (outcomes, outcomes_out) = unbounded();
+        let mut times = 0;
+        supervise(&outcomes, Duration::ZERO, |held| {
+            times += 1;
+            match times {
+                1 => panic!("while it held nothing"),
+                2 => {
+                    let new = New { openid: b"o", key: b"k", data: b"" };
+                    let message = Message::in_memory(1, 7, 0, new);
+                    *held = Some(Job { message, waiting: None, probe: true, round: 0 });
+                    panic!("while it held a job");
+                }
+                _ => assert!(held.is_none()),
+            }
+        });
+        assert_eq!(times, 3);
+        let Ok(Event::Outcome(outcome)) = outcomes_out.try_recv() else { panic!("no outcome") };
+        assert_eq!(outcome.job.message.id(), 7);
+        assert_eq!(outcome.verdict.unwrap().class(), Class::Internal);
+        assert!(outcomes_out.is_empty());
     }
 }

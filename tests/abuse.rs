@@ -1,6 +1,7 @@
 //! Clients that do what no client should: they harm nobody else, and cost bounded memory.
 
 use crate::support::{Client, DEADLINE, KEY, Sandbox, Site, push_frame};
+use mega::wire::command::{self, Request};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,8 @@ fn announced_lengths_cost_nothing() {
 #[test]
 fn a_client_that_never_reads_is_closed_and_costs_its_limit() {
     let sandbox = Sandbox::start();
-    let site = Site::started(&sandbox, "[setting]\nbuffer_output_size = 1M");
+    let more = "[setting]\nbuffer_output_size = 1M\nheartbeat_idle_time = 2s";
+    let site = Site::started(&sandbox, more);
     let before = memory(&site);
     let mut deaf = site.client();
     deaf.stream.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -85,6 +87,241 @@ fn a_client_that_never_reads_is_closed_and_costs_its_limit() {
     let grown = memory(&site).saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB for one deaf client");
     assert!(site.log().contains("does not read its replies"));
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_keep_half_a_frame_open() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nheartbeat_idle_time = 1s");
+    let (mut dripping, mut whole) = (site.client(), site.client());
+    let frame = push_frame(1, "o", KEY, &format!(r#"{{"first":"{}"}}"#, "x".repeat(1000)));
+    let started = Instant::now();
+    for byte in &frame {
+        // One that finishes a frame each time may go on for ever.
+        whole.push(1, "o", "null");
+        assert_eq!(whole.read().code, 200);
+        if dripping.try_write(&[*byte]).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "open for {took:?}");
+    dripping.assert_closed();
+    assert!(site.log().contains("1 clients closed: each did not finish a frame within"));
+}
+
+#[test]
+fn a_client_that_always_keeps_a_backlog_of_replies_costs_its_backlog() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nbuffer_output_size = 4M");
+    let before = memory(&site);
+    let mut client = site.client();
+    let mut writer = client.stream.try_clone().unwrap();
+    // Each is answered with three times as many bytes.
+    let frames = push_frame(1, "o", "k", "null").repeat(1000);
+    let pumped = std::thread::spawn(move || while writer.write_all(&frames).is_ok() {});
+    let (mut chunk, mut read, mut most) = (vec![0; 256 * 1024], 0, 0);
+    while read < 400 << 20 {
+        let count = client.stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "closed after {read} bytes");
+        read += count;
+        if fastrand::u8(..) == 0 {
+            most = most.max(memory(&site).saturating_sub(before));
+        }
+    }
+    client.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    pumped.join().unwrap();
+    assert!(most < 24 * 1024, "{most} KiB");
+    is_served(&site);
+}
+
+#[test]
+fn half_frames_of_many_clients_are_bounded_all_together() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nmemory_limit = 16M");
+    let before = memory(&site);
+    let half = &push_frame(1, "o", KEY, &format!("{{\"first\":\"{}\"}}", "x".repeat(2_000_000)));
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let mut client = site.client();
+        // Some are closed while they write.
+        let _ = client.try_write(&half[..1_800_000]);
+        held.push(client);
+        is_served(&site);
+    }
+    let grown = memory(&site).saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB for 40 half frames of 1.8 MB");
+    assert!(site.log().contains("parts of frames take up more than setting.memory_limit"));
+    // The longest frame there may be still has room.
+    let mut client = site.client();
+    client.write(half);
+    assert_eq!(client.read().code, 200);
+}
+
+#[test]
+fn one_client_cannot_take_all_places_for_sends() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(serde_json::json!({ "latency_ms": 3000 }));
+    let site = Site::started(&sandbox, "[setting]\nstop_timeout = 0\n[wechat]\ntimeout = 60s");
+    let mut greedy = site.client();
+    let mut frame = Vec::new();
+    let request = Request { opaque: 1, openid: b"o", key: KEY.as_bytes(), data: b"null" };
+    command::encode_send(&mut frame, request);
+    let frames = frame.repeat(1000);
+    greedy.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut written = 0;
+    while written < 120 && greedy.try_write(&frames).is_ok() {
+        written += 1;
+    }
+    crate::support::wait_for("its share of sends", || site.count("sends_waiting") >= 10_000);
+    std::thread::sleep(Duration::from_millis(300));
+    let waiting = site.count("sends_waiting");
+    assert_eq!((waiting, site.count("refused")), (10_000, 0));
+    is_served(&site);
+    // It is slowed only: what it has written is taken in when there is room again.
+    sandbox.faults(serde_json::json!({}));
+    assert_eq!(greedy.read().code, 200);
+    crate::support::wait_for("more of its sends", || sandbox.delivered() > 15_000);
+}
+
+#[test]
+fn a_client_that_reads_slowly_is_slowed_and_loses_nothing() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nbuffer_output_size = 64K");
+    let mut client = site.client();
+    let mut writer = client.stream.try_clone().unwrap();
+    const COUNT: u32 = 400_000;
+    let pumped = std::thread::spawn(move || {
+        for first in (0..COUNT).step_by(1000) {
+            let frames = (first..first + 1000).flat_map(|n| push_frame(n, "o", "no", "null"));
+            writer.write_all(&frames.collect::<Vec<u8>>()).unwrap();
+        }
+    });
+    // Until everything between the two is full.
+    std::thread::sleep(Duration::from_millis(500));
+    for n in 0..COUNT {
+        assert_eq!(client.read().opaque, n);
+    }
+    pumped.join().unwrap();
+}
+
+#[test]
+fn a_flood_of_tsets_with_long_keys_is_refused() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nmemory_limit = 16M");
+    let before = memory(&site);
+    let mut frame = Vec::new();
+    command::encode_tset(&mut frame, 1, &[b'k'; 2_000_000]);
+    let mut clients: Vec<Client> = (0..20).map(|_| site.client()).collect();
+    for client in &mut clients {
+        let _ = client.try_write(&frame);
+    }
+    is_served(&site);
+    let grown = memory(&site).saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB");
+}
+
+/// What its kernel had sent when a client closed with replies unread is taken in, all of it: what
+/// was not sent by then is thrown away by that kernel, and never seen by anybody.
+#[test]
+fn what_a_client_had_sent_before_it_reset_the_connection_is_taken_in() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    for (round, nodelay) in [true, false].repeat(50).into_iter().enumerate() {
+        let before = site.count("accepted");
+        let mut client = site.client();
+        client.stream.set_nodelay(nodelay).unwrap();
+        let frame = push_frame(1, "o", KEY, "null");
+        for _ in 0..50 {
+            client.write(&frame);
+        }
+        let mut unsent: i32 = 0;
+        let socket = std::os::fd::AsRawFd::as_raw_fd(&client.stream);
+        // SAFETY: SIOCOUTQNSD writes one int.
+        let asked = unsafe { nix::libc::ioctl(socket, 0x894b, &raw mut unsent) };
+        assert_eq!(asked, 0);
+        drop(client);
+        let sent = 50 - (unsent as u64).div_ceil(frame.len() as u64);
+        let what = format!("{sent} of 50 pushes in round {round}, nodelay {nodelay}");
+        crate::support::wait_for(&what, || site.count("accepted") - before >= sent);
+    }
+}
+
+#[test]
+fn a_flood_of_connections_does_not_keep_a_client_waiting() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nbacklog = 4096");
+    let mut client = site.client();
+    let address = site.address.unwrap();
+    let flood = std::thread::spawn(move || {
+        for _ in 0..5_000 {
+            drop(std::net::TcpStream::connect(address));
+        }
+    });
+    while !flood.is_finished() {
+        let asked = Instant::now();
+        client.push(1, "o", "null");
+        assert_eq!(client.read().code, 200);
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    flood.join().unwrap();
+}
+
+#[test]
+fn who_is_no_longer_allowed_is_closed_by_a_reload() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[server]\nallow[] = 127.0.0.1");
+    let mut clients = [site.client(), site.client()];
+    for client in &mut clients {
+        client.push(1, "o", "null");
+        assert_eq!(client.read().code, 200);
+    }
+    let ini = site.folder.path().join("conf/test.ini");
+    let text = std::fs::read_to_string(&ini).unwrap();
+    std::fs::write(&ini, text.replace("allow[] = 127.0.0.1", "allow[] = 10.0.0.0/8")).unwrap();
+    site.ok(&["reload"]);
+    clients.iter_mut().for_each(Client::assert_closed);
+    let log = site.log();
+    assert!(log.contains("2 clients are closed: they are no longer among server.allow[]"), "{log}");
+}
+
+#[test]
+fn not_now_is_500_unless_503_is_asked_for_and_only_that_is_counted_as_refused() {
+    let sandbox = Sandbox::start();
+    for (more, code) in [("", 500), ("[setting]\nunavailable_code = 503", 503)] {
+        sandbox.faults(serde_json::json!({ "latency_ms": 1000 }));
+        let site = Site::started(&sandbox, &format!("{more}\n[server]\ntable_size = 1"));
+        let mut client = site.client();
+        for n in 0..20 {
+            client.push(n, "o", "null");
+            assert_eq!(client.read().code, 200);
+        }
+        client.write(&push_frame(1, "o", "no-such-key", "null"));
+        assert_eq!(client.read().code, 400);
+        assert_eq!(site.count("refused"), 0);
+        let stopped = std::thread::scope(|scope| {
+            let stopping = scope.spawn(|| site.ok(&["stop"]));
+            let mut refused = 0;
+            loop {
+                client.push(1, "o", "null");
+                let Ok(answer) = client.try_read() else { break };
+                if answer.code != 200 {
+                    assert_eq!((answer.code, &answer.message[..]), (code, "stopping"));
+                    refused += 1;
+                    if refused == 3 {
+                        // The connection stays, and the daemon still says how it is.
+                        assert_eq!(site.count("refused"), 3);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(refused >= 3, "{refused} refused");
+            stopping.join().unwrap()
+        });
+        assert!(stopped.contains("stopped"), "{stopped}");
+    }
 }
 
 #[test]

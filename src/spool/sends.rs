@@ -1,18 +1,21 @@
 //! Sends on their way: a client waits for each, so they live in memory only, bounded, and every one
 //! of them ends with a reply. Part of the spool's state.
 
-use crate::traffic::batch::ReplyTo;
-use crate::traffic::job::Job;
+use crate::clock::Now;
+use crate::queue::{Message, New};
+use crate::traffic::batch::{ReplyTo, SENDS};
+use crate::traffic::job::{Job, Waiting};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
-/// Sends waiting in memory: so many, and so many bytes.
-const COUNT_LIMIT: usize = 100_000;
+/// Bytes of sends waiting in memory.
 const BYTES_LIMIT: usize = 64 << 20;
 
-#[derive(Default)]
 pub struct Sends {
+    /// What makes a send's client_msg_id its own: random for each run of the daemon, and a number in it.
+    origin: u64,
+    last: u64,
     ready: VecDeque<Job>,
     delayed: BinaryHeap<Delayed>,
     /// Those in workers' hands, by message id: whom to tell when there is no time to wait.
@@ -26,8 +29,20 @@ struct Delayed {
 }
 
 impl Sends {
+    pub fn new() -> std::io::Result<Sends> {
+        let origin = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(Sends {
+            origin,
+            last: 0,
+            ready: VecDeque::new(),
+            delayed: BinaryHeap::new(),
+            in_flight: HashMap::new(),
+            bytes: 0,
+        })
+    }
+
     pub fn full(&self) -> bool {
-        self.len() >= COUNT_LIMIT || self.bytes >= BYTES_LIMIT
+        self.len() >= SENDS || self.bytes >= BYTES_LIMIT
     }
 
     pub fn len(&self) -> usize {
@@ -38,7 +53,16 @@ impl Sends {
         self.in_flight.len()
     }
 
-    pub fn arrive(&mut self, job: Job) {
+    pub fn none_ready(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// `until`: how long its client waits. `before`: the id of the first push behind it.
+    pub fn accept(&mut self, to: ReplyTo, new: New, until: Instant, before: u64, now: Now) {
+        self.last += 1;
+        let message = Message::in_memory(self.origin, self.last, now.ms, new);
+        let waiting = Some(Waiting { to, until, before });
+        let job = Job { message, waiting, probe: false, round: 0 };
         self.bytes += size(&job);
         self.ready.push_back(job);
     }
@@ -119,3 +143,92 @@ impl PartialEq for Delayed {
 }
 
 impl Eq for Delayed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::batch::ConnId;
+    use std::time::Duration;
+
+    fn to(opaque: u32) -> ReplyTo {
+        ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque, weight: 0 }
+    }
+
+    fn with(count: u32, now: Now) -> Sends {
+        let mut sends = Sends::new().unwrap();
+        for opaque in 0..count {
+            let new = New { openid: b"o", key: b"k", data: &[b'x'; 1000] };
+            sends.accept(to(opaque), new, now.at, u64::from(opaque), now);
+        }
+        sends
+    }
+
+    fn opaque(job: &Job) -> u32 {
+        job.waiting.unwrap().to.opaque
+    }
+
+    #[test]
+    fn they_go_in_their_order_under_ids_of_their_own() {
+        let mut sends = with(3, Now::read());
+        assert_eq!((sends.len(), sends.in_flight(), sends.next_before()), (3, 0, Some(0)));
+        let jobs: Vec<Job> = std::iter::from_fn(|| sends.take()).collect();
+        assert_eq!(jobs.iter().map(opaque).collect::<Vec<_>>(), [0, 1, 2]);
+        let ids: std::collections::HashSet<String> =
+            jobs.iter().map(|job| job.message.client_msg_id().to_string()).collect();
+        assert_eq!(ids.len(), 3);
+        assert_eq!((sends.len(), sends.in_flight(), sends.none_ready()), (3, 3, true));
+        jobs.iter().for_each(|job| sends.landed(job));
+        assert_eq!((sends.len(), sends.bytes), (0, 0));
+    }
+
+    #[test]
+    fn one_that_is_delayed_comes_when_its_time_has_come_the_earliest_first() {
+        let now = Now::read();
+        let mut sends = with(3, now);
+        let due = |seconds| now.at + Duration::from_secs(seconds);
+        for seconds in [3, 1, 2] {
+            let job = sends.take().unwrap();
+            sends.landed(&job);
+            sends.delay(job, due(seconds));
+        }
+        assert_eq!((sends.len(), sends.next_due()), (3, Some(due(1))));
+        sends.wake(due(2));
+        let woken: Vec<u32> = std::iter::from_fn(|| sends.take()).map(|job| opaque(&job)).collect();
+        assert_eq!(woken, [1, 2]);
+        assert_eq!(sends.next_due(), Some(due(3)));
+    }
+
+    #[test]
+    fn bytes_and_places_are_bounded_and_given_back() {
+        let now = Now::read();
+        let mut sends = with(1, now);
+        let each = sends.bytes;
+        assert!(each > 1000);
+        while !sends.full() {
+            let new = New { openid: b"o", key: b"k", data: &[b'x'; 1 << 20] };
+            sends.accept(to(7), new, now.at, 0, now);
+        }
+        assert!(sends.bytes >= BYTES_LIMIT && sends.bytes < BYTES_LIMIT + (2 << 20));
+        let told = sends.give_up_waiting();
+        assert_eq!(told.len(), sends.last as usize);
+        assert_eq!((sends.len(), sends.bytes), (0, 0));
+        assert!(!sends.full());
+    }
+
+    #[test]
+    fn giving_up_tells_those_that_wait_and_those_in_flight_each_once() {
+        let now = Now::read();
+        let mut sends = with(4, now);
+        let held = sends.take().unwrap();
+        let delayed = sends.take().unwrap();
+        sends.landed(&delayed);
+        sends.delay(delayed, now.at);
+        let mut waiting: Vec<u32> = sends.give_up_waiting().iter().map(|to| to.opaque).collect();
+        waiting.sort_unstable();
+        assert_eq!(waiting, [1, 2, 3]);
+        assert_eq!(sends.give_up_in_flight(), [to(0)]);
+        assert_eq!(sends.give_up_in_flight(), []);
+        sends.landed(&held);
+        assert_eq!(sends.len(), 0);
+    }
+}

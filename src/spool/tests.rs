@@ -1,21 +1,101 @@
 //! What cannot be waited for in a test of the whole daemon.
 
 use super::*;
+use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{New, Options};
 use crate::traffic::Channels;
+use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
+use crate::traffic::class::Class;
+use crate::traffic::job::{Job, Outcome, Reason, Verdict};
+use crate::traffic::mailbox::{Letters, Mail};
+use crossbeam_channel::Receiver;
 use std::sync::atomic::Ordering;
+
+/// A spool with nobody around it.
+struct Alone {
+    spool: Spool,
+    pushes: Receiver<Job>,
+    sends: Receiver<Job>,
+    letters: Letters,
+    stats: Arc<Stats>,
+    _poll: mio::Poll,
+    folder: tempfile::TempDir,
+}
+
+fn open(disk: &Simulated, now: u64) -> Queue {
+    let options = Options { segment_size: 64 * 1024, max_bytes: 0 };
+    Queue::open(disk, options, now).unwrap()
+}
+
+impl Alone {
+    fn new(change: impl FnOnce(&mut Config)) -> Alone {
+        Alone::with(open(&Simulated::default(), now_ms()), change)
+    }
+
+    fn with(queue: Queue, change: impl FnOnce(&mut Config)) -> Alone {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["logs", "run"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let mut config = Config::demo(folder.path()).unwrap();
+        config.setting.task_worker_num = 1;
+        config.server.queue_file_path = folder.path().join("run");
+        change(&mut config);
+        let (_poll, waker) = crate::reactor::poll().unwrap();
+        let (mailbox, letters) = Mailbox::new(waker);
+        let channels = Channels::new(1);
+        let (pushes, sends) = (channels.pushes.clone(), channels.sends.clone());
+        let stats = Arc::new(Stats::default());
+        let inside = channels.inside();
+        let spool =
+            Spool::new(Arc::new(config), queue, inside, mailbox, Arc::clone(&stats)).unwrap();
+        Alone { spool, pushes, sends, letters, stats, _poll, folder }
+    }
+
+    fn ask(&mut self, kind: Kind, count: u32, now: Now) {
+        let mut batch = Batch::default();
+        let conn = ConnId { slot: 0, generation: 0 };
+        for opaque in 0..count {
+            batch.add(
+                ReplyTo { conn, opaque, weight: 0 },
+                kind,
+                New { openid: b"o", key: b"k", data: b"null" },
+            );
+        }
+        self.spool.take_batch(batch, now);
+        self.spool.queue.write_out().unwrap();
+        self.spool.answers.mail();
+    }
+
+    fn book(&mut self, job: Job, class: Class, now: Now) {
+        let reason = Reason { errcode: Some(1), text: class.name().into(), answer: None };
+        let verdict = Some(Verdict::Refused(class, reason));
+        self.spool.book(Outcome { job, verdict }, now);
+        self.spool.answers.mail();
+    }
+
+    fn replies(&self) -> Vec<String> {
+        let mail = self.letters.read();
+        let replies = mail.flat_map(|mail| match mail {
+            Mail::Replies { replies, .. } => replies,
+            _ => Vec::new(),
+        });
+        replies.map(|reply| reply.message.into_owned()).collect()
+    }
+}
+
+fn later(now: Now, by: Duration) -> Now {
+    let (at, ms) = (now.at + by, now.ms + by.as_millis() as u64);
+    Now { at, ms, unix: now.unix + by.as_secs() }
+}
 
 #[test]
 fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("logs")).unwrap();
-    let config = Arc::new(Config::demo(folder.path()).unwrap());
     let (disk, minutes) = (Simulated::default(), 60_000);
-    let open = |now| Queue::open(&disk, Options { segment_size: 4096, max_bytes: 0 }, now).unwrap();
     for (minutes_ago, fails) in [(11, 1), (8, 0)] {
         let then = now_ms() - minutes_ago * minutes;
-        let mut queue = open(then);
+        let mut queue = open(&disk, then);
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, then).unwrap();
         queue.write_out().unwrap();
         let mut message = queue.take(then).unwrap();
@@ -24,43 +104,165 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         queue.write_out().unwrap();
         drop((message, queue));
 
-        let (_poll, waker) = crate::reactor::poll().unwrap();
-        let (mailbox, _letters) = Mailbox::new(waker);
-        let channels = Channels::new(1);
-        let (pushes, stats) = (channels.pushes.clone(), Arc::new(Stats::default()));
-        let config = Arc::clone(&config);
-        let queue = open(now_ms());
-        let inside = channels.inside();
-        let mut spool = Spool::new(config, queue, inside, mailbox, Arc::clone(&stats)).unwrap();
-        spool.hand_out();
-        assert_eq!(stats.failed.load(Ordering::Relaxed), fails);
-        assert_eq!(pushes.len() as u64, 1 - fails);
+        let mut alone = Alone::with(open(&disk, now_ms()), |_| {});
+        alone.spool.hand_out(Now::read());
+        assert_eq!(alone.stats.failed.load(Ordering::Relaxed), fails);
+        assert_eq!(alone.pushes.len() as u64, 1 - fails);
+        if fails > 0 {
+            let list = &failed::files(&alone.folder.path().join("logs/demo.log")).unwrap()[0];
+            let list = std::fs::read_to_string(list).unwrap();
+            assert!(list.contains("unknown: WeChat may have taken it"));
+        }
     }
-    let list = &failed::files(&config.log.log_file).unwrap()[0];
-    assert!(std::fs::read_to_string(list).unwrap().contains("unknown: WeChat may have taken it"));
 }
 
 #[test]
 fn what_is_due_and_finds_no_room_wakes_nobody() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Arc::new(Config::demo(folder.path()).unwrap());
-    let disk = Simulated::default();
-    let options = Options { segment_size: 64 * 1024, max_bytes: 0 };
-    let mut queue = Queue::open(&disk, options, now_ms()).unwrap();
-    let (_poll, waker) = crate::reactor::poll().unwrap();
-    let (mailbox, _letters) = Mailbox::new(waker);
-    let channels = Channels::new(1);
-    let (pushes, inside) = (channels.pushes.clone(), channels.inside());
-    for _ in 0..=inside.limit {
+    let mut queue = open(&Simulated::default(), now_ms());
+    let limit = Channels::new(1).inside().limit;
+    for _ in 0..=limit {
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()).unwrap();
     }
     queue.write_out().unwrap();
     let message = queue.take(now_ms()).unwrap();
-    let stats = Arc::new(Stats::default());
-    let mut spool = Spool::new(config, queue, inside, mailbox, stats).unwrap();
-    spool.hand_out();
-    spool.queue.give_back(&message);
-    spool.hand_out();
-    assert_eq!(pushes.len(), spool.inside.limit);
-    assert_eq!(spool.wakes_at(Instant::now()), None);
+    let mut alone = Alone::with(queue, |_| {});
+    alone.spool.hand_out(Now::read());
+    alone.spool.queue.give_back(&message);
+    alone.spool.hand_out(Now::read());
+    assert_eq!(alone.pushes.len(), limit);
+    assert_eq!(alone.spool.wakes_at(Now::read()), None);
+}
+
+#[test]
+fn every_job_finds_room_whichever_way_sends_go() {
+    for send_first in [true, false] {
+        let mut alone = Alone::new(|config| config.queue.send_first = send_first);
+        let (now, limit) = (Now::read(), alone.spool.inside.limit);
+        alone.ask(Kind::Send, 2 * limit as u32, now);
+        alone.ask(Kind::Push, 2 * limit as u32, now);
+        alone.spool.hand_out(now);
+        let handed = (alone.sends.len() + alone.pushes.len(), alone.spool.in_flight());
+        // In their order, the pushes behind the sends wait for these.
+        let expected = if send_first { 2 * limit } else { limit };
+        assert_eq!(handed, (expected, expected));
+        let mut done = 0;
+        while done < 4 * limit {
+            let job = alone.sends.try_recv().or_else(|_| alone.pushes.try_recv()).unwrap();
+            let verdict = Some(Verdict::Delivered { duplicate: false });
+            alone.spool.book(Outcome { job, verdict }, now);
+            alone.spool.hand_out(now);
+            done += 1;
+        }
+        assert_eq!((alone.spool.in_flight(), alone.spool.queue.depth()), (0, 0));
+    }
+}
+
+#[test]
+fn what_comes_due_between_two_looks_at_the_clock_wakes_the_spool() {
+    let mut alone = Alone::new(|_| {});
+    let now = Now::read();
+    alone.ask(Kind::Push, 2, now);
+    alone.spool.hand_out(now);
+    let job = alone.pushes.try_recv().unwrap();
+    alone.book(job, Class::Config, now);
+    assert_eq!(alone.spool.in_flight(), 0, "the second came back unbegun");
+    let probe_at = now.at + Duration::from_secs(30);
+    let before = Now { at: probe_at - Duration::from_nanos(1), ..now };
+    alone.spool.hand_out(before);
+    assert!(alone.pushes.is_empty());
+    assert_eq!(alone.spool.wakes_at(before), Some(probe_at));
+    alone.spool.hand_out(Now { at: probe_at, ..now });
+    assert_eq!(alone.pushes.len(), 1, "one probe");
+    assert!(alone.pushes.try_recv().unwrap().probe);
+}
+
+#[test]
+fn stopping_wakes_the_spool_at_its_deadline() {
+    let mut alone = Alone::new(|_| {});
+    let now = Now::read();
+    alone.ask(Kind::Push, 1, now);
+    alone.spool.hand_out(now);
+    let _held = alone.pushes.try_recv().unwrap();
+    alone.spool.stop(Duration::from_secs(5), now);
+    let deadline = later(now, Duration::from_secs(5));
+    let before = Now { at: deadline.at - Duration::from_nanos(1), ..now };
+    assert!(!alone.spool.ended(before));
+    assert_eq!(alone.spool.wakes_at(before), Some(deadline.at));
+    assert!(alone.spool.ended(deadline));
+}
+
+#[test]
+fn sends_that_wait_when_the_gate_closes_are_answered_and_one_of_the_next_probes() {
+    let mut alone = Alone::new(|_| {});
+    let (now, limit) = (Now::read(), alone.spool.inside.limit);
+    alone.ask(Kind::Send, limit as u32 + 5, now);
+    alone.spool.hand_out(now);
+    let job = alone.sends.try_recv().unwrap();
+    alone.book(job, Class::Config, now);
+    let told = alone.replies();
+    assert_eq!(told.len(), limit + 5, "the one, those ready for the worker, those that waited");
+    assert_eq!(told.iter().filter(|text| *text == "sending suspended: config").count(), limit + 4);
+
+    alone.ask(Kind::Send, 1, now);
+    assert_eq!(alone.replies(), ["sending suspended: config"]);
+    let due = later(now, Duration::from_secs(30));
+    alone.ask(Kind::Send, 3, due);
+    assert_eq!(alone.replies().len(), 2, "one probes, the others are answered");
+    alone.spool.hand_out(due);
+    assert!(alone.sends.try_recv().unwrap().probe);
+}
+
+#[test]
+fn a_probe_that_reaches_nobody_is_charged_no_attempt() {
+    let mut alone = Alone::new(|config| config.setting.task_worker_num = 1);
+    let mut now = Now::read();
+    alone.ask(Kind::Push, 1, now);
+    let mut attempts = Vec::new();
+    for _ in 0..12 {
+        now = later(now, Duration::from_secs(60));
+        alone.spool.queue.write_out().unwrap();
+        alone.spool.hand_out(now);
+        let job = alone.pushes.try_recv().unwrap();
+        attempts.push(job.message.attempts());
+        alone.book(job, Class::Unclear, now);
+        if attempts.len() == 8 {
+            // What WeChat would recognise no more is another matter.
+            break;
+        }
+    }
+    assert_eq!(attempts, [1, 2, 3, 4, 4, 4, 4, 4], "three failures close the gate");
+}
+
+#[test]
+fn a_send_that_probes_in_vain_is_answered_and_so_are_those_behind_it() {
+    let mut alone = Alone::new(|config| config.queue.send_first = false);
+    let now = Now::read();
+    alone.ask(Kind::Push, 3, now);
+    alone.spool.hand_out(now);
+    for _ in 0..3 {
+        let job = alone.pushes.try_recv().unwrap();
+        alone.book(job, Class::Unreachable, now);
+        alone.spool.hand_out(now);
+    }
+    let due = later(now, Duration::from_secs(60));
+    alone.replies();
+    alone.ask(Kind::Send, 1, due);
+    alone.spool.hand_out(due);
+    let push = alone.pushes.try_recv().unwrap();
+    assert!(push.waiting.is_none() && push.probe);
+    alone.book(push, Class::Unreachable, due);
+    assert_eq!(alone.replies(), ["sending suspended: unreachable: unreachable"]);
+
+    let mut alone = Alone::new(|_| {});
+    alone.ask(Kind::Send, 1, now);
+    alone.spool.hand_out(now);
+    let job = alone.sends.try_recv().unwrap();
+    alone.book(job, Class::Config, now);
+    alone.replies();
+    alone.ask(Kind::Send, 1, due);
+    alone.spool.hand_out(due);
+    let probe = alone.sends.try_recv().unwrap();
+    alone.book(probe, Class::Unclear, due);
+    assert_eq!(alone.replies(), ["unclear"]);
+    assert_eq!(alone.spool.sends.len(), 0);
 }

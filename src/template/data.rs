@@ -197,8 +197,9 @@ impl<'d, N: fmt::Display> Visitor<'d> for Value<'_, N> {
         }))
     }
 
+    /// `-0` is read as a float, of which the legacy clients' PHP makes an integer.
     fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(self.text(|| php::float(value)))
+        Ok(self.text(|| php::float(if value == 0.0 { 0.0 } else { value })))
     }
 
     fn visit_borrowed_str<E>(self, value: &'d str) -> Result<Self::Value, E> {
@@ -246,10 +247,10 @@ mod tests {
     #[test]
     fn numbers_become_what_php_makes_of_them() {
         let data = "[0,-7,9223372036854775807,-9223372036854775808,9223372036854775808,\
-                    18446744073709551616,39.8,10.0,1e25,true,false,null]";
-        let text = "${0} ${1} ${2} ${3} ${4} ${5} ${6} ${7} ${8} [${9}${10}${11}]";
+                    18446744073709551616,39.8,10.0,1e25,true,false,null,-0,-0.0]";
+        let text = "${0} ${1} ${2} ${3} ${4} ${5} ${6} ${7} ${8} [${9}${10}${11}] ${12} ${13}";
         let expected = "0 -7 9223372036854775807 -9223372036854775808 9.2233720368548E+18 \
-                        1.844674407371E+19 39.8 10 1.0E+25 [1]";
+                        1.844674407371E+19 39.8 10 1.0E+25 [1] 0 0";
         assert_eq!(rendered(text, data), expected);
     }
 

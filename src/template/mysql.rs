@@ -16,6 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const DENIED: [u16; 6] = [1044, 1045, 1142, 1143, 1227, 1698];
 /// ER_SERVER_SHUTDOWN, ER_ABORTING_CONNECTION, ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT: the connection's last words.
 const GONE: [u16; 4] = [1053, 1152, 1927, 4031];
+/// ER_CANT_AGGREGATE_2COLLATIONS, ER_INVALID_CHARACTER_STRING, ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_CANNOT_CONVERT_STRING: the
+/// key has characters that the column's character set cannot hold, so no row has it.
+const NOT_A_KEY: [u16; 4] = [1267, 1300, 1366, 3854];
 
 pub struct Mysql {
     opts: OptsBuilder,
@@ -108,7 +111,9 @@ impl Database for Mysql {
             return Ok(None);
         };
         let sql = self.statements.find.clone();
-        let row: Option<mysql::Row> = self.run(|c| c.exec_first(&sql, (key,)))?;
+        let row = self.run(|c| -> mysql::Result<Option<mysql::Row>> {
+            c.exec_first(&sql, (key,)).or_else(|e| no_such_key(e, None))
+        })?;
         Ok(row.and_then(|row| columns(row).row(&self.table)))
     }
 
@@ -126,9 +131,9 @@ impl Database for Mysql {
 
     fn remove(&mut self, key: &str) -> Result<bool, DatabaseError> {
         let sql = self.statements.remove.clone();
-        self.run(|c| {
-            c.exec_drop(&sql, (key,))?;
-            Ok(c.affected_rows() > 0)
+        self.run(|c| match c.exec_drop(&sql, (key,)) {
+            Ok(()) => Ok(c.affected_rows() > 0),
+            Err(e) => no_such_key(e, false),
         })
     }
 }
@@ -160,6 +165,14 @@ fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
         }
         None => (opts, format!("MySQL database {dbname} at {host}:{port}")),
     })
+}
+
+/// The answer for a key that no row can have, or else the error.
+fn no_such_key<T>(error: mysql::Error, none: T) -> mysql::Result<T> {
+    match error {
+        mysql::Error::MySqlError(e) if NOT_A_KEY.contains(&e.code) => Ok(none),
+        e => Err(e),
+    }
 }
 
 fn is_gone(error: &mysql::Error) -> bool {
@@ -287,6 +300,30 @@ pub(super) mod tests {
         let names = "no none_wechat_template nor none_mega_wechat_template";
         assert!(error.contains(names), "{error}");
         assert!(error.contains("scripts/schema.sql"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_the_tables_character_set_cannot_hold_is_not_there() {
+        for (charset, keys) in
+            [("utf8mb3", &["😀"][..]), ("latin1", &["😀", "购买"]), ("ascii", &["😀", "购买", "é"])]
+        {
+            let Some(pdo) = test_pdo(&format!("{charset}_")) else { return };
+            let table = format!("{charset}_wechat_template");
+            create_table(&pdo, &table);
+            execute(&pdo, &format!("ALTER TABLE {table} CONVERT TO CHARACTER SET {charset}"));
+            let mut database = Mysql::open(&pdo).unwrap();
+            database.put(&row("k")).unwrap();
+            for key in keys {
+                assert_eq!(database.find(key.as_bytes()), Ok(None), "{key} in {charset}");
+                assert_eq!(database.remove(key), Ok(false), "{key} in {charset}");
+                database.put(&row(key)).unwrap_err();
+            }
+            assert_eq!(database.find(b"k"), Ok(Some(row("k"))), "the connection goes on");
+        }
+        let Some(pdo) = test_pdo("utf8mb3_") else { return };
+        let mut database = Mysql::open(&pdo).unwrap();
+        database.put(&row("购买")).unwrap();
+        assert_eq!(database.find("购买".as_bytes()), Ok(Some(row("购买"))));
     }
 
     #[test]

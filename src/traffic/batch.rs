@@ -16,6 +16,9 @@ pub struct ConnId {
 pub struct ReplyTo {
     pub conn: ConnId,
     pub opaque: u32,
+    /// Bytes that the daemon holds for the request until its result reaches the reactor, which
+    /// charged them and alone keeps the account; 0 where they are in a batch only.
+    pub weight: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub struct Request<'a> {
     pub kind: Kind,
     pub new: New<'a>,
 }
+
+/// Sends that may wait in memory, all together.
+pub const SENDS: usize = 100_000;
+
+/// Requests of one client that may wait for their results: a tenth of the places there are.
+pub const UNANSWERED: usize = SENDS / 10;
 
 pub struct Reply {
     pub to: ReplyTo,
@@ -90,6 +99,11 @@ impl Batch {
 
     pub fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes of memory it takes up, used or not.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Empties it for its next turn; buffers that one large request blew up are let go.

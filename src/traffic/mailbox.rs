@@ -80,3 +80,71 @@ impl Letters {
         self.awake.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    fn letter(left: u64) -> Mail {
+        Mail::Quit { left }
+    }
+
+    #[test]
+    fn only_a_reactor_that_rests_is_woken() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (mailbox, letters) = Mailbox::new(waker);
+        let mut events = Events::with_capacity(4);
+        let mut woken = || {
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            !events.is_empty()
+        };
+        letters.rise();
+        mailbox.send(letter(1));
+        assert!(!woken() && !letters.rest());
+        assert_eq!(letters.read().count(), 1);
+        assert!(letters.rest());
+        mailbox.send(letter(2));
+        mailbox.send(letter(3));
+        assert!(woken() && !woken());
+        assert_eq!(letters.read().count(), 2);
+    }
+
+    /// Each letter is sent in the moment in which the reactor may be going to sleep. Without the
+    /// fences, or without the second look, one of them stays unseen.
+    #[test]
+    fn no_letter_is_slept_over() {
+        const LETTERS: u32 = 200_000;
+        let mut poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (mailbox, letters) = Mailbox::new(waker);
+        let seen = Arc::new(AtomicU32::new(0));
+        let sender = {
+            let seen = Arc::clone(&seen);
+            std::thread::spawn(move || {
+                for n in 0..LETTERS {
+                    while seen.load(Ordering::Acquire) < n {
+                        std::hint::spin_loop();
+                    }
+                    (0..n % 61).for_each(|_| std::hint::spin_loop());
+                    mailbox.send(letter(u64::from(n)));
+                }
+            })
+        };
+        let mut events = Events::with_capacity(4);
+        while seen.load(Ordering::Relaxed) < LETTERS {
+            if letters.rest() {
+                poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+                assert!(!events.is_empty(), "slept over letter {}", seen.load(Ordering::Relaxed));
+            }
+            letters.rise();
+            for _ in letters.read() {
+                seen.fetch_add(1, Ordering::Release);
+            }
+        }
+        sender.join().unwrap();
+    }
+}

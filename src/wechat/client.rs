@@ -1,17 +1,17 @@
 //! One worker's connection to WeChat: HTTPS through ureq, kept alive between calls. Knows paths
 //! and JSON, not what an errcode means. No text it returns carries a token or a secret.
 
-use super::resolver::Remembering;
+use super::answer::Answer;
+use super::hosts::{Choice, Hosts};
+use super::resolver::{Remembering, Shared};
+use super::tls;
 use super::transport::{self, Unconnected};
 use crate::config::Config;
-use serde::Deserialize;
-use serde_json::{Map, Value};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::header::{CONTENT_TYPE, HeaderValue};
 use ureq::http::{Request, Response, Uri};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 /// The longest answer that is read. Real ones have some hundred bytes.
 const ANSWER_LIMIT: u64 = 64 * 1024;
@@ -20,26 +20,72 @@ const ANSWER_LIMIT: u64 = 64 * 1024;
 /// and a close that crosses a request on the wire is a failure nobody can classify.
 const IDLE_AGE: Duration = Duration::from_secs(50);
 
+/// A connection's buffers, which it keeps while it is idle. An answer's head must fit into one, a
+/// request's head into the other.
+const INPUT_BYTES: usize = 16 * 1024;
+const OUTPUT_BYTES: usize = 8 * 1024;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What all connections share.
-pub struct Hosts {
-    urls: Vec<String>,
-    /// The one in use; moves on when it cannot be reached.
-    current: AtomicUsize,
-    connect_timeout: Duration,
-    timeout: Duration,
+pub struct Network {
+    hosts: Hosts,
+    config: ureq::config::Config,
+    tls: Arc<rustls::ClientConfig>,
+    names: Arc<Remembering>,
 }
 
-impl Hosts {
-    pub fn new(config: &Config) -> Arc<Hosts> {
-        Arc::new(Hosts {
-            urls: config.wechat.api_hosts.clone(),
-            current: AtomicUsize::new(0),
-            connect_timeout: config.wechat.connect_timeout,
-            timeout: config.wechat.timeout,
-        })
+impl Network {
+    /// Reads `ca_file`; the error names it.
+    pub fn open(config: &Config) -> Result<Arc<Network>, String> {
+        let wechat = &config.wechat;
+        let agent = Agent::config_builder()
+            .timeout_connect(Some(wechat.connect_timeout))
+            .timeout_global(Some(wechat.timeout))
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .max_idle_age(IDLE_AGE)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .input_buffer_size(INPUT_BYTES)
+            .output_buffer_size(OUTPUT_BYTES)
+            .user_agent(concat!("mega/", env!("CARGO_PKG_VERSION")))
+            // Without this one, ureq takes the environment's.
+            .proxy(wechat.proxy.as_deref().map(proxy).transpose()?)
+            .build();
+        Ok(Arc::new(Network {
+            hosts: Hosts::new(&wechat.api_hosts),
+            config: agent,
+            tls: tls::trusting(wechat.ca_file.as_deref())?,
+            names: Arc::default(),
+        }))
     }
+}
+
+/// What is on this machine is asked directly.
+fn proxy(url: &str) -> Result<Proxy, String> {
+    let why = |_| "wechat.proxy is not the URL of a proxy".to_owned();
+    let parsed = Proxy::new(url).map_err(why)?;
+    let mut builder = Proxy::builder(parsed.protocol())
+        .host(parsed.host())
+        .port(parsed.port())
+        .no_proxy("localhost")
+        .no_proxy("127.*")
+        .no_proxy("[::1]");
+    if let Some(user) = parsed.username() {
+        builder = builder.username(user).password(parsed.password().unwrap_or_default());
+    }
+    builder.build().map_err(why)
+}
+
+/// How far a call without a usable answer has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// Nothing was sent.
+    No,
+    /// WeChat may have acted on the request.
+    Perhaps,
 }
 
 /// No usable answer.
@@ -47,45 +93,22 @@ impl Hosts {
 pub struct Trouble {
     /// What went wrong, one line.
     pub text: String,
-    /// WeChat may have acted on the request all the same.
-    pub ambiguous: bool,
-}
-
-/// A JSON object, as far as its errcode was looked at.
-pub struct Answer {
-    pub errcode: Option<i64>,
-    bytes: Vec<u8>,
-}
-
-impl Answer {
-    pub fn into_object(self) -> Map<String, Value> {
-        // That it is an object was seen when it was read.
-        serde_json::from_slice(&self.bytes).unwrap_or_default()
-    }
+    pub reached: Reached,
 }
 
 pub struct Client {
     agent: Agent,
-    hosts: Arc<Hosts>,
+    network: Arc<Network>,
     /// The last URL in both forms: it changes with the token only.
     url: Option<(String, Uri)>,
 }
 
 impl Client {
-    pub fn new(hosts: Arc<Hosts>) -> Client {
-        let config = Agent::config_builder()
-            .timeout_connect(Some(hosts.connect_timeout))
-            .timeout_global(Some(hosts.timeout))
-            .max_idle_connections(1)
-            .max_idle_connections_per_host(1)
-            .max_idle_age(IDLE_AGE)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .user_agent(concat!("mega/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let agent = Agent::with_parts(config, transport::connector(), Remembering::default());
-        Client { agent, hosts, url: None }
+    pub fn new(network: Arc<Network>) -> Client {
+        let connector = transport::connector(Arc::clone(&network.tls));
+        let names = Shared(Arc::clone(&network.names));
+        let agent = Agent::with_parts(network.config.clone(), connector, names);
+        Client { agent, network, url: None }
     }
 
     pub fn get(&mut self, path_and_query: &str) -> Result<Answer, Trouble> {
@@ -100,31 +123,59 @@ impl Client {
         })
     }
 
+    /// Asks one host; if nothing could be sent to it, each of the others once.
     fn call(
         &mut self,
         path_and_query: &str,
-        send: impl FnOnce(&Agent, Uri) -> Result<Response<Body>, ureq::Error>,
+        send: impl Fn(&Agent, Uri) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Answer, Trouble> {
-        let used = self.hosts.current.load(Ordering::Relaxed);
-        let url = self.url(used, path_and_query);
-        let host = &self.hosts.urls[used];
-        let answer = url
-            .and_then(|url| send(&self.agent, url))
-            .map_err(|error| trouble(host, error))
-            .and_then(|response| read(host, response));
-        if answer.as_ref().is_err_and(|trouble| !trouble.ambiguous) {
-            let next = (used + 1) % self.hosts.urls.len();
-            let current = &self.hosts.current;
-            // Another worker may have moved on already; one step for one failure is enough.
-            let _ = current.compare_exchange(used, next, Ordering::Relaxed, Ordering::Relaxed);
+        let network = Arc::clone(&self.network);
+        let hosts = &network.hosts;
+        let mut choice = hosts.choose(Instant::now());
+        let mut others = hosts.len() - 1;
+        loop {
+            let trouble = match self.ask(hosts, choice, path_and_query, &send) {
+                Ok(answer) => {
+                    hosts.answered(choice);
+                    return Ok(answer);
+                }
+                Err(trouble) => trouble,
+            };
+            hosts.failed(choice, Instant::now());
+            if trouble.reached == Reached::Perhaps || others == 0 {
+                return Err(trouble);
+            }
+            others -= 1;
+            choice = hosts.after(choice);
         }
-        answer
     }
 
-    fn url(&mut self, host: usize, path_and_query: &str) -> Result<Uri, ureq::Error> {
-        let host = &self.hosts.urls[host];
+    fn ask(
+        &mut self,
+        hosts: &Hosts,
+        choice: Choice,
+        path_and_query: &str,
+        send: impl Fn(&Agent, Uri) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Answer, Trouble> {
+        let host = hosts.url(choice.host);
+        let response = self.url(host, path_and_query).and_then(|url| send(&self.agent, url));
+        read(host, response.map_err(|error| self.through_proxy(trouble(host, error)))?)
+    }
+
+    /// Whoever reads that a host cannot be reached should know whether it was asked at all.
+    fn through_proxy(&self, mut trouble: Trouble) -> Trouble {
+        if let (Some(proxy), Some((_, url))) = (self.network.config.proxy(), &self.url)
+            && trouble.reached == Reached::No
+            && !proxy.is_no_proxy(url)
+        {
+            trouble.text += " (through wechat.proxy)";
+        }
+        trouble
+    }
+
+    fn url(&mut self, host: &str, path_and_query: &str) -> Result<Uri, ureq::Error> {
         if let Some((text, url)) = &self.url
-            && text.strip_prefix(host.as_str()) == Some(path_and_query)
+            && text.strip_prefix(host) == Some(path_and_query)
         {
             return Ok(url.clone());
         }
@@ -137,38 +188,23 @@ impl Client {
 
 fn read(host: &str, mut response: Response<Body>) -> Result<Answer, Trouble> {
     let status = response.status();
-    let after = |text: String| Trouble { text, ambiguous: true };
+    let after = |text: String| Trouble { text, reached: Reached::Perhaps };
     let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec();
     if status != 200 {
         return Err(after(format!("{host} answered HTTP {}", status.as_u16())));
     }
     let bytes = body.map_err(|error| trouble(host, error))?;
-    match serde_json::from_slice(&bytes) {
-        Ok(Errcode { errcode }) if bytes.trim_ascii_start().starts_with(b"{") => {
-            Ok(Answer { errcode, bytes })
-        }
-        _ => Err(after(format!("{host} answered something that is not a JSON object"))),
-    }
-}
-
-#[derive(Deserialize)]
-struct Errcode {
-    errcode: Option<i64>,
+    Answer::new(bytes)
+        .ok_or_else(|| after(format!("{host} answered something that is not a JSON object")))
 }
 
 fn trouble(host: &str, error: ureq::Error) -> Trouble {
     use ureq::{Error, Timeout};
-    let (error, ambiguous) = match error {
-        Error::Other(other) => match other.downcast() {
-            Ok(unconnected) => {
-                let Unconnected(error) = *unconnected;
-                (error, false)
-            }
-            Err(other) => (Error::Other(other), true),
-        },
-        Error::HostNotFound | Error::ConnectionFailed => (error, false),
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => (error, false),
-        error => (error, true),
+    let (error, reached) = match before_sending(error) {
+        Ok(before) => (before, Reached::No),
+        Err(error @ (Error::HostNotFound | Error::ConnectionFailed)) => (error, Reached::No),
+        Err(error @ Error::Timeout(Timeout::Resolve | Timeout::Connect)) => (error, Reached::No),
+        Err(error) => (error, Reached::Perhaps),
     };
     let text = match error {
         Error::HostNotFound => format!("{host} cannot be resolved"),
@@ -178,6 +214,7 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host} is not trusted: {error}")
         }
         Error::Io(error) => format!("{host} cannot be reached: {error}"),
+        Error::ConnectProxyFailed(why) => format!("{host} cannot be reached: {why}"),
         Error::Rustls(error) => format!("{host} is not trusted: {error}"),
         Error::BodyExceedsLimit(limit) => format!("{host} answered more than {limit} bytes"),
         // Texts of other kinds may quote the URL, and with it the token.
@@ -187,5 +224,21 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host}: the call failed ({kind})")
         }
     };
-    Trouble { text, ambiguous }
+    Trouble { text, reached }
+}
+
+/// What went wrong before a request was sent, or else the error as it is. Through a proxy it comes wrapped twice.
+fn before_sending(mut error: ureq::Error) -> Result<ureq::Error, ureq::Error> {
+    let mut before = false;
+    while let ureq::Error::Other(other) = error {
+        match other.downcast::<Unconnected>() {
+            Ok(unconnected) => error = unconnected.0,
+            Err(other) => {
+                error = ureq::Error::Other(other);
+                break;
+            }
+        }
+        before = true;
+    }
+    if before { Ok(error) } else { Err(error) }
 }

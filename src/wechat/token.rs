@@ -1,8 +1,11 @@
 //! The access token, one for all workers. Whoever finds it missing fetches it; everybody else waits
-//! for that one call. Runs on the worker threads; never holds its lock during a call.
+//! for that one call. Runs on the worker threads; never holds its lock during a call. When it may be
+//! fetched at all is decided in refresh.rs.
 
-use super::client::{Client, Trouble};
+use super::client::{Client, Reached, Trouble};
 use super::errcode::{Class, Errcodes};
+use super::refresh::{Call, Fetch, Lack, Need, NoToken, Refresh, Refusal, Token};
+use crate::clock::unix_seconds;
 use crate::config::{Config, Secret, TokenSource};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Map, Value, json};
@@ -10,42 +13,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// WeChat issues the next token this long before the current one ends, and both are valid then.
-const OVERLAP: Duration = Duration::from_secs(300);
+/// WeChat's own have at most 512 characters.
+const LONGEST: usize = 4096;
 
-/// A failed fetch is everybody's answer for so long: no storm of calls with a wrong secret.
-const FAILURE_HOLDS: Duration = Duration::from_secs(1);
+/// What an answer without `expires_in` is taken to say.
+const USUAL_LIFE: u64 = 7200;
 
-/// WeChat's limits for force_refresh: 20 a day, 30 seconds apart. 73 minutes keep both.
-const FORCE_INTERVAL: Duration = Duration::from_secs(73 * 60);
-
-/// Why there is no token.
-#[derive(Debug, Clone)]
-pub struct NoToken {
-    pub class: Class,
-    pub errcode: Option<i64>,
-    /// One line.
-    pub text: String,
-}
-
-struct Token {
-    text: Arc<str>,
-    renew_at: Instant,
-    expires_at: Instant,
-}
-
-#[derive(Default)]
-struct State {
-    current: Option<Token>,
-    fetching: bool,
-    failure: Option<(Instant, NoToken)>,
-    /// The last token WeChat refused: the same one again is of no use.
-    refused: Option<Arc<str>>,
-    forced: Option<Instant>,
-}
+/// An idle worker looks after the token so often at most.
+const LEAST_NAP: Duration = Duration::from_secs(1);
 
 pub struct Tokens {
-    state: Mutex<State>,
+    refresh: Mutex<Refresh>,
     /// When the current token is to be renewed, in ms since `born`: looked at after every message.
     renew_at: AtomicU64,
     born: Instant,
@@ -59,7 +37,7 @@ pub struct Tokens {
 impl Tokens {
     pub fn new(config: &Config, errcodes: Arc<Errcodes>) -> Tokens {
         Tokens {
-            state: Mutex::default(),
+            refresh: Mutex::new(Refresh::new(config.wechat.token_source)),
             renew_at: AtomicU64::new(u64::MAX),
             born: Instant::now(),
             settled: Condvar::new(),
@@ -70,37 +48,27 @@ impl Tokens {
         }
     }
 
-    /// The current token, fetched first if there is none.
-    pub fn get(&self, client: &mut Client) -> Result<Arc<str>, NoToken> {
-        let mut state = self.state.lock();
+    /// The current token, fetched first if there is none and one may be fetched.
+    pub fn get(&self, client: &mut Client) -> Result<Arc<Token>, NoToken> {
+        let mut refresh = self.refresh.lock();
         loop {
-            let now = Instant::now();
-            if let Some(token) = &state.current
-                && now < token.expires_at
-            {
-                return Ok(Arc::clone(&token.text));
+            match refresh.need(Instant::now()) {
+                Need::Use(token) => return Ok(token),
+                Need::GoWithout(why) => return Err(why),
+                // The call that is waited for has a timeout.
+                Need::Wait => self.settled.wait(&mut refresh),
+                Need::Fetch(fetch) => {
+                    drop(refresh);
+                    self.fetch(client, fetch);
+                    refresh = self.refresh.lock();
+                }
             }
-            if let Some((at, failure)) = &state.failure
-                && now < *at + FAILURE_HOLDS
-            {
-                return Err(failure.clone());
-            }
-            if !state.fetching {
-                state.fetching = true;
-                drop(state);
-                return self.fetch(client);
-            }
-            self.settled.wait(&mut state);
         }
     }
 
-    /// WeChat refused this token: it is dropped unless a newer one took its place already.
-    pub fn refuse(&self, token: &Arc<str>) {
-        let mut state = self.state.lock();
-        if state.current.as_ref().is_some_and(|current| current.text == *token) {
-            state.current = None;
-            state.refused = Some(Arc::clone(token));
-        }
+    /// WeChat refused this token.
+    pub fn refuse(&self, token: &Arc<Token>, errcode: i64, words: &str) -> Refusal {
+        self.refresh.lock().refuse(token, errcode, words)
     }
 
     /// Fetches the next token when the current one nears its end; everybody else goes on with the
@@ -109,68 +77,55 @@ impl Tokens {
         if (self.born.elapsed().as_millis() as u64) < self.renew_at.load(Ordering::Relaxed) {
             return;
         }
-        let mut state = self.state.lock();
-        let due = state.current.as_ref().is_some_and(|t| t.renew_at <= Instant::now());
-        let resting = state.failure.as_ref().is_some_and(|(at, _)| at.elapsed() < OVERLAP / 30);
-        if due && !resting && !state.fetching {
-            state.fetching = true;
-            drop(state);
-            // A failure is kept for whoever needs a token after this one has ended.
-            let _ = self.fetch(client);
+        let renewal = self.refresh.lock().renew(Instant::now());
+        if let Some(fetch) = renewal {
+            self.fetch(client, fetch);
         }
     }
 
     /// How long until somebody should call `renew_if_due`.
     pub fn renew_in(&self) -> Duration {
         let at = Duration::from_millis(self.renew_at.load(Ordering::Relaxed));
-        at.saturating_sub(self.born.elapsed()).max(FAILURE_HOLDS)
+        at.saturating_sub(self.born.elapsed()).max(LEAST_NAP)
     }
 
-    fn fetch(&self, client: &mut Client) -> Result<Arc<str>, NoToken> {
-        // Whatever happens on the way, `fetching` ends and the waiting ones go on.
-        let _settle = Settle(self);
-        let mut fetched = self.call(client, false);
-        if let Ok((text, _)) = &fetched
-            && self.needs_force(text)
-        {
-            fetched = self.call(client, true);
+    /// Calls for a token in the present day of WeChat's (UTC+8), since the start of the daemon.
+    pub fn calls_today(&self) -> u64 {
+        self.refresh.lock().calls_today(unix_seconds())
+    }
+
+    /// Makes the call that `refresh` has begun, and books what came of it.
+    fn fetch(&self, client: &mut Client, fetch: Fetch) {
+        let unfinished = Unfinished { tokens: self, fetch };
+        let fetched = self.call(client, fetch);
+        std::mem::forget(unfinished);
+        self.book(fetch, fetched);
+    }
+
+    fn book(&self, fetch: Fetch, fetched: Result<Grant, (Call, NoToken)>) {
+        // Before anybody can use it.
+        match &fetched {
+            Ok(grant) => crate::logger::hide(&grant.token),
+            Err((_, why)) => log::error!("no access token: {}", why.text),
         }
-        let mut state = self.state.lock();
+        let mut refresh = self.refresh.lock();
+        let now = Instant::now();
+        if !matches!(fetched, Err((Call::Unsent, _))) {
+            refresh.count(unix_seconds());
+        }
         match fetched {
-            Ok((text, lasts)) => {
-                let text: Arc<str> = text.into();
-                let now = Instant::now();
-                let margin = OVERLAP.min(lasts / 24);
-                let renew_at = now + lasts.saturating_sub(margin).max(margin / 5);
-                let after = renew_at.duration_since(self.born).as_millis();
-                self.renew_at.store(after as u64, Ordering::Relaxed);
-                crate::logger::hide(&text);
-                let token = Token { text: Arc::clone(&text), renew_at, expires_at: now + lasts };
-                state.current = Some(token);
-                state.failure = None;
-                Ok(text)
-            }
-            Err(failure) => {
-                log::error!("no access token: {}", failure.text);
-                state.failure = Some((Instant::now(), failure.clone()));
-                Err(failure)
-            }
+            Ok(grant) => refresh.granted(fetch, &grant.token, grant.seconds, now),
+            Err((call, why)) => refresh.denied(fetch, call, why, now),
         }
+        let renew_at = refresh
+            .renew_at()
+            .map_or(u64::MAX, |at| at.saturating_duration_since(self.born).as_millis() as u64);
+        self.renew_at.store(renew_at, Ordering::Relaxed);
+        drop(refresh);
+        self.settled.notify_all();
     }
 
-    /// WeChat keeps returning a token that it refuses: only force_refresh helps, and rarely.
-    fn needs_force(&self, text: &str) -> bool {
-        let mut state = self.state.lock();
-        let refused = state.refused.as_deref() == Some(text);
-        let allowed = state.forced.is_none_or(|at| at.elapsed() > FORCE_INTERVAL);
-        let force = refused && allowed && self.source == TokenSource::Stable;
-        if force {
-            state.forced = Some(Instant::now());
-        }
-        force
-    }
-
-    fn call(&self, client: &mut Client, force: bool) -> Result<(String, Duration), NoToken> {
+    fn call(&self, client: &mut Client, fetch: Fetch) -> Result<Grant, (Call, NoToken)> {
         let (id, secret) = (&self.app_id, self.app_secret.expose());
         let answer = match self.source {
             TokenSource::Classic => client.get(&format!(
@@ -179,51 +134,194 @@ impl Tokens {
             TokenSource::Stable => {
                 let mut body =
                     json!({"grant_type": "client_credential", "appid": id, "secret": secret});
-                if force {
+                if fetch == Fetch::Forced {
                     body["force_refresh"] = true.into();
                 }
                 client.post("/cgi-bin/stable_token", body.to_string().as_bytes())
             }
         };
-        let answer = answer.map_err(|Trouble { text, .. }| NoToken {
-            class: Class::Later,
-            errcode: None,
-            text: format!("fetching the access token: {text}"),
+        let answer = answer.map_err(|Trouble { text, reached }| {
+            let call = match reached {
+                Reached::No => Call::Unsent,
+                Reached::Perhaps => Call::Unanswered,
+            };
+            let text = format!("fetching the access token: {text}");
+            (call, NoToken { lack: Lack::NotNow, errcode: None, text })
         })?;
-        self.understand(answer.into_object())
+        self.understand(&answer.into_object()).map_err(|why| (Call::Answered, why))
     }
 
-    fn understand(&self, answer: Map<String, Value>) -> Result<(String, Duration), NoToken> {
+    fn understand(&self, answer: &Map<String, Value>) -> Result<Grant, NoToken> {
         let token = answer.get("access_token").and_then(Value::as_str);
-        let lasts = answer.get("expires_in").and_then(Value::as_u64);
-        if let (Some(token), Some(lasts)) = (token, lasts)
-            && !token.is_empty()
-            && token.bytes().all(|b| b.is_ascii_graphic() && b != b'&' && b != b'#')
-        {
-            return Ok((token.to_owned(), Duration::from_secs(lasts)));
+        if let Some(token) = token.filter(|token| is_usable(token)) {
+            let seconds = answer.get("expires_in").and_then(whole_seconds).unwrap_or(USUAL_LIFE);
+            return Ok(Grant { token: token.into(), seconds });
         }
         let errcode = answer.get("errcode").and_then(Value::as_i64);
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or("no access_token");
-        let class = match errcode.map(|code| self.errcodes.class(code)) {
-            Some(class @ (Class::Rate | Class::Config | Class::Later)) => class,
+        let lack = match errcode.map(|code| self.errcodes.class(code)) {
+            Some(Class::Rate) => Lack::Rate,
             // "Invalid credential" here means the secret, not a token.
-            Some(Class::Token) => Class::Config,
-            _ => Class::Later,
+            Some(Class::Config | Class::Token) => Lack::Config,
+            _ => Lack::NotNow,
         };
         let code = errcode.map_or(String::new(), |code| format!("{code} "));
-        Err(NoToken {
-            class,
-            errcode,
-            text: format!("WeChat gives no access token: {code}{errmsg}"),
-        })
+        let text = format!("WeChat gives no access token: {code}{errmsg}");
+        Err(NoToken { lack, errcode, text })
     }
 }
 
-struct Settle<'a>(&'a Tokens);
+struct Grant {
+    token: String,
+    seconds: u64,
+}
 
-impl Drop for Settle<'_> {
+/// It becomes a part of a URL.
+fn is_usable(token: &str) -> bool {
+    (1..=LONGEST).contains(&token.len())
+        && token.bytes().all(|b| b.is_ascii_graphic() && b != b'&' && b != b'#')
+}
+
+/// A number, however it is written; below zero it is zero.
+fn whole_seconds(value: &Value) -> Option<u64> {
+    // The cast saturates, and what is not a number becomes zero.
+    let rounded = || value.as_f64().map(|number| number as u64);
+    value.as_u64().or_else(rounded).or_else(|| value.as_str()?.parse().ok())
+}
+
+/// A fetch under way: one that a panic ends is booked too, and the waiting ones go on.
+struct Unfinished<'a> {
+    tokens: &'a Tokens,
+    fetch: Fetch,
+}
+
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().fetching = false;
-        self.0.settled.notify_all();
+        let text = "internal error while the access token was fetched, see the log".into();
+        let why = NoToken { lack: Lack::NotNow, errcode: None, text };
+        self.tokens.book(self.fetch, Err((Call::Unanswered, why)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Network;
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    /// Answers every call with this text, after a moment; counts them.
+    fn wechat(answer: &str) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (calls, answer) = (Arc::new(AtomicUsize::new(0)), answer.to_owned());
+        let count = Arc::clone(&calls);
+        thread::spawn(move || {
+            for stream in listener.incoming().map(Result::unwrap) {
+                let head = BufReader::new(&stream).lines().map(Result::unwrap);
+                assert!(head.take_while(|line| !line.is_empty()).count() > 0);
+                count.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(50));
+                let length = answer.len();
+                let text = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}"
+                );
+                (&stream).write_all(text.as_bytes()).unwrap();
+            }
+        });
+        (url, calls)
+    }
+
+    fn tokens(url: &str) -> (Tokens, Arc<Network>) {
+        let mut config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
+        config.wechat.api_hosts = vec![url.to_owned()];
+        config.wechat.token_source = TokenSource::Classic;
+        let errcodes = Arc::new(Errcodes::new(&[]));
+        (Tokens::new(&config, errcodes), Network::open(&config).unwrap())
+    }
+
+    #[test]
+    fn sixty_four_workers_make_one_call_and_share_what_comes_of_it() {
+        for (answer, good) in [
+            (r#"{"access_token":"abc","expires_in":7200}"#, true),
+            (r#"{"errcode":40125,"errmsg":"invalid appsecret"}"#, false),
+        ] {
+            let (url, calls) = wechat(answer);
+            let (tokens, network) = tokens(&url);
+            thread::scope(|scope| {
+                for _ in 0..64 {
+                    scope.spawn(|| {
+                        let mut client = Client::new(Arc::clone(&network));
+                        for _ in 0..100 {
+                            match tokens.get(&mut client) {
+                                Ok(token) => assert!(good && &*token.text == "abc"),
+                                Err(why) => assert!(!good && why.lack == Lack::Config, "{why:?}"),
+                            }
+                        }
+                    });
+                }
+            });
+            assert_eq!(calls.load(Ordering::Relaxed), 1);
+            assert_eq!(tokens.calls_today(), 1);
+        }
+    }
+
+    #[test]
+    fn a_call_that_reaches_nobody_counts_for_nothing() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (tokens, network) = tokens(&format!("http://{closed}"));
+        let why = tokens.get(&mut Client::new(network)).unwrap_err();
+        assert_eq!(why.lack, Lack::NotNow);
+        assert!(
+            why.text.starts_with("fetching the access token: http://127.0.0.1:"),
+            "{}",
+            why.text
+        );
+        assert_eq!(tokens.calls_today(), 0);
+    }
+
+    #[test]
+    fn an_absurd_life_is_no_panic_and_a_strange_token_is_none() {
+        let (tokens, _) = tokens("http://127.0.0.1:1");
+        let understood = |text: &str| {
+            let Value::Object(answer) = serde_json::from_str(text).unwrap() else { panic!() };
+            tokens.understand(&answer).map(|grant| grant.seconds)
+        };
+        for (said, seconds) in [
+            ("7200", 7200),
+            ("0", 0),
+            ("-5", 0),
+            ("9223372036854775808", 1 << 63),
+            ("1000000000000000000000", u64::MAX),
+            ("7200.9", 7200),
+            (r#""7200""#, 7200),
+            ("null", USUAL_LIFE),
+        ] {
+            let answer = format!(r#"{{"access_token":"abc","expires_in":{said}}}"#);
+            assert_eq!(understood(&answer), Ok(seconds), "{said}");
+            let grant = Grant { token: "abc".into(), seconds };
+            tokens.book(Fetch::Plain, Ok(grant));
+        }
+        for token in ["", "a b", "a&b", "a\r\nb", "中", &"x".repeat(5000)] {
+            let answer = json!({"access_token": token, "expires_in": 7200}).to_string();
+            assert_eq!(understood(&answer).unwrap_err().lack, Lack::NotNow, "{token}");
+        }
+        let refused = |code| understood(&json!({ "errcode": code }).to_string()).unwrap_err().lack;
+        let lacks = [Lack::Config, Lack::Config, Lack::Rate, Lack::NotNow, Lack::NotNow];
+        assert_eq!([40013, 40001, 45009, -1, 12345].map(refused), lacks);
+    }
+
+    #[test]
+    fn a_panic_in_a_fetch_leaves_nobody_waiting() {
+        let (tokens, network) = tokens("http://127.0.0.1:1");
+        let fetch = match tokens.refresh.lock().need(Instant::now()) {
+            Need::Fetch(fetch) => fetch,
+            other => panic!("{other:?}"),
+        };
+        drop(Unfinished { tokens: &tokens, fetch });
+        let why = tokens.get(&mut Client::new(network)).unwrap_err();
+        assert!(why.text.starts_with("internal error"), "{}", why.text);
     }
 }

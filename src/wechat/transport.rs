@@ -1,15 +1,17 @@
 //! ureq's TCP connection with fewer system calls: a request leaves in one write, head and body;
 //! timeouts are set when they differ, not for each call; and whether an idle connection is still
-//! open is asked once. TLS and proxies are ureq's own, around it.
+//! open is asked once. Proxies are ureq's own, around it; TLS is in tls.rs.
 
+use super::tls::TlsConnector;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, recv};
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    RustlsConnector, Transport,
+    Transport,
 };
 use ureq::{Error, Timeout};
 
@@ -19,9 +21,15 @@ const STEP: Duration = Duration::from_millis(100);
 /// More than this is not held back until the answer is awaited.
 const UNSENT_BYTES: usize = 64 * 1024;
 
-pub fn connector() -> impl Connector {
+/// So much room is kept for the next request.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// Room for a part of a TLS record: what is read and written below TLS is passed on at once.
+const BELOW_TLS: usize = 4 * 1024;
+
+pub fn connector(tls: Arc<rustls::ClientConfig>) -> impl Connector {
     let tcp = ().chain(ConnectProxyConnector::default()).chain(Tcp);
-    Whole(tcp.chain(RustlsConnector::default()))
+    Whole(tcp.chain(TlsConnector::new(tls)))
 }
 
 /// There is no connection to the host, or no TLS on it: nothing was sent.
@@ -69,9 +77,13 @@ impl<In: Transport> Connector<In> for Tcp {
         let stream = connect(details)?;
         stream.set_nodelay(true)?;
         let config = details.config;
+        let (input, output) = match details.needs_tls() {
+            true => (BELOW_TLS, BELOW_TLS),
+            false => (config.input_buffer_size(), config.output_buffer_size()),
+        };
         Ok(Some(Either::B(Connection {
             stream,
-            buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+            buffers: LazyBuffers::new(input, output),
             unsent: Vec::new(),
             timeout: Duration::ZERO,
             answered: false,
@@ -131,6 +143,7 @@ impl Connection {
         }
         let sent = self.stream.write_all(&self.unsent);
         self.unsent.clear();
+        self.unsent.shrink_to(KEPT_BYTES);
         sent.map_err(|error| in_time(error, timeout))
     }
 }
@@ -182,6 +195,7 @@ fn in_time(error: io::Error, timeout: NextTimeout) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tls;
     use super::*;
     use std::io::Read;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -214,7 +228,11 @@ mod tests {
             .timeout_connect(Some(Duration::from_secs(2)))
             .timeout_global(Some(Duration::from_millis(400)))
             .build();
-        Agent::with_parts(config, connector(), Fixed(addresses.to_vec()))
+        Agent::with_parts(
+            config,
+            connector(tls::trusting(None).unwrap()),
+            Fixed(addresses.to_vec()),
+        )
     }
 
     fn post(agent: &Agent) -> Result<String, Error> {

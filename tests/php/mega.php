@@ -7,7 +7,10 @@ class Mega
 
     public function __construct($port)
     {
-        $this->socket = stream_socket_client("tcp://127.0.0.1:$port", $errno, $error, 5);
+        $this->socket = @stream_socket_client("tcp://127.0.0.1:$port", $errno, $error, 5);
+        if (!$this->socket) {
+            throw new Exception("cannot connect: $error");
+        }
         stream_set_timeout($this->socket, 20);
     }
 
@@ -22,7 +25,7 @@ class Mega
 
     public function push($opaque, $openid, $key, $data)
     {
-        fwrite($this->socket, self::pack("push $openid $key", $opaque, json_encode($data)));
+        @fwrite($this->socket, self::pack("push $openid $key", $opaque, json_encode($data)));
     }
 
     public function send($opaque, $openid, $key, $data)
@@ -39,7 +42,7 @@ class Mega
     {
         $bytes = '';
         while (strlen($bytes) < $length) {
-            $more = fread($this->socket, $length - strlen($bytes));
+            $more = @fread($this->socket, $length - strlen($bytes));
             if ($more === false || $more === '') {
                 throw new Exception('the connection ended');
             }
