@@ -339,6 +339,12 @@ fn open_log(config: &Config) -> Result<(), String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    if let Err(error) = std::fs::File::open(&config.file)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let file = config.file.display();
+        log::warn!("{file}: {error}: a reload will not see changes of it (see setting.user)");
+    }
     Ok(())
 }
 

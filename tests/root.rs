@@ -221,12 +221,22 @@ fn a_false_socket_is_not_believed_and_holds_nobody_up() {
     assert!(said(&output).contains("more than one name"), "{}", said(&output));
     assert!(root.lives());
 
+    // The same, moved there.
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::remove_file(&others).unwrap();
+    drop(root);
+    let mut root = listens_as(0, site.folder.path(), &others);
+    std::fs::rename(&others, &socket).unwrap();
+    let output = within(Duration::from_secs(20), site.command(&["stop", "--now"]));
+    assert!(said(&output).contains("it is not nobody's"), "{}", said(&output));
+    assert!(root.lives());
+
     // A stranger's.
     std::fs::remove_file(&socket).unwrap();
     std::fs::set_permissions(socket.parent().unwrap(), PermissionsExt::from_mode(0o777)).unwrap();
     let mut stranger = listens_as(1, site.folder.path(), &socket);
     let output = within(Duration::from_secs(20), site.command(&["stop", "--now"]));
-    assert!(said(&output).contains("neither root nor nobody"), "{}", said(&output));
+    assert!(said(&output).contains("it is not nobody's"), "{}", said(&output));
     assert!(stranger.lives());
     drop(stranger);
 

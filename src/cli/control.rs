@@ -141,7 +141,11 @@ fn await_end(config: &Config, process: &Process) -> Result<(), String> {
 
 pub fn reload(config: &Config) -> Result<u8, String> {
     match find(config, PATIENCE) {
-        State::Listens(client) => client.process.signal(Signal::USR1)?,
+        State::Listens(mut client) => {
+            // Before it answers, the signal would end it.
+            status_of(&mut client)?;
+            client.process.signal(Signal::USR1)?;
+        }
         State::Locked(_) => {
             return Err(format!("{} is starting or ending; try again", config.name));
         }

@@ -2,6 +2,7 @@
 //! its other end is the kernel's word (SO_PEERCRED), and only those a daemon may run as are believed.
 
 use super::file;
+use super::own;
 use super::process::Process;
 use crate::config::Config;
 use nix::unistd::User;
@@ -11,7 +12,7 @@ use rustix::process::{Uid, geteuid, umask};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often a socket with a full backlog is tried.
@@ -34,13 +35,18 @@ pub fn bind(config: &Config) -> Result<UnixListener, String> {
     })
 }
 
-/// Who is believed: root, the caller, and whom the daemon is to run as.
+/// Who is believed: whom the daemon is to run as, and else root and the caller. Of root's processes
+/// root believes none in a folder of the service user, who could have moved another's socket there.
 pub fn trusted(config: &Config) -> Vec<Uid> {
-    let mut trusted = vec![Uid::ROOT, geteuid()];
+    let mut trusted = Vec::new();
     if let Some(name) = &config.setting.user {
         let number = name.parse().ok();
         let found = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
         trusted.extend(number.or_else(found).map(Uid::from_raw));
+    }
+    let folder = config.setting.pid_file.parent().unwrap_or(Path::new("/"));
+    if trusted.is_empty() || !geteuid().is_root() || own::is_roots_alone(folder) {
+        trusted.extend([Uid::ROOT, geteuid()]);
     }
     trusted
 }
@@ -59,11 +65,10 @@ pub fn connect(config: &Config, patience: Duration) -> io::Result<(UnixStream, P
     let peer = sockopt::socket_peercred(&stream)?;
     if peer.uid.as_raw() != stat.st_uid || !trusted(config).contains(&peer.uid) {
         return Err(io::Error::other(format!(
-            "the process {} of the user {} listens there, who is neither root nor {}; it is not \
-             believed",
+            "the process {} of the user {} listens there and is not believed: it is not {}'s",
             peer.pid,
             peer.uid,
-            config.setting.user.as_deref().unwrap_or("you")
+            config.setting.user.as_deref().unwrap_or("root's or the caller")
         )));
     }
     let process = Process::of(peer.pid, peer.uid)?;

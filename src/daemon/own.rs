@@ -11,6 +11,7 @@ use rustix::fs::{
     Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, access, chownat, fstat, mkdirat,
     openat, readlinkat, statat,
 };
+use rustix::io::Errno;
 use rustix::process::Uid;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -141,7 +142,7 @@ fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> 
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = match openat(folder, &name, flags, Mode::empty()) {
             Ok(entry) => entry,
-            Err(rustix::io::Errno::NOENT) => continue,
+            Err(Errno::NOENT) => continue,
             Err(error) => return Err(error.into()),
         };
         let stat = fstat(&entry)?;
@@ -192,8 +193,8 @@ enum Found {
     NotRoots,
 }
 
-/// Walks to a folder step by step, itself following those links that are root's. As safe as it can be
-/// against whoever may write to a folder on the way: such a way is not gone.
+/// Walks to a folder step by step, and follows those links that are root's. A way on which somebody
+/// else may write to a folder is not gone.
 fn controlled(path: &Path) -> io::Result<Found> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = || openat(CWD, "/", flags, Mode::empty());
@@ -215,8 +216,8 @@ fn controlled(path: &Path) -> io::Result<Found> {
         }
         let next = match openat(&here, &name, flags, Mode::empty()) {
             Ok(next) => next,
-            Err(rustix::io::Errno::NOENT) if shared => return Ok(Found::NotRoots),
-            Err(rustix::io::Errno::NOENT) => return Ok(Found::Missing { above: here, name }),
+            Err(Errno::NOENT) if shared => return Ok(Found::NotRoots),
+            Err(Errno::NOENT) => return Ok(Found::Missing { above: here, name }),
             Err(error) => return Err(error.into()),
         };
         // In a folder like /tmp only what is root's stays where it is.
@@ -256,7 +257,7 @@ fn steps(path: &Path) -> VecDeque<OsString> {
 pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
     let today = chrono::Local::now().date_naive();
     let root = owner.ids().0.is_root();
-    let mut unusable = Vec::new();
+    let (mut unusable, mut foreign) = (Vec::new(), Vec::new());
     for place in Places::of(config).0 {
         let folder = &place.folder;
         if let Err(error) = make(folder) {
@@ -272,19 +273,25 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
         for entry in entries.flatten().filter(|e| place.is_needed(&e.file_name(), today)) {
             let path = entry.path();
             if root {
-                refuse_planted(&path)?;
-            } else if access(&path, Access::READ_OK | Access::WRITE_OK)
-                == Err(rustix::io::Errno::ACCESS)
-            {
+                if is_foreign(&path)? {
+                    foreign.push(path);
+                }
+            } else if access(&path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
                 unusable.push(path);
             }
         }
     }
+    if !foreign.is_empty() {
+        let paths = shown(&foreign);
+        return Err(format!(
+            "root does not use files of other users: name their user in setting.user, or run: chown \
+             root:root {paths}"
+        ));
+    }
     if unusable.is_empty() {
         return Ok(());
     }
-    let unusable: Vec<String> = unusable.iter().map(|path| path.display().to_string()).collect();
-    let paths = unusable.join(" ");
+    let paths = shown(&unusable);
     Err(format!(
         "the user {} cannot write to {paths}; run: chown {} {paths} (a folder that others use as well \
          is better left to them: choose another for mega)",
@@ -300,34 +307,32 @@ fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Root uses no file of another user, and none that stands for one.
-fn refuse_planted(path: &Path) -> Result<(), String> {
-    let Ok(stat) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
-    let shown = path.display();
+fn shown(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(" ")
+}
+
+/// It is another user's; what only stands for a file is an error.
+fn is_foreign(path: &Path) -> Result<bool, String> {
+    let Ok(stat) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory | FileType::Socket => return Ok(()),
+        FileType::Directory | FileType::Socket => return Ok(false),
         _ => {}
     }
-    if let Some(why) = planted(&stat, FileType::RegularFile) {
-        return Err(format!("cannot use {shown}: {why}"));
+    match planted(&stat, FileType::RegularFile) {
+        Some(why) => Err(format!("cannot use {}: {why}", path.display())),
+        None => Ok(!is_roots(&stat)),
     }
-    match is_roots(&stat) {
-        true => Ok(()),
-        false => Err(format!(
-            "cannot use {shown}: it belongs to the user {} and root does not use it (name that user \
-             in setting.user, or run: chown root:root {shown})",
-            stat.st_uid
-        )),
-    }
+}
+
+/// Nobody but root can put anything into this folder, or another folder in its place.
+pub fn is_roots_alone(folder: &Path) -> bool {
+    matches!(controlled(folder), Ok(Found::Folder(_)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn roots(path: &Path) -> bool {
-        matches!(controlled(path), Ok(Found::Folder(_)))
-    }
 
     #[test]
     fn a_way_that_somebody_else_could_change_is_not_gone() {
@@ -343,9 +348,9 @@ mod tests {
         std::os::unix::fs::symlink(path("own"), path("link")).unwrap();
         std::os::unix::fs::symlink(path("own"), path("their-link")).unwrap();
         std::os::unix::fs::lchown(path("their-link"), Some(65534), None).unwrap();
-        assert!(roots(&path("own/run")) && roots(&path("link/run")));
-        assert!(!roots(&path("theirs/run")) && !roots(&path("their-link/run")));
-        assert!(!roots(Path::new("/tmp")));
+        assert!(is_roots_alone(&path("own/run")) && is_roots_alone(&path("link/run")));
+        assert!(!is_roots_alone(&path("theirs/run")) && !is_roots_alone(&path("their-link/run")));
+        assert!(!is_roots_alone(Path::new("/tmp")));
         assert!(matches!(controlled(&path("own/new/run")), Ok(Found::Missing { .. })));
         assert!(matches!(controlled(&path("theirs/new")), Ok(Found::NotRoots)));
     }
