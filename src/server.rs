@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::daemon::{self, Notifier, Owner, PidFile, admin};
 use crate::exit;
 use crate::queue::disk::Folder;
-use crate::queue::{self, Queue, janitor};
+use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
 use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
@@ -113,7 +113,7 @@ struct Running {
     /// Who may connect, as of the last reload.
     allow: Vec<IpNet>,
     reactor: thread::JoinHandle<()>,
-    janitor: thread::JoinHandle<()>,
+    janitors: [thread::JoinHandle<()>; 2],
 }
 
 /// Opens everything and spawns the threads.
@@ -122,7 +122,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let admin = admin::bind(config)?;
     open_log(config)?;
     let listen = addresses(&listeners)?;
-    let (disk, queue) = open_queue(config)?;
+    let queue = open_queue(config)?;
     let (table, database) = load_templates(config)?;
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
@@ -148,7 +148,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
 
     let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
     spawn_workers(setting.task_worker_num, shared, &channels).map_err(why)?;
-    let janitor = spawn_janitor(disk, &channels, &happens).map_err(why)?;
+    let janitors = spawn_janitors(&channels, &happens).map_err(why)?;
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
     spawn("store", &happens, move || {
@@ -183,7 +183,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
     let allow = config.server.allow.clone();
-    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitor })
+    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors })
 }
 
 impl Running {
@@ -219,8 +219,11 @@ impl Running {
         let _ = self.reactor.join();
         match ended {
             Ok(left) => {
-                // The spool has dropped its channel, so the janitor ends with its last chore.
-                let _ = self.janitor.join();
+                // The spool has dropped their channels, so they end with their last chores. A panic of
+                // theirs is in the log already.
+                for janitor in self.janitors {
+                    let _ = janitor.join();
+                }
                 notice!("stopped, {left} messages left in the queue");
                 exit::OK
             }
@@ -303,19 +306,22 @@ fn spawn_workers(workers: usize, shared: Shared, channels: &Channels) -> std::io
     Ok(())
 }
 
-fn spawn_janitor(
-    disk: Folder,
+/// The janitor and the syncer: the one is not to wait for the other.
+fn spawn_janitors(
     channels: &Channels,
     happens: &Sender<Happening>,
-) -> std::io::Result<thread::JoinHandle<()>> {
-    let (chores, events) = (channels.chores.clone(), channels.events.clone());
-    spawn("janitor", happens, move || {
-        for chore in chores {
-            // A spool that has ended needs no news; the chore is done all the same.
-            let _ = events.send(Event::Chore(janitor::run(&disk, chore)));
-        }
-        Ended::AsPlanned
-    })
+) -> std::io::Result<[thread::JoinHandle<()>; 2]> {
+    let spawn = |name, chores: &Receiver<Chore>| {
+        let (chores, events) = (chores.clone(), channels.events.clone());
+        spawn(name, happens, move || {
+            for chore in chores {
+                // A spool that has ended needs no news; the chore is done all the same.
+                let _ = events.send(Event::Chore(chore.run()));
+            }
+            Ended::AsPlanned
+        })
+    };
+    Ok([spawn("janitor", &channels.chores)?, spawn("syncer", &channels.syncs)?])
 }
 
 fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
@@ -348,7 +354,7 @@ fn open_log(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
+fn open_queue(config: &Config) -> Result<Queue, String> {
     let path = &config.server.queue_file_path;
     let shown = path.display();
     let disk =
@@ -357,11 +363,12 @@ fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
     let options = queue::Options {
         segment_size: config.queue.segment_size.max(least.next_power_of_two()),
         max_bytes: config.queue.queue_max_bytes,
+        retry_cap: config.queue.retry_cap,
     };
-    let opened = Queue::open(&disk, options, crate::clock::now_ms());
+    let opened = Queue::open(Arc::new(disk), options, crate::clock::now_ms());
     let queue = opened.map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
     notice!("queue opened, {} messages are waiting", queue.depth());
-    Ok((disk, queue))
+    Ok(queue)
 }
 
 fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {

@@ -106,7 +106,9 @@ impl Worker<'_> {
         self.body.clear();
         let openid = String::from_utf8_lossy(message.openid());
         let id = message.client_msg_id();
-        if let Err(error) = template.render(&openid, message.data(), Some(&id), &mut self.body) {
+        if let Err(error) =
+            template.render(&openid, message.data(), Some(id.as_str()), &mut self.body)
+        {
             return Verdict::Refused(Class::Data, Reason::text(format!("invalid data: {error}")));
         }
         let verdict = match self.attempt(job) {
@@ -190,7 +192,7 @@ enum Attempt {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::queue::{Message, New};
+    use crate::queue::{Mark, Message, New};
     use crate::traffic::batch::{ConnId, ReplyTo};
     use crate::traffic::job::Waiting;
     use crate::wechat::refresh::{Fetch, Need, Refresh};
@@ -224,7 +226,7 @@ mod tests {
         let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
         Job {
             message,
-            waiting: waits.then_some(Waiting { to, until, before: 0 }),
+            waiting: waits.then_some(Waiting { to, until, before: Mark::default() }),
             probe: false,
             round: 0,
         }

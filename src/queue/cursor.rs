@@ -1,10 +1,15 @@
 //! Handing messages out: the cursor that walks the segments once, and the heap of due times. Part
 //! of the queue.
 
-use super::record::{self, Found, Record};
-use super::{Chore, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, segment};
+use super::janitor::Work;
+use super::reader::Reader;
+use super::record::{self, Change, Found, Record};
+use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, segment};
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::io::ErrorKind;
+
+/// Bytes that are read at once of a single record.
+const SINGLE: usize = 1024;
 
 impl Queue {
     /// The next message to be sent: one whose due time has come, else the next at the cursor.
@@ -18,31 +23,75 @@ impl Queue {
                 return Some(message);
             }
         }
+        if self.cursor_again.is_some_and(|again| now < again) {
+            return None;
+        }
         while self.heap.len() < HEAP_LIMIT {
-            let (position, record) = self.advance()?;
-            if record.due > now {
-                self.heap.push(Reverse((record.due, position)));
+            let (position, record) = self.advance(now)?;
+            let due = record.due.min(self.latest_due);
+            if due > now {
+                self.wait_until(due, position);
                 continue;
             }
-            return Some(self.issue(position, record, now));
+            let ahead = self.ahead.as_mut().expect("invariant: advance has read it");
+            let payload = ahead.bytes(record::payload(position.at, record.length));
+            let message = issue(self.origin, position, record, payload, now);
+            let index = self.index(position.segment).expect("invariant Q3: its segment is kept");
+            self.mark(index, position.at, Change::Attempts(message.attempts()));
+            return Some(message);
         }
         None
     }
 
     /// Moves the cursor behind the next ready record that is not in the heap, and returns it.
-    fn advance(&mut self) -> Option<(Position, Record)> {
+    fn advance(&mut self, now: u64) -> Option<(Position, Record)> {
+        self.cursor_again = None;
         loop {
             let position = self.cursor;
             let index = self.index(position.segment)?;
             let segment = &mut self.segments[index];
-            if position.at >= segment.written() {
+            let written = segment.written();
+            if position.at >= written {
                 if segment.unwritten() > 0 || index + 1 == self.segments.len() {
                     return None;
                 }
                 self.leave(index);
                 continue;
             }
-            match record::read(&segment.map, segment.place(position.at), segment.end) {
+            if self.ahead.is_none() {
+                match segment.open(&*self.disk) {
+                    Ok(file) => self.ahead = Some(Reader::new(file, written, BLOCK)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        self.skip_damage(
+                            index,
+                            segment::HEADER,
+                            written,
+                            "the file is gone".into(),
+                        );
+                        continue;
+                    }
+                    Err(_) => {
+                        self.cursor_again = Some(now + AGAIN);
+                        return None;
+                    }
+                }
+                self.busy.insert(position.segment);
+            }
+            let ahead = self.ahead.as_mut().expect("invariant: opened just now");
+            ahead.extend(written);
+            let place = segment.place(position.at);
+            // What is read from the file must show what became of records that the heap was quicker
+            // with; what is in memory does (`mark`).
+            let extent = record::extent(ahead, place, written);
+            if segment.has_marks() && ahead.must_load(extent) {
+                self.write_marks_of(index);
+                if self.segments[index].file().is_none() {
+                    self.cursor_again = Some(now + AGAIN);
+                    return None;
+                }
+                continue;
+            }
+            match record::read(ahead, place, written) {
                 Found::Record(record) => {
                     self.cursor.at += record.size();
                     if record.done {
@@ -50,29 +99,31 @@ impl Queue {
                     }
                     segment.unread -= 1;
                     segment.outstanding += 1;
+                    // Q5
                     if record.due > 0 && position >= self.ours_from {
                         continue;
                     }
                     return Some((position, record));
                 }
-                Found::Nothing | Found::Damaged => self.skip_damage(index),
+                Found::Nothing | Found::Damaged => {
+                    let from = segment.place(position.at + record::ALIGN);
+                    let next = record::search(ahead, from, written).unwrap_or(written);
+                    let why = match ahead.take_unreadable() {
+                        Some(why) => format!("records that cannot be read: {why}"),
+                        None => "records that fail their checksum".into(),
+                    };
+                    self.skip_damage(index, position.at, next, why);
+                }
             }
         }
     }
 
     /// Moves the cursor to the next record that can be trusted.
-    fn skip_damage(&mut self, index: usize) {
+    fn skip_damage(&mut self, index: usize, at: usize, next: usize, why: String) {
         let segment = &mut self.segments[index];
-        let at = self.cursor.at;
-        let from = segment.place(at + record::ALIGN);
-        let next = record::search(&segment.map, from, segment.end).unwrap_or(segment.end);
         segment.damaged = true;
-        self.damage.push(Damage {
-            segment: segment.number,
-            at,
-            bytes: (next - at) as u64,
-            why: "records that fail their checksum".into(),
-        });
+        let bytes = (next - at) as u64;
+        self.damage.push(Damage { segment: segment.number, at, bytes, why });
         self.cursor.at = next;
     }
 
@@ -83,51 +134,89 @@ impl Queue {
         self.depth -= std::mem::take(&mut segment.unread);
         let number = segment.number;
         self.cursor = Position { segment: self.segments[index + 1].number, at: segment::HEADER };
+        self.ahead = None;
+        self.retire_finished(number);
+    }
+
+    /// A record is not waited for any more.
+    pub(super) fn end_one(&mut self, index: usize, position: Position) {
+        let segment = &mut self.segments[index];
+        match position < self.cursor {
+            true => segment.outstanding -= 1,
+            false => segment.unread -= 1,
+        }
+        let number = segment.number;
         self.retire_finished(number);
     }
 
     /// Lets a segment go, if it is finished (Q3).
     pub(super) fn retire_finished(&mut self, number: u64) {
         let Some(index) = self.index(number) else { return };
-        let segment = &self.segments[index];
-        if number >= self.cursor.segment || segment.outstanding > 0 || !segment.settled {
+        let segment = &mut self.segments[index];
+        let passed = number < self.cursor.segment || self.cursor.at >= segment.end;
+        if !segment.sealed || number > self.cursor.segment || !passed || segment.outstanding > 0 {
             return;
         }
-        self.bytes -= segment.end as u64;
-        self.chores.push_back(Chore::Retire { number, damaged: segment.damaged });
+        self.bytes -= std::mem::take(&mut segment.counted) as u64;
+        if number == self.cursor.segment || !segment.settled || self.keeps_finished {
+            return;
+        }
+        // The janitor may not come to it before the end of the process.
+        self.write_marks_of(index);
+        let segment = &self.segments[index];
+        if segment.has_marks() {
+            return;
+        }
+        let damaged = segment.damaged;
+        self.push_chore(Work::Retire { number, damaged });
         self.segments.remove(index);
-    }
-
-    pub(super) fn index(&self, number: u64) -> Option<usize> {
-        self.segments.binary_search_by_key(&number, |segment| segment.number).ok()
+        self.busy.remove(&number);
     }
 
     /// Hands out a record of the heap, unless it was damaged meanwhile.
     fn hand_out(&mut self, position: Position, now: u64) -> Option<Message> {
         let index = self.index(position.segment)?;
+        // What is read next must show them.
+        self.write_marks_of(index);
         let segment = &mut self.segments[index];
-        if let Found::Record(record) =
-            record::read(&segment.map, segment.place(position.at), segment.end)
-        {
-            return Some(self.issue(position, record, now));
-        }
+        let why = match segment.open(&*self.disk) {
+            Ok(file) => {
+                self.busy.insert(position.segment);
+                let mut file = Reader::new(file, segment.written(), SINGLE);
+                let end = segment.written();
+                if let Found::Record(record) =
+                    record::read(&mut file, segment.place(position.at), end)
+                {
+                    let payload = file.bytes(record::payload(position.at, record.length));
+                    let message = issue(self.origin, position, record, payload, now);
+                    self.mark(index, position.at, Change::Attempts(message.attempts()));
+                    return Some(message);
+                }
+                match file.take_unreadable() {
+                    Some(why) => format!("a waiting record cannot be read: {why}"),
+                    None => "a waiting record fails its checksum".into(),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => "the file is gone".into(),
+            Err(_) => {
+                self.wait_until(now + AGAIN, position);
+                return None;
+            }
+        };
         segment.damaged = true;
-        self.damage.push(Damage {
-            segment: position.segment,
-            at: position.at,
-            bytes: record::HEAD as u64,
-            why: "a waiting record fails its checksum".into(),
-        });
+        let (at, bytes) = (position.at, record::HEAD as u64);
+        self.damage.push(Damage { segment: position.segment, at, bytes, why });
+        self.depth -= 1;
+        self.end_one(index, position);
         None
     }
+}
 
-    fn issue(&mut self, position: Position, record: Record, now: u64) -> Message {
-        let index = self.index(position.segment).expect("invariant Q3: its segment is kept");
-        let segment = &mut self.segments[index];
-        let attempts = record.attempts.saturating_add(1);
-        record::put_attempts(&segment.map, position.at, attempts);
-        segment.dirty = true;
-        let record = Record { attempts, ..record };
-        Message::on_disk(self.queue, Ticket(position), record, Arc::clone(&segment.map), now)
-    }
+/// Q2: the record stays as it is, but for the attempt.
+fn issue(origin: u64, position: Position, record: Record, payload: &[u8], now: u64) -> Message {
+    let attempts = record.attempts.saturating_add(1);
+    // The clock may have been set back since.
+    let unclear = record.unclear.min(now);
+    let record = Record { attempts, unclear, ..record };
+    Message::on_disk(origin, Ticket(position), record, payload, now)
 }

@@ -1,10 +1,11 @@
 //! A look at a queue folder from outside, while the daemon runs or not: read-only, changes nothing,
 //! decides nothing. For `mega NAME queue check|dump`.
 
-use super::disk::{Disk, Map};
+use super::disk::Disk;
+use super::reader::Reader;
 use super::record::{self, Found, Record};
-use super::segment::{self, BAD, HEADER, Segment};
-use super::{OpenError, recover};
+use super::segment::{self, HEADER, Header, Segment};
+use super::{BLOCK, OpenError, recover};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 
@@ -25,7 +26,7 @@ impl Summary {
             .collect();
         json!({
             "segment": name,
-            "size": segment.map.size(),
+            "size": segment.size(),
             "sealed": segment.sealed,
             "ready": self.ready,
             "done": self.done,
@@ -44,64 +45,82 @@ pub fn inspect(
     let mut names = disk.list().map_err(|error| OpenError::Folder { error })?;
     names.retain(|name| number(name).is_some());
     names.sort_unstable();
-    let mut maps: Vec<(String, Map)> = Vec::new();
+    let open = |name: &str| match disk.open(name) {
+        Ok(file) => Ok(Some(file)),
+        // Finished and removed since the folder was listed.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::Segment { name: name.into(), why: error.to_string() }),
+    };
+    let mut headers = Vec::new();
     for name in names {
-        match disk.open(&name) {
-            Ok(map) => maps.push((name, map)),
-            // Finished and removed since the folder was listed, or being made.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {}
-            Err(error) => return Err(OpenError::Segment { name, why: error.to_string() }),
+        if let Some(file) = open(&name)? {
+            headers.push((name, Header::read(&file)));
         }
     }
-    let queue = recover::majority(maps.iter().filter_map(|(_, map)| Segment::queue_of(map)));
-    for (name, map) in maps {
+    let origin = recover::majority(headers.iter().filter_map(|(_, header)| header.origin()));
+    let origin = origin.unwrap_or_default();
+    for (name, header) in headers {
+        // One of no bytes is being made.
+        let Some(opened) = open(&name)?.filter(|_| header.size() > 0) else { continue };
         let number = number(&name).unwrap_or_default();
         let mut summary = Summary::default();
-        if let Err(unusable) = Segment::check(&map, queue.unwrap_or_default(), number) {
-            summary.damage.push((0, HEADER.min(map.size()), unusable.to_string()));
+        if let Err(unusable) = header.check(origin, number) {
+            summary.damage.push((0, HEADER.min(header.size()), unusable.to_string()));
         }
-        let segment = Segment::open(map, queue.unwrap_or_default(), number);
-        walk(&segment, &mut summary, |at, found| record(describe(&name, &segment, at, found)));
+        let segment = Segment::new(&header, origin, number);
+        let end = if segment.sealed { segment.end } else { opened.size() };
+        let mut reader = Reader::new(opened, end, BLOCK);
+        walk(&segment, &mut reader, &mut summary, |at, found, payload| {
+            record(describe(&name, origin, at, found, payload));
+        });
         file(&name, &segment, &summary);
     }
     Ok(())
 }
 
 fn number(name: &str) -> Option<u64> {
-    segment::number(name.strip_suffix(BAD).unwrap_or(name))
+    segment::number(name).or_else(|| segment::bad_number(name))
 }
 
-/// Calls `each` for every record that can be trusted, and notes what lies between them.
-fn walk(segment: &Segment, summary: &mut Summary, mut each: impl FnMut(usize, &Record)) {
-    let end = if segment.sealed { segment.end } else { segment.map.size() };
-    let mut at = HEADER;
+/// Calls `each` for every record that can be trusted, up to the reader's end, and notes what lies
+/// between them.
+pub(super) fn walk(
+    segment: &Segment,
+    file: &mut Reader,
+    summary: &mut Summary,
+    mut each: impl FnMut(usize, &Record, &[u8]),
+) {
+    let (mut at, end) = (HEADER, file.end());
     while at < end {
-        let found = record::read(&segment.map, segment.place(at), end);
+        let found = record::read(file, segment.place(at), end);
         if let Found::Record(record) = found {
             match record.done {
                 true => summary.done += 1,
                 false => summary.ready += 1,
             }
-            each(at, &record);
+            each(at, &record, file.bytes(record::payload(at, record.length)));
             at += record.size();
             continue;
         }
-        let next = record::search(&segment.map, segment.place(at + record::ALIGN), end);
+        let next = record::search(file, segment.place(at + record::ALIGN), end);
+        let unreadable = file.take_unreadable();
         // Behind the last record of the tail there is nothing yet, or one that is being written.
-        if next.is_none() && found == Found::Nothing && !segment.sealed {
+        let nothing = found == Found::Nothing && unreadable.is_none();
+        if next.is_none() && nothing && !segment.sealed {
             return;
         }
         let next = next.unwrap_or(end);
-        summary.damage.push((at, next - at, "records that fail their checksum".into()));
+        let why = match unreadable {
+            Some(why) => format!("records that cannot be read: {why}"),
+            None => "records that fail their checksum".into(),
+        };
+        summary.damage.push((at, next - at, why));
         at = next;
     }
 }
 
-fn describe(name: &str, segment: &Segment, at: usize, record: &Record) -> Value {
-    let payload = segment.map.bytes(record::payload(at, record.length));
-    let (openid, rest) = payload.split_at(record.openid as usize);
-    let (key, data) = rest.split_at(record.key as usize);
+fn describe(name: &str, origin: u64, at: usize, record: &Record, payload: &[u8]) -> Value {
+    let [_, openid, key, data] = record.parts(payload);
     let data = serde_json::from_slice(data)
         .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(data).into_owned()));
     json!({
@@ -109,7 +128,7 @@ fn describe(name: &str, segment: &Segment, at: usize, record: &Record) -> Value 
         "at": at,
         "state": if record.done { "done" } else { "ready" },
         "attempts": record.attempts,
-        "client_msg_id": segment.client_msg_id(record.id),
+        "client_msg_id": record.client_msg_id(origin, payload).as_str(),
         "enqueued_ms": record.enqueued,
         "due_ms": record.due,
         "openid": String::from_utf8_lossy(openid),

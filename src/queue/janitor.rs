@@ -1,16 +1,21 @@
-//! The chores that the queue leaves to the janitor thread: creating the next segment ahead of
-//! need, deleting finished ones, syncing in the background. Decides nothing.
+//! The chores that the queue leaves to other threads: creating the next segment ahead of need,
+//! deleting finished ones, syncing in the background. Decides nothing.
 
-use super::disk::{Disk, Map};
+use super::disk::{Disk, File};
 use super::segment::{self, Segment};
 use std::io;
 use std::sync::Arc;
 
-/// One thing to do. The queue hands them out in order.
-pub enum Chore {
+/// One thing to do, on any thread; chores that `Queue::chore` hands out are done in their order.
+pub struct Chore {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) work: Work,
+}
+
+pub(super) enum Work {
     Create {
         number: u64,
-        queue: u64,
+        origin: u64,
         size: u64,
         now: u64,
     },
@@ -19,45 +24,63 @@ pub enum Chore {
         number: u64,
         damaged: bool,
     },
-    Sync(Vec<Arc<Map>>),
+    Sync(Vec<ToSync>),
 }
 
-/// What became of a chore.
-pub enum ChoreDone {
+pub(super) enum ToSync {
+    Open(Arc<dyn File>),
+    /// A segment whose file was closed since it was written to.
+    Closed(u64),
+}
+
+/// What became of a chore, for `Queue::chore_done`.
+pub struct ChoreDone(pub(super) Done);
+
+pub(super) enum Done {
     Created(io::Result<Segment>),
     Retired(u64, io::Result<()>),
     Synced(io::Result<()>),
 }
 
-pub fn run(disk: &dyn Disk, chore: Chore) -> ChoreDone {
-    match chore {
-        Chore::Create { number, queue, size, now } => {
-            ChoreDone::Created(create(disk, number, queue, size, now))
-        }
-        Chore::Retire { number, damaged } => {
-            let name = segment::name(number);
-            let retired = match damaged {
-                true => disk.rename(&name, &format!("{name}{}", segment::BAD)),
-                false => disk.remove(&name),
-            };
-            ChoreDone::Retired(number, retired.and_then(|()| disk.sync_folder()))
-        }
-        Chore::Sync(maps) => ChoreDone::Synced(maps.iter().try_for_each(|map| map.sync())),
+impl Chore {
+    pub fn run(self) -> ChoreDone {
+        let disk = &*self.disk;
+        ChoreDone(match self.work {
+            Work::Create { number, origin, size, now } => {
+                Done::Created(create(disk, number, origin, size, now))
+            }
+            Work::Retire { number, damaged } => {
+                let name = segment::name(number);
+                let retired = match damaged {
+                    true => disk.rename(&name, &segment::bad_name(number)),
+                    false => disk.remove(&name),
+                };
+                Done::Retired(number, retired.and_then(|()| disk.sync_folder()))
+            }
+            Work::Sync(files) => Done::Synced(files.iter().try_for_each(|file| match file {
+                ToSync::Open(file) => file.sync(),
+                // The kernel tells who opens a file later of an error that nobody has heard of.
+                ToSync::Closed(number) => match disk.open(&segment::name(*number)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    opened => opened?.sync(),
+                },
+            })),
+        })
     }
 }
 
 /// A new segment counts only when its header and its name are durable.
-pub fn create(
+pub(super) fn create(
     disk: &dyn Disk,
     number: u64,
-    queue: u64,
+    origin: u64,
     size: u64,
     now: u64,
 ) -> io::Result<Segment> {
     let name = segment::name(number);
-    let map = disk.create(&name, size)?;
-    let durable = Segment::format(map, queue, number, now).and_then(|segment| {
-        segment.map.sync()?;
+    let file = disk.create(&name, size)?;
+    let durable = Segment::format(Arc::clone(&file), origin, number, now).and_then(|segment| {
+        file.sync()?;
         disk.sync_folder()?;
         Ok(segment)
     });

@@ -1,113 +1,87 @@
-//! A message on its way: what a worker needs to send it. Lives on any thread; its bytes are either
-//! in a mapped segment, which it keeps mapped, or its own.
+//! A message on its way: what a worker needs to send it. Lives on any thread; its bytes are its own.
 
 use super::Position;
-use super::disk::Map;
-use super::record::{self, Record};
-use std::ops::Range;
-use std::sync::Arc;
+use super::client_msg_id::ClientMsgId;
+use super::record::{Parts, Record};
 
 /// Where a message stands in the queue; only the queue can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(pub(super) Position);
 
-enum Bytes {
-    Mapped {
-        ticket: Ticket,
-        map: Arc<Map>,
-    },
-    /// A send: somebody waits for its result, so it is never stored.
-    Owned(Box<[u8]>),
-}
-
-/// 32 hexadecimal digits: the origin's and the message's id.
-pub(super) fn client_msg_id(origin: u64, id: u64) -> String {
-    let mut text = String::with_capacity(32);
-    for word in [origin, id] {
-        for shift in (0..16).rev() {
-            let digit = (word >> (4 * shift)) as usize & 15;
-            text.push(char::from(b"0123456789abcdef"[digit]));
-        }
-    }
-    text
-}
+/// A moment in the order of acceptance: what is accepted later stands behind it.
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(pub(super) u64);
 
 pub struct Message {
-    /// What the first half of client_msg_id names: a queue, or the run of a process for a send.
+    /// What its client_msg_id is made of, beside its id: a queue, or the run of a process for a send.
     origin: u64,
     record: Record,
-    bytes: Bytes,
+    payload: Box<[u8]>,
+    /// None for a send: somebody waits for its result, so it is never stored.
+    ticket: Option<Ticket>,
     /// Unix time in ms of this hand-out.
     taken: u64,
 }
 
 impl Message {
     pub(super) fn on_disk(
-        queue: u64,
+        origin: u64,
         ticket: Ticket,
         record: Record,
-        map: Arc<Map>,
+        payload: &[u8],
         taken: u64,
     ) -> Message {
-        Message { origin: queue, record, bytes: Bytes::Mapped { ticket, map }, taken }
+        Message { origin, record, payload: payload.into(), ticket: Some(ticket), taken }
     }
 
     /// A send's message: `run` is random per process, so its ids meet no other's.
     pub fn in_memory(run: u64, id: u64, now: u64, new: super::New) -> Message {
-        let bytes = [new.openid, new.key, new.data].concat().into_boxed_slice();
-        let record = Record {
-            done: false,
-            attempts: 0,
-            openid: new.openid.len() as u32,
-            key: new.key.len() as u32,
-            length: bytes.len() as u32,
-            replaces: None,
-            id,
-            enqueued: now,
-            due: 0,
-            unclear: 0,
-        };
-        Message { origin: run, record, bytes: Bytes::Owned(bytes), taken: now }
+        let parts = new.parts(&[]);
+        let (record, payload) = (Record::fresh(id, parts, now), parts.concat().into());
+        Message { origin: run, record, payload, ticket: None, taken: now }
     }
 
-    /// What WeChat recognises a repeat by: the same for every attempt, 32 hexadecimal digits.
-    pub fn client_msg_id(&self) -> String {
-        client_msg_id(self.origin, self.record.id)
+    /// What WeChat recognises a repeat by: the same for every attempt.
+    pub fn client_msg_id(&self) -> ClientMsgId {
+        self.record.client_msg_id(self.origin, &self.payload)
     }
 
     pub fn openid(&self) -> &[u8] {
-        let openid = self.record.openid as usize;
-        self.part(0..openid)
+        let [_, openid, _, _] = self.parts();
+        openid
     }
 
     pub fn key(&self) -> &[u8] {
-        let (openid, key) = (self.record.openid as usize, self.record.key as usize);
-        self.part(openid..openid + key)
+        let [_, _, key, _] = self.parts();
+        key
     }
 
     /// The variables, as the client's JSON.
     pub fn data(&self) -> &[u8] {
-        let Record { openid, key, length, .. } = self.record;
-        self.part(openid as usize + key as usize..length as usize)
+        let [_, _, _, data] = self.parts();
+        data
     }
 
-    fn part(&self, range: Range<usize>) -> &[u8] {
-        match &self.bytes {
-            Bytes::Owned(bytes) => &bytes[range],
-            Bytes::Mapped { ticket: Ticket(position), map } => {
-                &map.bytes(record::payload(position.at, self.record.length))[range]
-            }
-        }
+    pub(super) fn parts(&self) -> Parts<'_> {
+        self.record.parts(&self.payload)
+    }
+
+    /// Unix time in ms of its acceptance.
+    pub fn enqueued(&self) -> u64 {
+        self.record.enqueued
     }
 
     /// None for a send.
     pub fn ticket(&self) -> Option<Ticket> {
-        match &self.bytes {
-            Bytes::Mapped { ticket, .. } => Some(*ticket),
-            Bytes::Owned(_) => None,
-        }
+        self.ticket
     }
 
+    /// It was accepted before that moment, however often it was tried again since.
+    pub fn is_before(&self, mark: &Mark) -> bool {
+        self.record.id < mark.0
+    }
+
+    /// Unlike every other of its origin.
     pub fn id(&self) -> u64 {
         self.record.id
     }

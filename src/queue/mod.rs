@@ -4,9 +4,10 @@
 //! # Shape
 //!
 //! A folder of segment files `NNNNNNNNNNNNNNNNNNNN.seg` of one size, really allocated before they
-//! are mapped, so that a full disk is an error code and marking a message done never needs space.
+//! are used, so that a full disk is an error code and marking a message done never needs space.
 //! Records are appended to the last segment (the tail); a cursor walks all segments once, from the
-//! first to the tail, and hands messages out. `segment` and `record` hold the byte layouts.
+//! first to the tail, and hands messages out. `segment` and `record` hold the byte layouts. Only
+//! what is worked on is open.
 //!
 //! ```text
 //!   00..07.seg   00..08.seg   00..0B.seg     00..0C.seg
@@ -16,48 +17,60 @@
 //!
 //! # Invariants
 //!
-//! - Q1: a message is accepted when its record is in the mapped file, that is after `write_out`;
-//!   from then on only `done` ends it, and `done` is called only when its outcome is known.
+//! - Q1: a message is accepted when its record is in the file, that is after `commit`; from then on
+//!   only `done` ends it, and `done` is called only when its outcome is known.
 //! - Q2: handing out is not doing: the record stays ready, so a crash hands it out again, with the
 //!   same id.
 //! - Q3: `outstanding` of a segment counts the records that the cursor has passed and that are not
-//!   done. A sealed segment behind the cursor with none outstanding is finished and is retired.
-//! - Q4: a retry is a new record at the tail with the old one's id; the old one is marked done when
-//!   the new one is durable. A crash between the two leaves both, and recovery ends the old one: it
-//!   reads every segment that is not sealed, and a segment is sealed in the file only when nothing
-//!   older waits for a record in it.
-//! - Q5: records at or behind `ours_from` with a due time are in the heap already; the cursor
-//!   passes them by.
-//! - Q6: ids grow over restarts and are never used twice: the upper bits are the time of opening.
+//!   done. A settled segment behind the cursor with none outstanding is finished and is retired.
+//! - Q4: a retry is a new record at the tail with the old one's id. When it is durable, and no
+//!   sooner, the old one is marked done and the new one may be handed out. An end between the two
+//!   leaves both, and recovery ends the old one: it reads every segment that is not sealed, and a
+//!   segment is sealed (it is settled) one sync later, when the marks are durable that it presumes.
+//! - Q5: records at or behind `ours_from` with a due time are in the heap, or will be when they are
+//!   durable; the cursor passes them by.
+//! - Q6: ids grow over restarts and are never used twice: the upper bits are the time of opening, and
+//!   the tail's header names a bound that lies above every id of the segments before it.
+//! - M1: what the page cache shows is believed only if a sync has covered it. Nothing is stored
+//!   before what it depends on is durable, and opening writes again what no sync is known to cover.
 //!
 //! # Limits
 //!
 //! A record must fit into a segment. Message ids allow 2^20 messages per millisecond. The heap of
 //! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
 
+mod client_msg_id;
 mod cursor;
 pub mod disk;
+mod durable;
 pub mod inspect;
-pub mod janitor;
+mod janitor;
 pub mod message;
+mod reader;
 mod record;
 mod recover;
 mod segment;
+mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trouble;
 
+pub use client_msg_id::ClientMsgId;
 pub use janitor::{Chore, ChoreDone};
-pub use message::{Message, Ticket};
+pub use message::{Mark, Message, Ticket};
 pub use trouble::{Damage, OpenError, Refused};
 
 use disk::Disk;
-use record::Record;
+use inspect::Summary;
+use janitor::{Done, Work};
+use reader::Reader;
+use record::{Change, Parts, Record};
 use segment::Segment;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bits of a message id below the time of opening.
 const COUNTER_BITS: u32 = 20;
@@ -65,15 +78,53 @@ const COUNTER_BITS: u32 = 20;
 /// Due times in memory, 24 bytes each.
 const HEAP_LIMIT: usize = if cfg!(test) { 64 } else { 200_000 };
 
+/// Bytes that are read at once where the next ones will be wanted too.
+const BLOCK: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
+
+/// Files that are open at most, but for those that a sync is waited for.
+const OPEN_LIMIT: usize = if cfg!(test) { 4 } else { 32 };
+
+/// How long it is waited, in ms, before the disk is asked again for what it refused.
+const AGAIN: u64 = 1_000;
+
 /// The smallest segment in which a message with a payload of `length` bytes fits.
 pub fn segment_size_for(length: usize) -> u64 {
-    (segment::HEADER + record::size(length)) as u64
+    (segment::HEADER + record::size(client_msg_id::MAX + length)) as u64
 }
 
 pub struct Options {
     pub segment_size: u64,
-    /// Bytes of records kept at most, 0 for no limit.
+    /// Bytes of records kept at most, 0 for no limit. Retries are exempt.
     pub max_bytes: u64,
+    /// No retry waits longer, whatever clock its due time was taken from.
+    pub retry_cap: Duration,
+}
+
+/// How safe what was accepted must be before `commit` returns; it survives the end of the process
+/// in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On the disk.
+    Now,
+    /// A sync will be ordered.
+    Later,
+    /// Nobody asks for more: what is written counts as durable.
+    Never,
+}
+
+/// What a chore that was done means to who runs the queue.
+#[derive(Debug)]
+pub enum Progress {
+    Nothing,
+    /// A sync is done; the next may be ordered.
+    Synced,
+    /// There is a next segment.
+    Room,
+    /// There is no next segment, and why. It is ordered again with the next message a second later,
+    /// or by `order_spare`.
+    NoRoom(io::Error),
+    /// A finished segment cannot be removed: its name, and why.
+    NotRetired(String, io::Error),
 }
 
 /// What a client hands in.
@@ -84,6 +135,12 @@ pub struct New<'a> {
     pub data: &'a [u8],
 }
 
+impl<'a> New<'a> {
+    fn parts(self, own_id: &'a [u8]) -> Parts<'a> {
+        [own_id, self.openid, self.key, self.data]
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     segment: u64,
@@ -91,211 +148,177 @@ struct Position {
 }
 
 pub struct Queue {
+    disk: Arc<dyn Disk>,
     options: Options,
-    queue: u64,
+    /// What the messages' client_msg_ids are made of, beside their ids.
+    origin: u64,
     /// In order of their numbers; the last is the tail.
     segments: VecDeque<Segment>,
+    /// Those that are open, or that have something to be written or synced.
+    busy: BTreeSet<u64>,
     spare: Option<Segment>,
     spare_ordered: bool,
+    /// When the disk has refused one, and may be asked again.
+    spare_again: u64,
     next_number: u64,
     cursor: Position,
+    /// Reads the cursor's segment.
+    ahead: Option<Reader>,
+    /// When the cursor may try again to open its segment.
+    cursor_again: Option<u64>,
     ours_from: Position,
     heap: BinaryHeap<Reverse<(u64, Position)>>,
+    /// No due time of a record from before the start counts for more.
+    latest_due: u64,
     next_id: u64,
-    /// Off by the errors of the segments' `unread`.
+    /// Where a segment's `unread` is wrong, so is this.
     depth: i64,
     bytes: u64,
     damage: Vec<Damage>,
     chores: VecDeque<Chore>,
-    /// What is written when the next sync is done, and how much of it the running one covers.
-    unsettled: VecDeque<Unsettled>,
+    /// Retries that are not known to be durable, in their order, and how many of them the sync
+    /// covers that is under way.
+    unsettled: VecDeque<Replaced>,
     settling: usize,
+    /// Replaced records were marked since that sync was ordered.
+    marked_since: bool,
+    /// A write failed where nobody could be told.
+    failed: Option<io::Error>,
+    keeps_finished: bool,
 }
 
-/// What must not be on the disk before what was stored until now is.
-enum Unsettled {
-    /// A record whose message goes on as a retry.
-    Replaced(Ticket),
-    /// A segment in which there is no room any more.
-    Full(u64),
+/// A record whose message goes on as a retry (Q4).
+struct Replaced {
+    old: Ticket,
+    new: Position,
+    due: u64,
 }
 
 impl Queue {
-    /// Opens the folder, creating what a new queue needs. `now` is Unix time in ms here and below.
-    pub fn open(disk: &dyn Disk, options: Options, now: u64) -> Result<Queue, OpenError> {
-        let recovered = recover::recover(disk)?;
-        let queue = match recovered.queue {
-            Some(queue) => queue,
+    /// Opens the folder, creating what a new queue needs, and makes what is in it durable. `now` is
+    /// Unix time in ms here and below, and never goes back.
+    pub fn open(disk: Arc<dyn Disk>, options: Options, now: u64) -> Result<Queue, OpenError> {
+        let recovered = recover::recover(&*disk)?;
+        let origin = match recovered.origin {
+            Some(origin) => origin,
             None => random().map_err(|error| OpenError::Folder { error })?,
         };
         let mut next_number = recovered.highest_number + 1;
+        // Q6
+        let next_id = now.max((recovered.ids >> COUNTER_BITS) + 1) << COUNTER_BITS;
         let mut segments = VecDeque::from(recovered.segments);
         let last_used = segments.iter().rposition(Segment::is_used);
-        let mut empty = segments.split_off(last_used.map_or(0, |i| i + 1));
+        let empty = segments.split_off(last_used.map_or(0, |i| i + 1));
+        let (mut empty, old): (VecDeque<_>, VecDeque<_>) =
+            empty.into_iter().partition(Segment::takes_more);
         // What is empty and unsealed comes after the tail, or is the tail of an empty queue.
-        if segments.back().is_none_or(|tail| tail.sealed) {
+        if segments.back().is_none_or(|tail| !tail.takes_more()) {
             let tail = match empty.pop_front() {
                 Some(segment) => segment,
                 None => {
                     next_number += 1;
-                    janitor::create(disk, next_number - 1, queue, options.segment_size, now)
-                        .map_err(|error| OpenError::NoSpace { error, size: options.segment_size })?
+                    let size = options.segment_size;
+                    janitor::create(&*disk, next_number - 1, origin, size, now)
+                        .map_err(|error| OpenError::NoSpace { error, size })?
                 }
             };
             segments.push_back(tail);
+            tail::begin_first(&*disk, &mut segments, next_id)?;
         }
         let tail = segments.back().expect("invariant: a queue has a tail");
         let ours_from = Position { segment: tail.number, at: tail.end };
         let first = segments.front().expect("invariant: a queue has a tail");
         let cursor = Position { segment: first.number, at: segment::HEADER };
-        let opened = now.max((recovered.highest_id >> COUNTER_BITS) + 1);
         let mut queue = Queue {
-            queue,
+            origin,
+            busy: segments.iter().filter(|s| s.file().is_some()).map(|s| s.number).collect(),
             spare: empty.pop_front(),
             spare_ordered: false,
+            spare_again: 0,
             next_number,
             cursor,
+            ahead: None,
+            cursor_again: None,
             ours_from,
             heap: BinaryHeap::new(),
-            next_id: opened << COUNTER_BITS,
+            latest_due: now.saturating_add(options.retry_cap.as_millis() as u64),
+            next_id,
             depth: segments.iter().map(|s| s.unread).sum(),
-            bytes: segments.iter().map(|s| s.end as u64).sum(),
+            bytes: segments.iter().map(|s| s.counted as u64).sum(),
             damage: recovered.damage,
             chores: VecDeque::new(),
             unsettled: VecDeque::new(),
             settling: 0,
+            marked_since: false,
+            failed: None,
+            keeps_finished: false,
             segments,
             options,
+            disk,
         };
-        // More than one empty segment is left only by a crash in the middle of several starts.
-        for surplus in empty {
-            queue.chores.push_back(Chore::Retire { number: surplus.number, damaged: false });
+        // More than one empty segment is left only by a crash in the middle of several starts, or by
+        // an older version.
+        for surplus in empty.into_iter().chain(old) {
+            queue.push_chore(Work::Retire { number: surplus.number, damaged: false });
         }
         queue.order_spare(now);
         Ok(queue)
     }
 
     /// Takes a message in and returns its id. It survives the end of the process, and can be taken,
-    /// after `write_out`.
+    /// after `commit` (Q1).
     pub fn append(&mut self, new: New, now: u64) -> Result<u64, Refused> {
-        let id = self.next_id;
-        let record = Record {
-            done: false,
-            attempts: 0,
-            openid: new.openid.len() as u32,
-            key: new.key.len() as u32,
-            length: (new.openid.len() + new.key.len() + new.data.len()) as u32,
-            replaces: None,
-            id,
-            enqueued: now,
-            due: 0,
-            unclear: 0,
-        };
-        self.write(record, [new.openid, new.key, new.data], now)?;
-        self.next_id += 1;
-        Ok(id)
+        self.append_parts(new.parts(&[]), now)
     }
 
-    fn write(&mut self, record: Record, parts: [&[u8]; 3], now: u64) -> Result<Position, Refused> {
-        let size = record.size();
-        if segment_size_for(record.length as usize) > self.options.segment_size {
-            return Err(Refused::TooLarge);
+    /// Takes a message in that WeChat is to know by `id`, as it may know it already.
+    pub fn append_as(&mut self, new: New, id: &ClientMsgId, now: u64) -> Result<u64, Refused> {
+        self.append_parts(new.parts(id.as_bytes()), now)
+    }
+
+    /// Makes what was appended and marked since the last call as safe as asked. After an error the
+    /// queue is of no more use: of what was appended, nobody knows how much is there.
+    pub fn commit(&mut self, durability: Durability) -> io::Result<()> {
+        self.write_out()?;
+        match durability {
+            Durability::Now => self.sync(),
+            Durability::Later => Ok(()),
+            Durability::Never => {
+                self.settle();
+                Ok(())
+            }
         }
-        if self.options.max_bytes > 0 && self.bytes + size as u64 > self.options.max_bytes {
-            return Err(Refused::Full);
-        }
-        if !self.tail().fits(size) {
-            self.rotate(now)?;
-        }
-        let tail = self.tail();
-        let at = tail.append(&record, parts);
-        tail.unread += 1;
-        let segment = tail.number;
-        self.depth += 1;
-        self.bytes += size as u64;
-        Ok(Position { segment, at })
     }
 
-    /// Puts what was appended since the last call into the file, many records at once. After an
-    /// error the queue is of no more use: of what was appended, nobody knows how much is there.
-    pub fn write_out(&mut self) -> io::Result<()> {
-        let behind = self.segments.iter_mut().rev().take_while(|segment| segment.unwritten() > 0);
-        for segment in behind {
-            segment.write_out()?;
-        }
-        Ok(())
-    }
-
-    /// Bytes for `write_out` to write.
-    pub fn unwritten(&self) -> usize {
-        self.segments.iter().rev().map(Segment::unwritten).take_while(|bytes| *bytes > 0).sum()
-    }
-
-    fn rotate(&mut self, now: u64) -> Result<(), Refused> {
-        let Some(next) = self.spare.take() else {
-            self.order_spare(now);
-            return Err(Refused::NoSegment);
-        };
-        let tail = self.tail();
-        tail.sealed = true;
-        let number = tail.number;
-        self.unsettled.push_back(Unsettled::Full(number));
-        self.bytes += next.end as u64;
-        self.segments.push_back(next);
-        self.order_spare(now);
-        Ok(())
-    }
-
-    fn tail(&mut self) -> &mut Segment {
-        self.segments.back_mut().expect("invariant: a queue has a tail")
-    }
-
-    /// Asks for the next segment unless one is there or under way. Called again after a failure.
-    pub fn order_spare(&mut self, now: u64) {
-        if self.spare.is_some() || self.spare_ordered {
-            return;
-        }
-        self.spare_ordered = true;
-        let (queue, size) = (self.queue, self.options.segment_size);
-        let number = self.next_number;
-        self.next_number += 1;
-        self.chores.push_back(Chore::Create { number, queue, size, now });
-    }
-
-    /// Its outcome is known: it will never be handed out again.
+    /// Its outcome is known: it will never be handed out again. Once for each hand-out.
     pub fn done(&mut self, ticket: Ticket) {
         let Ticket(position) = ticket;
         let Some(index) = self.index(position.segment) else { return };
-        let segment = &mut self.segments[index];
-        if record::is_done(&segment.map, position.at) {
-            return;
-        }
-        record::mark_done(&segment.map, position.at);
-        segment.count_done();
-        segment.dirty = true;
+        self.mark(index, position.at, Change::Done);
+        self.segments[index].count_done();
         self.depth -= 1;
-        if position < self.cursor {
-            segment.outstanding -= 1;
-            self.retire_finished(position.segment);
-        } else {
-            segment.unread -= 1;
-        }
+        self.end_one(index, position);
     }
 
-    /// Queues a message again, not before `due`. Where there is no room at the tail it keeps its
-    /// place, which only delays the end of its segment.
+    /// Queues a message again, not before `due`, whatever the limit of bytes. Where there is no next
+    /// segment it keeps its place, which only delays the end of its segment.
     pub fn retry(&mut self, message: &Message, due: u64, now: u64) {
-        let Some(ticket) = message.ticket() else { return };
-        let Ticket(old) = ticket;
-        let record = Record { due, done: false, replaces: Some(old), ..*message.record() };
-        match self.write(record, [message.openid(), message.key(), message.data()], now) {
-            Ok(position) => {
-                self.heap.push(Reverse((due, position)));
-                self.unsettled.push_back(Unsettled::Replaced(ticket));
+        let Some(old) = message.ticket() else { return };
+        let Ticket(place) = old;
+        let record = Record { due, done: false, replaces: Some(place), ..*message.record() };
+        match self.write(record, message.parts(), now) {
+            Ok(new) => {
+                self.unsettled.push_back(Replaced { old, new, due });
                 // It is one message still.
                 self.depth -= 1;
             }
-            Err(_) => self.keep_until(ticket, due),
+            Err(_) => {
+                if let Some(index) = self.index(place.segment) {
+                    let unclear = message.record().unclear;
+                    self.mark(index, place.at, Change::Times { due, unclear });
+                }
+                self.keep_until(old, due);
+            }
         }
     }
 
@@ -306,7 +329,7 @@ impl Queue {
         let Ticket(position) = ticket;
         if let Some(index) = self.index(position.segment) {
             let attempts = message.record().attempts.saturating_sub(1);
-            record::put_attempts(&self.segments[index].map, position.at, attempts);
+            self.mark(index, position.at, Change::Attempts(attempts));
         }
         self.keep_until(ticket, 0);
     }
@@ -318,72 +341,66 @@ impl Queue {
 
     /// When `take` may have something that it has not now, if it is only waiting for time to pass.
     pub fn next_due(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((due, _))| *due)
+        let heap = self.heap.peek().map(|Reverse((due, _))| *due);
+        heap.into_iter().chain(self.cursor_again).min()
     }
 
-    /// Makes every accepted message durable before it returns: group commit for what was written
-    /// since the last call.
-    pub fn sync(&mut self) -> io::Result<()> {
-        for segment in self.segments.iter_mut().filter(|s| s.appended) {
-            segment.map.sync()?;
-            segment.appended = false;
-        }
-        self.settling = self.unsettled.len();
-        self.synced();
-        Ok(())
+    /// What is accepted from now on stands behind it.
+    pub fn order_mark(&self) -> Mark {
+        Mark(self.next_id)
     }
 
-    /// Orders a sync of everything written since the last one; false when there is nothing. `synced`
-    /// is to be called when it is done, and before the next is ordered.
-    pub fn order_sync(&mut self) -> bool {
-        let mut maps = Vec::new();
-        for segment in self.segments.iter_mut().filter(|s| s.dirty) {
-            segment.dirty = false;
-            maps.push(Arc::clone(&segment.map));
+    /// Which of these stand as a record, done or not, in a segment that is kept. Reads everything
+    /// that was committed, so it takes its time.
+    pub fn holding(&self, ids: &HashSet<ClientMsgId>) -> io::Result<HashSet<ClientMsgId>> {
+        let mut found = HashSet::new();
+        for segment in &self.segments {
+            let file = self.disk.open(&segment::name(segment.number))?;
+            let mut file = Reader::new(file, segment.written(), BLOCK);
+            inspect::walk(segment, &mut file, &mut Summary::default(), |_, record, payload| {
+                let id = record.client_msg_id(self.origin, payload);
+                found.extend(ids.get(&id));
+            });
         }
-        let ordered = !maps.is_empty();
-        if ordered {
-            self.settling = self.unsettled.len();
-            self.chores.push_back(Chore::Sync(maps));
-        }
-        ordered
+        Ok(found)
     }
 
-    /// What was stored before the last sync was ordered is durable.
-    pub fn synced(&mut self) {
-        for _ in 0..std::mem::take(&mut self.settling) {
-            match self.unsettled.pop_front() {
-                Some(Unsettled::Replaced(ticket)) => {
-                    self.depth += 1;
-                    self.done(ticket);
-                }
-                Some(Unsettled::Full(number)) => {
-                    if let Some(index) = self.index(number) {
-                        self.segments[index].seal();
-                        self.retire_finished(number);
-                    }
-                }
-                None => {}
-            }
+    /// While on, finished segments stay, so that `holding` finds what is done too; when it is
+    /// switched off, they go.
+    pub fn keep_finished(&mut self, on: bool) {
+        self.keeps_finished = on;
+        let numbers: Vec<u64> = self.segments.iter().map(|segment| segment.number).collect();
+        for number in numbers {
+            self.retire_finished(number);
         }
     }
 
-    /// What was stored until now counts as durable, because nobody asked for more.
-    pub fn settle(&mut self) {
-        self.settling = self.unsettled.len();
-        self.synced();
-    }
-
-    /// The next thing for the janitor to do.
+    /// The next thing to do for the janitor, in this order.
     pub fn chore(&mut self) -> Option<Chore> {
         self.chores.pop_front()
     }
 
-    /// Takes the next segment in, or learns that there is none yet.
-    pub fn spare_arrived(&mut self, created: io::Result<Segment>) -> io::Result<()> {
-        self.spare_ordered = false;
-        self.spare = Some(created?);
-        Ok(())
+    /// Takes what became of a chore. A sync that failed is an error, and the end.
+    pub fn chore_done(&mut self, done: ChoreDone, now: u64) -> io::Result<Progress> {
+        Ok(match done.0 {
+            Done::Created(Ok(spare)) => {
+                self.spare_ordered = false;
+                self.spare = Some(spare);
+                Progress::Room
+            }
+            Done::Created(Err(error)) => {
+                self.spare_ordered = false;
+                self.spare_again = now + AGAIN;
+                Progress::NoRoom(error)
+            }
+            Done::Retired(_, Ok(())) => Progress::Nothing,
+            Done::Retired(number, Err(error)) => Progress::NotRetired(segment::name(number), error),
+            Done::Synced(synced) => {
+                synced?;
+                self.synced();
+                Progress::Synced
+            }
+        })
     }
 
     /// Messages accepted and not done, those handed out included.
@@ -391,7 +408,7 @@ impl Queue {
         self.depth.max(0) as u64
     }
 
-    /// Bytes of records in the segments that are kept.
+    /// Bytes of records in the segments in which something waits.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -400,29 +417,28 @@ impl Queue {
         self.segments.len()
     }
 
-    /// The id that the next message will get.
-    pub fn next_id(&self) -> u64 {
-        self.next_id
-    }
-
-    /// Makes everything stored so far durable, and what waited for that too.
-    pub fn sync_all(&mut self) -> io::Result<()> {
-        self.sync()?;
-        for segment in self.segments.iter_mut().filter(|s| s.dirty) {
-            segment.map.sync()?;
-            segment.dirty = false;
-        }
-        Ok(())
-    }
-
-    /// Something was dirtied since the last `order_sync`.
-    pub fn dirty(&self) -> bool {
-        self.segments.iter().any(|segment| segment.dirty)
-    }
-
     /// What was found damaged since the last call.
     pub fn damage(&mut self) -> Vec<Damage> {
         std::mem::take(&mut self.damage)
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        self.segments.binary_search_by_key(&number, |segment| segment.number).ok()
+    }
+
+    fn mark(&mut self, index: usize, at: usize, change: Change) {
+        let segment = &mut self.segments[index];
+        segment.mark(at, change);
+        self.busy.insert(segment.number);
+        if segment.number == self.cursor.segment
+            && let Some(ahead) = &mut self.ahead
+        {
+            change.encode(|offset, bytes| ahead.patch(at + offset, bytes));
+        }
+    }
+
+    fn push_chore(&mut self, work: Work) {
+        self.chores.push_back(Chore { disk: Arc::clone(&self.disk), work });
     }
 }
 

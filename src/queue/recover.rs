@@ -1,25 +1,35 @@
 //! Opens a queue folder: finds out what each segment file is, where the tail ends and what has
-//! been damaged. Runs once, before the spool thread starts. Deletes nothing and rewrites no record.
+//! been damaged. Runs once, before the spool thread starts. Deletes nothing but a file in which
+//! there never was anything, and changes no record but what a retry has taken the place of.
 //!
-//! What each crash leaves:
+//! What each end leaves:
 //! - `kill -9`: every written byte, in their order. The tail may end with the beginning of a record,
 //!   which was not accepted; it is not a record, and nothing is appended behind it.
 //! - power loss: of what was not synced, any page may be old or new. The tail is searched to its
 //!   last byte, so records behind a lost page are found.
-//! - between two steps of a rotation: an empty segment too many, which becomes the spare.
+//! - a sync that failed: pages that look written and are not. What no sync has covered is therefore
+//!   written once more and synced before anybody believes it (M1). Of a sealed segment that is the
+//!   marks of delivered messages at most: if they are lost, those go out again with the same
+//!   client_msg_id, as after any loss of power.
+//! - between two steps of a rotation: an empty segment too many, which becomes the spare, or a file
+//!   of zeros, which is removed.
 
-use super::disk::{Disk, Map};
-use super::record::{self, Found, Record};
-use super::segment::{self, BAD, HEADER, Segment, Unusable};
-use super::{Damage, OpenError};
+use super::disk::{Disk, File};
+use super::reader::Reader;
+use super::record::{self, Change, Found, Record};
+use super::segment::{self, HEADER, Header, Segment, Unusable};
+use super::{BLOCK, Damage, OpenError, Position};
 use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
 
 /// What recovery found.
 pub struct Recovered {
     /// In order of their numbers; all but the last one in use and the empty ones behind it are sealed.
     pub segments: Vec<Segment>,
-    pub queue: Option<u64>,
-    pub highest_id: u64,
+    pub origin: Option<u64>,
+    /// Every id that was ever given is below.
+    pub ids: u64,
     /// Over segments and files set aside, so that no name is used twice.
     pub highest_number: u64,
     pub damage: Vec<Damage>,
@@ -29,102 +39,102 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(|error| OpenError::Folder { error })?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
-    let kept = names.iter().filter_map(|name| segment::number(name.strip_suffix(BAD)?));
+    let kept = names.iter().filter_map(|name| segment::bad_number(name));
     let highest_number = kept.chain(numbers.last().copied()).max().unwrap_or(0);
-    let mut damage = Vec::new();
-    let mut maps = Vec::new();
+    let mut headers = Vec::new();
     for number in numbers {
-        let name = segment::name(number);
-        match disk.open(&name) {
-            Ok(map) => maps.push((number, map)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                set_aside(disk, number, "the file is empty".into(), &mut damage)?;
-            }
-            Err(error) => return Err(OpenError::Segment { name, why: error.to_string() }),
-        }
+        let file = disk.open(&segment::name(number)).map_err(because(number))?;
+        headers.push((number, Header::read(&file)));
     }
-    let queue = majority(maps.iter().filter_map(|(_, map)| Segment::queue_of(map)));
+    let origin = majority(headers.iter().filter_map(|(_, header)| header.origin()));
+    let known = headers.iter().rposition(|(_, header)| header.origin().is_some());
+    let mut damage = Vec::new();
     let mut segments = Vec::new();
-    for (number, map) in maps {
-        let opened = identify(disk, queue, number, map, &mut damage)?;
-        segments.extend(opened);
+    for (index, (number, header)) in headers.iter().enumerate() {
+        // The creation of a segment was cut off: there is nothing in it.
+        if known.is_none_or(|known| index > known) && is_blank(disk, *number)? {
+            disk.remove(&segment::name(*number)).map_err(because(*number))?;
+            continue;
+        }
+        segments.extend(identify(disk, origin, *number, header, &mut damage)?);
     }
-    let (mut highest_id, mut retries, mut full) = (0, Vec::new(), Vec::new());
+    let ids = headers.iter().filter(|(_, header)| header.origin().is_some());
+    let mut ids = ids.map(|(_, header)| header.ids()).max().unwrap_or(0);
+    let mut scanned = Vec::new();
     for (index, segment) in segments.iter_mut().enumerate() {
         if segment.sealed {
             segment.unread = segment.claimed() as i64;
             continue;
         }
-        highest_id = highest_id.max(scan(segment, &mut retries, &mut damage));
-        // Bytes behind the end are of a record that was cut off, or of a damaged one: nothing is
-        // written over them.
-        if segment.damaged || !segment.map.is_zero(segment.end) {
-            full.push(index);
-        }
-    }
-    settle(&mut segments, &retries).map_err(|error| OpenError::Folder { error })?;
-    for index in full {
-        segments[index].seal();
+        let scan = Scan::of(segment, disk, &mut damage).map_err(because(segment.number))?;
+        ids = ids.max(scan.ids);
+        scanned.push((index, scan));
     }
     // Only the last segment in use may still grow; what follows it is empty.
     let last_used = segments.iter().rposition(Segment::is_used).unwrap_or(0);
-    for segment in segments[..last_used].iter_mut().filter(|segment| !segment.sealed) {
-        segment.seal();
+    for (index, scan) in &scanned {
+        if scan.full || *index < last_used {
+            segments[*index].seal();
+        }
     }
-    Ok(Recovered { segments, queue, highest_id, highest_number, damage })
+    make_durable(disk, &mut segments, &scanned).map_err(|error| OpenError::Sync { error })?;
+    Ok(Recovered { segments, origin, ids, highest_number, damage })
 }
 
-/// The id that most segments name; a single foreign file cannot take the queue over.
-pub(super) fn majority(ids: impl Iterator<Item = u64>) -> Option<u64> {
+fn because(number: u64) -> impl Fn(io::Error) -> OpenError {
+    move |error| OpenError::Segment { name: segment::name(number), why: error.to_string() }
+}
+
+/// The origin that most segments name; a single foreign file cannot take the queue over.
+pub(super) fn majority(origins: impl Iterator<Item = u64>) -> Option<u64> {
     let mut votes: HashMap<u64, usize> = HashMap::new();
-    for id in ids {
-        *votes.entry(id).or_default() += 1;
+    for origin in origins {
+        *votes.entry(origin).or_default() += 1;
     }
-    votes.into_iter().max_by_key(|(id, count)| (*count, *id)).map(|(id, _)| id)
+    votes.into_iter().max_by_key(|(origin, count)| (*count, *origin)).map(|(origin, _)| origin)
+}
+
+fn is_blank(disk: &dyn Disk, number: u64) -> Result<bool, OpenError> {
+    let file = disk.open(&segment::name(number)).map_err(because(number))?;
+    let size = file.size();
+    Ok(Reader::new(file, size, BLOCK).is_zero(0))
 }
 
 fn identify(
     disk: &dyn Disk,
-    queue: Option<u64>,
+    origin: Option<u64>,
     number: u64,
-    map: Map,
+    header: &Header,
     damage: &mut Vec<Damage>,
 ) -> Result<Option<Segment>, OpenError> {
-    let name = || segment::name(number);
-    let Some(queue) = queue else {
+    let Some(origin) = origin else {
         return set_aside(disk, number, "no header in this folder can be read".into(), damage);
     };
-    // The mapping moves into the segment, so the header is looked at before.
-    let complaint = match Segment::check(&map, queue, number) {
-        Ok(()) => None,
-        Err(Unusable::NewerVersion { version }) => {
-            let why = Unusable::NewerVersion { version }.to_string();
-            return Err(OpenError::Segment { name: name(), why });
+    let complaint = match header.check(origin, number) {
+        Ok(()) => return Ok(Some(Segment::new(header, origin, number))),
+        Err(newer @ Unusable::NewerVersion { .. }) => {
+            return Err(because(number)(io::Error::other(newer.to_string())));
         }
-        Err(other) => Some(other),
-    };
-    let Some(complaint) = complaint else {
-        return Ok(Some(Segment::open(map, queue, number)));
+        Err(other) => other,
     };
     let savable = matches!(
         complaint,
         Unusable::NotASegment | Unusable::HeaderDamaged | Unusable::Truncated { .. }
     );
-    let mut salvaged = Segment::open(map, queue, number);
-    salvaged.damaged = true;
-    let start = salvaged.place(HEADER);
-    let size = salvaged.map.size();
-    if savable && record::search(&salvaged.map, start, size).is_some() {
-        salvaged.sealed = false;
-        damage.push(Damage {
-            segment: number,
-            at: 0,
-            bytes: HEADER as u64,
-            why: complaint.to_string(),
-        });
-        return Ok(Some(salvaged));
+    let mut salvaged = Segment::new(header, origin, number);
+    let size = salvaged.size();
+    let mut file = Reader::new(salvaged.open(disk).map_err(because(number))?, size, BLOCK);
+    for version in (1..=segment::VERSION).rev().take_while(|_| savable) {
+        salvaged.set_version(version);
+        if record::search(&mut file, salvaged.place(HEADER), size).is_some() {
+            salvaged.damaged = true;
+            salvaged.unseal();
+            salvaged.close();
+            let (bytes, why) = (HEADER as u64, complaint.to_string());
+            damage.push(Damage { segment: number, at: 0, bytes, why });
+            return Ok(Some(salvaged));
+        }
     }
-    drop(salvaged);
     set_aside(disk, number, complaint.to_string(), damage)
 }
 
@@ -135,76 +145,178 @@ fn set_aside(
     why: String,
     damage: &mut Vec<Damage>,
 ) -> Result<Option<Segment>, OpenError> {
-    let name = segment::name(number);
-    disk.rename(&name, &format!("{name}{BAD}"))
+    disk.rename(&segment::name(number), &segment::bad_name(number))
         .and_then(|()| disk.sync_folder())
-        .map_err(|error| OpenError::Segment { name, why: error.to_string() })?;
+        .map_err(because(number))?;
     damage.push(Damage { segment: number, at: 0, bytes: 0, why });
     Ok(None)
 }
 
-/// Marks done what a retry has taken the place of, where the crash came before that (Q4).
-fn settle(segments: &mut [Segment], retries: &[Record]) -> std::io::Result<()> {
-    let mut replaced = Vec::new();
-    for retry in retries {
-        let Some(old) = retry.replaces else { continue };
-        let index = segments.binary_search_by_key(&old.segment, |segment| segment.number);
-        let Ok(index) = index else { continue };
-        let segment = &segments[index];
-        let found = record::read(&segment.map, segment.place(old.at), segment.end);
-        if matches!(found, Found::Record(record) if record.id == retry.id && !record.done) {
-            replaced.push((index, old.at));
+/// What was found in a segment that is not sealed in its file.
+struct Scan {
+    /// Every id in it is below.
+    ids: u64,
+    /// Its retries that wait, as far as is known, for the record they replace to be marked.
+    retries: Vec<(usize, Record)>,
+    /// Nothing may be written behind its end.
+    full: bool,
+}
+
+impl Scan {
+    /// Finds its end, and counts its records.
+    fn of(segment: &mut Segment, disk: &dyn Disk, damage: &mut Vec<Damage>) -> io::Result<Scan> {
+        let size = segment.size();
+        let mut file = Reader::new(segment.open(disk)?, size, BLOCK);
+        let (_, marked) = segment.known();
+        let (mut at, mut records, mut done) = (HEADER, 0, 0);
+        let full = segment.damaged || !segment.takes_more();
+        let mut scan = Scan { ids: 0, retries: Vec::new(), full };
+        let mut last = Found::Nothing;
+        while at < size {
+            last = record::read(&mut file, segment.place(at), size);
+            if let Found::Record(record) = last {
+                records += 1;
+                done += u64::from(record.done);
+                scan.ids = scan.ids.max(record.id + 1);
+                if record.replaces.is_some() && at >= marked {
+                    scan.retries.push((at, record));
+                }
+                // Of a file that was cut off, the last record's padding may be missing.
+                at = (at + record.size()).min(size);
+                continue;
+            }
+            let after = segment.place(at + record::ALIGN);
+            match record::search(&mut file, after, size) {
+                // Reported when the cursor gets there, as in a sealed segment.
+                Some(next) => at = next,
+                None => break,
+            }
         }
+        segment.end = at;
+        segment.counted = at;
+        segment.unread = (records - done) as i64;
+        segment.recount(records, done);
+        // Bytes behind the end are of a record that was cut off, or of a damaged one: nothing is
+        // written over them.
+        scan.full &= segment.is_used() || segment.damaged;
+        scan.full |= !file.is_zero(at);
+        let why = match (file.unreadable(), last) {
+            (Some(why), _) => format!("it cannot be read to its end: {why}"),
+            (None, Found::Damaged) => "the last record fails its checksum".into(),
+            (None, _) => return Ok(scan),
+        };
+        (segment.damaged, scan.full) = (true, true);
+        damage.push(Damage { segment: segment.number, at, bytes: (size - at) as u64, why });
+        Ok(scan)
     }
-    if replaced.is_empty() {
-        return Ok(());
+}
+
+/// Restores M1 for what was scanned, and Q4: marks done what a retry has taken the place of, where
+/// the end came before that was sure. Each step is on the disk before the next.
+fn make_durable(
+    disk: &dyn Disk,
+    segments: &mut [Segment],
+    scanned: &[(usize, Scan)],
+) -> io::Result<()> {
+    for (index, _) in scanned {
+        let segment = &mut segments[*index];
+        let file = segment.open(disk)?;
+        let (durable, _) = segment.known();
+        rewrite(&*file, 0..HEADER)?;
+        rewrite(&*file, durable..segment.end)?;
+        file.sync()?;
     }
-    // What the retries stand in may be in the page cache only.
-    segments.iter().filter(|s| !s.sealed).try_for_each(|s| s.map.sync())?;
-    for (index, at) in replaced {
+    let replaced = replaced(segments, scanned, disk)?;
+    let mut marked: Vec<usize> = replaced.iter().map(|(index, ..)| *index).collect();
+    marked.dedup();
+    for (index, at, done) in replaced {
         let segment = &mut segments[index];
-        record::mark_done(&segment.map, at);
-        segment.count_done();
-        segment.unread -= 1;
-        segment.dirty = true;
+        if !done {
+            segment.unread -= 1;
+            segment.count_done();
+        }
+        // The mark may be there and not on the disk, so it is written in any case.
+        segment.mark(at, Change::Done);
+    }
+    for index in marked {
+        let segment = &mut segments[index];
+        let file = segment.open(disk)?;
+        // With an open file an error means that the disk refuses what stands there.
+        segment.damaged |= segment.write_marks(disk).is_err();
+        file.sync()?;
+        segment.dirty = false;
+        segment.close();
+    }
+    for (index, _) in scanned {
+        let segment = &mut segments[*index];
+        // What cannot be said in the file is found out again by the next start.
+        let _ = segment.recovered(disk);
+        segment.close();
     }
     Ok(())
 }
 
-/// Finds the end of a segment that was not sealed, counts its records, collects the retries among
-/// them and returns the highest id.
-fn scan(segment: &mut Segment, retries: &mut Vec<Record>, damage: &mut Vec<Damage>) -> u64 {
-    let size = segment.map.size();
-    let (mut at, mut records, mut done, mut highest_id) = (HEADER, 0, 0, 0);
-    loop {
-        let place = segment.place(at);
-        let found = record::read(&segment.map, place, size);
-        if let Found::Record(record) = found {
-            records += 1;
-            done += u64::from(record.done);
-            highest_id = highest_id.max(record.id);
-            // Of a file that was cut off, the last record's padding may be missing.
-            at = (at + record.size()).min(size);
-            if record.replaces.is_some() {
-                retries.push(record);
+/// Writes what is there over itself, so that the next sync means it. What cannot be read is left
+/// alone.
+fn rewrite(file: &dyn File, range: Range<usize>) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let mut bytes = vec![0; BLOCK.min(range.len())];
+    let mut at = range.start;
+    while at < range.end {
+        let mut part = &mut bytes[..BLOCK.min(range.end - at)];
+        if file.read(at, part).is_err() {
+            let length = part.len().min(PAGE - at % PAGE);
+            part = &mut part[..length];
+            if file.read(at, part).is_err() {
+                at += length;
+                continue;
             }
-            continue;
         }
-        let after = segment.place(at + record::ALIGN);
-        if let Some(next) = record::search(&segment.map, after, size) {
-            // Reported when the cursor gets there, as in a sealed segment.
-            at = next;
-            continue;
-        }
-        if found == Found::Damaged {
-            segment.damaged = true;
-            let why = "the last record fails its checksum".into();
-            damage.push(Damage { segment: segment.number, at, bytes: (size - at) as u64, why });
-        }
-        break;
+        file.write(at, part)?;
+        at += part.len();
     }
-    segment.end = at;
-    segment.unread = (records - done) as i64;
-    segment.recount(records, done);
-    highest_id
+    Ok(())
+}
+
+/// Where the records stand that retries have taken the place of, and whether they say so: by the
+/// place that a retry names, and among the retries of one message by its id. In order.
+fn replaced(
+    segments: &mut [Segment],
+    scanned: &[(usize, Scan)],
+    disk: &dyn Disk,
+) -> io::Result<Vec<(usize, usize, bool)>> {
+    let mut found = Vec::new();
+    let mut latest: HashMap<u64, (usize, usize, bool)> = HashMap::new();
+    let retries = scanned
+        .iter()
+        .flat_map(|(index, scan)| scan.retries.iter().map(|(at, record)| (*index, *at, record)));
+    let mut targets: Vec<(Position, u64)> = Vec::new();
+    for (index, at, record) in retries {
+        targets.extend(record.replaces.map(|old| (old, record.id)));
+        found.extend(latest.insert(record.id, (index, at, record.done)));
+    }
+    targets.sort_unstable();
+    for near in targets.chunk_by(|(one, _), (next, _)| one.segment == next.segment) {
+        let number = near[0].0.segment;
+        let index = segments.binary_search_by_key(&number, |segment| segment.number);
+        let Ok(index) = index else { continue };
+        let segment = &mut segments[index];
+        let was_open = segment.file().is_some();
+        let mut file = Reader::new(segment.open(disk)?, segment.end, record::HEAD);
+        for (old, id) in near {
+            if old.at >= HEADER
+                && let Found::Record(record) =
+                    record::read(&mut file, segment.place(old.at), segment.end)
+                && record.id == *id
+            {
+                found.push((index, old.at, record.done));
+            }
+        }
+        if !was_open {
+            segment.close();
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }

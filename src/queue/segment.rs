@@ -4,46 +4,58 @@
 //! ```text
 //! offset size
 //!      0    8  magic   "MEGAQSEG"
-//!      8    4  version 1
+//!      8    4  version 2; 1 has other records, and nothing behind offset 88
 //!     12    4  header's size, 128: where records begin
 //!     16    8  number
-//!     24    8  queue id, drawn by chance when the queue was made
+//!     24    8  origin  drawn by chance when the queue was made
 //!     32    8  created, Unix time in ms
 //!     40    8  the file's size
 //!     48    4  CRC-32 of bytes 0-47
 //!     64    4  end     offset behind the last record once the segment is sealed, else 0; written
-//!                      when everything in it is durable and no older record waits for it (Q4)
-//!     68    4  end with every bit inverted, so that a damaged one is noticed
+//!                      when no older record waits for one in here (Q4)
+//!     68    4  end with every bit inverted, as follows each of the next ones too
 //!     72    8  records appended          a hint for status; recovery counts for itself
 //!     80    8  records done              a hint for status; recovery counts for itself
+//!     88   16  ids     every id that was given before this segment became the tail is below (Q6)
+//!    104    8  durable  everything before this offset was covered by a sync that succeeded (M1)
+//!    112    8  settled  so were the marks of all that the retries before this offset replace (Q4)
 //! ```
+//! What stands from 64 on is written together. `durable` and `settled` are statements of what has
+//! happened: it does no harm if an older one is found after a loss of power.
 
-use super::disk::Map;
-use super::message::client_msg_id;
-use super::record::{self, Record};
+use super::disk::{Disk, File};
+use super::reader::Reader;
+use super::record::{self, Change, Parts, Record};
 use byteorder::{ByteOrder, LittleEndian};
 use std::io;
 use std::sync::Arc;
 
 /// Bytes before the first record.
 pub const HEADER: usize = 128;
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A buffer of unwritten records that one burst blew up is let go above this size.
 const KEPT: usize = 1 << 20;
 
+/// Marks that are no further apart are written together, with what stands between them.
+const NEAR: usize = 4096;
+
 const MAGIC: &[u8; 8] = b"MEGAQSEG";
 const CRC: usize = 48;
-const END: usize = 64;
-const RECORDS: usize = 72;
-const DONE: usize = 80;
+/// Where the part begins that changes.
+const STATE: usize = 64;
 
 /// Follows the name of a file that is kept because something in it was damaged.
-pub const BAD: &str = ".bad";
+const BAD: &str = ".bad";
 
 /// The file name of a segment; names sort as numbers do.
 pub fn name(number: u64) -> String {
     format!("{number:020}.seg")
+}
+
+/// The name of one that is set aside.
+pub fn bad_name(number: u64) -> String {
+    name(number) + BAD
 }
 
 /// The number in a segment's file name.
@@ -51,6 +63,11 @@ pub fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     all_digits.then(|| digits.parse().ok()).flatten()
+}
+
+/// The number in the name of a segment that is set aside.
+pub fn bad_number(name: &str) -> Option<u64> {
+    number(name.strip_suffix(BAD)?)
 }
 
 /// Why a file is not a segment of this queue.
@@ -68,6 +85,7 @@ pub enum Unusable {
 impl std::fmt::Display for Unusable {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
+            Unusable::TooShort { size: 0 } => write!(f, "the file is empty"),
             Unusable::TooShort { size } => write!(f, "{size} bytes are too few for a header"),
             Unusable::NotASegment => write!(f, "it does not begin as a segment does"),
             Unusable::HeaderDamaged => write!(f, "its header fails its checksum"),
@@ -83,126 +101,200 @@ impl std::fmt::Display for Unusable {
     }
 }
 
-/// One mapped segment and how much of it is in use.
+/// The header of a file, as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    bytes: [u8; HEADER],
+    /// The file's.
+    size: usize,
+}
+
+impl Header {
+    /// What cannot be read of it counts as zeros.
+    pub fn read(file: &Arc<dyn File>) -> Header {
+        let mut bytes = [0; HEADER];
+        let size = file.size();
+        let there = size.min(HEADER);
+        bytes[..there]
+            .copy_from_slice(Reader::new(Arc::clone(file), there, HEADER).bytes(0..there));
+        Header { bytes, size }
+    }
+
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        LittleEndian::read_u64(&self.bytes[at..])
+    }
+
+    fn version(&self) -> u32 {
+        LittleEndian::read_u32(&self.bytes[8..])
+    }
+
+    fn passes(&self) -> bool {
+        LittleEndian::read_u32(&self.bytes[CRC..]) == crc32fast::hash(&self.bytes[..CRC])
+    }
+
+    /// The origin it names, if it can be trusted.
+    pub fn origin(&self) -> Option<u64> {
+        let whole = self.size >= HEADER && self.bytes.starts_with(MAGIC) && self.passes();
+        whole.then(|| self.word(24))
+    }
+
+    /// Whether it is the one of this segment.
+    pub fn check(&self, origin: u64, number: u64) -> Result<(), Unusable> {
+        let Header { size, .. } = *self;
+        if size < HEADER {
+            return Err(Unusable::TooShort { size });
+        }
+        if !self.bytes.starts_with(MAGIC) {
+            return Err(Unusable::NotASegment);
+        }
+        if !self.passes() {
+            return Err(Unusable::HeaderDamaged);
+        }
+        let version = self.version();
+        if version > VERSION {
+            return Err(Unusable::NewerVersion { version });
+        }
+        if self.word(24) != origin {
+            return Err(Unusable::OtherQueue);
+        }
+        match (self.word(16), self.word(40)) {
+            (other, _) if other != number => Err(Unusable::OtherNumber { number: other }),
+            (_, wanted) if wanted > size as u64 => Err(Unusable::Truncated { size, wanted }),
+            _ => Ok(()),
+        }
+    }
+
+    /// An offset in the file that is followed by its inverse.
+    fn offset(&self, at: usize) -> Option<usize> {
+        let word = self.word(at);
+        let (offset, inverse) = (word as u32, (word >> 32) as u32);
+        let inside = (HEADER..=self.size).contains(&(offset as usize));
+        (offset == !inverse && inside).then_some(offset as usize)
+    }
+
+    /// Below it no id is free.
+    pub fn ids(&self) -> u64 {
+        let ids = self.word(88);
+        if self.word(96) == !ids { ids } else { 0 }
+    }
+}
+
+/// What a full sync that is under way covers of a segment.
+#[derive(Debug, Clone, Copy)]
+struct Covered {
+    end: usize,
+    /// Replaced records up to here were marked before.
+    marked: usize,
+    sealed: bool,
+}
+
+/// One segment and how much of it is in use.
 pub struct Segment {
-    pub map: Arc<Map>,
+    /// Open only as long as it is needed.
+    file: Option<Arc<dyn File>>,
     pub number: u64,
-    queue: u64,
+    origin: u64,
+    version: u32,
+    size: usize,
     /// Offset behind the last record.
     pub end: usize,
+    /// Bytes that count towards the queue's limit: 0 once nothing in it waits.
+    pub counted: usize,
     /// The last records before the end, as far as they are not in the file yet.
     unwritten: Vec<u8>,
+    /// Changes of records in the file that are not in the file yet: offset and bytes.
+    marks: Vec<(usize, Mark)>,
     /// Nothing is appended any more, whether the header says so already or not.
     pub sealed: bool,
     /// The header says so: no older record waits for one in here (Q4).
     pub settled: bool,
     /// Something in it was damaged: it is set aside instead of deleted.
     pub damaged: bool,
-    /// Written or stored to since the last sync.
+    /// Written to since the last sync of everything was ordered.
     pub dirty: bool,
     /// Records were written since the last sync: what `sync = always` waits for.
     pub appended: bool,
     /// Records that the cursor has passed and that are not done (invariant Q3).
     pub outstanding: u32,
-    /// Ready records that the queue's depth counts and the cursor has not passed yet; off by the
-    /// header's error until the cursor leaves the segment.
+    /// Ready records that the queue's depth counts and the cursor has not passed yet. Where the
+    /// header's counters were wrong, so is this, until the cursor leaves the segment.
     pub unread: i64,
+    records: u64,
+    done: u64,
+    /// The counters in the file are older.
+    uncounted: bool,
+    ids: u64,
+    /// See the header.
+    durable: usize,
+    marked: usize,
+    covered: Option<Covered>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    bytes: [u8; 16],
+    length: usize,
 }
 
 impl Segment {
     /// Writes the header of a fresh file.
-    pub fn format(map: Map, queue: u64, number: u64, now: u64) -> io::Result<Segment> {
-        let mut header = [0; CRC + 4];
-        header[..8].copy_from_slice(MAGIC);
-        LittleEndian::write_u32_into(&[VERSION, HEADER as u32], &mut header[8..16]);
-        let words = [number, queue, now, map.size() as u64];
-        LittleEndian::write_u64_into(&words, &mut header[16..CRC]);
-        let crc = crc32fast::hash(&header[..CRC]);
-        LittleEndian::write_u32(&mut header[CRC..], crc);
-        map.write(0, &header)?;
-        Ok(Segment::new(map, queue, number))
+    pub fn format(file: Arc<dyn File>, origin: u64, number: u64, now: u64) -> io::Result<Segment> {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(MAGIC);
+        LittleEndian::write_u32_into(&[VERSION, HEADER as u32], &mut bytes[8..16]);
+        let size = file.size();
+        let words = [number, origin, now, size as u64];
+        LittleEndian::write_u64_into(&words, &mut bytes[16..CRC]);
+        let crc = crc32fast::hash(&bytes[..CRC]);
+        LittleEndian::write_u32(&mut bytes[CRC..], crc);
+        file.write(0, &bytes)?;
+        let mut segment = Segment::new(&Header { bytes, size }, origin, number);
+        segment.file = Some(file);
+        Ok(segment)
     }
 
-    fn new(map: Map, queue: u64, number: u64) -> Segment {
+    /// Takes a file for the segment its name says it is. It is sealed if its header says so in a
+    /// way that can be trusted; else recovery looks for its end.
+    pub fn new(header: &Header, origin: u64, number: u64) -> Segment {
+        let sealed = header.offset(STATE);
+        let end = sealed.unwrap_or(HEADER);
         Segment {
-            map: Arc::new(map),
+            file: None,
             number,
-            queue,
-            end: HEADER,
+            origin,
+            version: if header.version() == 1 { 1 } else { VERSION },
+            size: header.size,
+            end,
+            counted: end,
             unwritten: Vec::new(),
-            sealed: false,
-            settled: false,
+            marks: Vec::new(),
+            sealed: sealed.is_some(),
+            settled: sealed.is_some(),
             damaged: false,
             dirty: false,
             appended: false,
             outstanding: 0,
             unread: 0,
+            records: header.word(72),
+            done: header.word(80),
+            uncounted: false,
+            ids: header.ids(),
+            durable: header.offset(104).unwrap_or(HEADER),
+            marked: header.offset(112).unwrap_or(HEADER),
+            covered: None,
         }
-    }
-
-    /// The queue id in a header, if the header can be trusted.
-    pub fn queue_of(map: &Map) -> Option<u64> {
-        let header = map.bytes(0..map.size().min(HEADER));
-        let whole = header.len() == HEADER && &header[..8] == MAGIC;
-        let crc = || LittleEndian::read_u32(&header[CRC..]) == crc32fast::hash(&header[..CRC]);
-        (whole && crc()).then(|| LittleEndian::read_u64(&header[24..]))
-    }
-
-    /// Checks the header of an existing file.
-    pub fn check(map: &Map, queue: u64, number: u64) -> Result<(), Unusable> {
-        let size = map.size();
-        if size < HEADER {
-            return Err(Unusable::TooShort { size });
-        }
-        let header = map.bytes(0..HEADER);
-        if &header[..8] != MAGIC {
-            return Err(Unusable::NotASegment);
-        }
-        if LittleEndian::read_u32(&header[CRC..]) != crc32fast::hash(&header[..CRC]) {
-            return Err(Unusable::HeaderDamaged);
-        }
-        let version = LittleEndian::read_u32(&header[8..]);
-        if version > VERSION {
-            return Err(Unusable::NewerVersion { version });
-        }
-        let mut words = [0; 4];
-        LittleEndian::read_u64_into(&header[16..CRC], &mut words);
-        let [own_number, own_queue, _, wanted] = words;
-        if own_queue != queue {
-            return Err(Unusable::OtherQueue);
-        }
-        if own_number != number {
-            return Err(Unusable::OtherNumber { number: own_number });
-        }
-        match wanted > size as u64 {
-            true => Err(Unusable::Truncated { size, wanted }),
-            false => Ok(()),
-        }
-    }
-
-    /// Takes a file for the segment its name says it is. It is sealed if its header says so in a
-    /// way that can be trusted; else recovery looks for its end.
-    pub fn open(map: Map, queue: u64, number: u64) -> Segment {
-        let mut segment = Segment::new(map, queue, number);
-        let size = segment.map.size();
-        if size >= HEADER {
-            let word = segment.map.load(END);
-            let (end, inverted) = (word as u32, (word >> 32) as u32);
-            if end == !inverted && (HEADER..=size).contains(&(end as usize)) {
-                segment.end = end as usize;
-                (segment.sealed, segment.settled) = (true, true);
-            }
-        }
-        segment
     }
 
     pub fn place(&self, at: usize) -> record::Place {
-        record::Place { queue: self.queue, segment: self.number, at }
+        record::Place { origin: self.origin, segment: self.number, version: self.version, at }
     }
 
-    /// What WeChat knows a message of this queue by.
-    pub fn client_msg_id(&self, id: u64) -> String {
-        client_msg_id(self.queue, id)
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// There is a record in it, or what is left of one.
@@ -210,19 +302,75 @@ impl Segment {
         self.end > HEADER || self.sealed
     }
 
+    /// Its end cannot be trusted: recovery looks for it.
+    pub fn unseal(&mut self) {
+        (self.end, self.counted) = (HEADER, HEADER);
+        (self.sealed, self.settled) = (false, false);
+    }
+
+    /// Its header does not tell the version of what is in it.
+    pub fn set_version(&mut self, version: u32) {
+        self.version = version;
+    }
+
+    /// Its file, which is opened if need be.
+    pub fn open(&mut self, disk: &dyn Disk) -> io::Result<Arc<dyn File>> {
+        if self.file.is_none() {
+            self.file = Some(disk.open(&name(self.number))?);
+        }
+        Ok(Arc::clone(self.file.as_ref().expect("invariant: opened just now")))
+    }
+
+    /// Its file, if it is open.
+    pub fn file(&self) -> Option<&Arc<dyn File>> {
+        self.file.as_ref()
+    }
+
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Records of the present format may follow.
+    pub fn takes_more(&self) -> bool {
+        !self.sealed && self.version == VERSION
+    }
+
     pub fn fits(&self, size: usize) -> bool {
-        !self.sealed && size <= self.map.size() - self.end
+        self.takes_more() && size <= self.size - self.end
     }
 
     /// Adds a record and returns its offset. It is in the file after `write_out`.
-    pub(super) fn append(&mut self, record: &Record, parts: [&[u8]; 3]) -> usize {
+    pub(super) fn append(&mut self, record: &Record, parts: Parts) -> usize {
         let at = self.end;
         let place = self.place(at);
         record::encode(&mut self.unwritten, place, record, parts);
         self.end += record.size();
+        self.counted += record.size();
         // A damaged counter may stand at its end.
-        self.map.put_word(RECORDS, self.map.load(RECORDS).wrapping_add(1));
+        self.records = self.records.wrapping_add(1);
         at
+    }
+
+    /// Changes a record in place. It is in the file after `write_marks`.
+    pub fn mark(&mut self, at: usize, change: Change) {
+        if self.version == 1 && matches!(change, Change::Times { .. }) {
+            // There they are not to be changed; only a restart will have forgotten.
+            return;
+        }
+        change.encode(|offset, new| {
+            let mut bytes = [0; 16];
+            bytes[..new.len()].copy_from_slice(new);
+            self.marks.push((at + offset, Mark { bytes, length: new.len() }));
+        });
+    }
+
+    pub fn count_done(&mut self) {
+        self.done = self.done.wrapping_add(1);
+    }
+
+    /// There is something for `write_marks` to do.
+    pub fn has_marks(&self) -> bool {
+        !self.marks.is_empty() || self.uncounted
     }
 
     /// Bytes of records that are not in the file yet.
@@ -235,36 +383,145 @@ impl Segment {
         self.end - self.unwritten.len()
     }
 
-    pub fn write_out(&mut self) -> io::Result<()> {
-        self.map.write(self.written(), &self.unwritten)?;
+    pub fn write_out(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let file = self.open(disk)?;
+        file.write(self.written(), &self.unwritten)?;
         self.unwritten.clear();
         self.unwritten.shrink_to(if self.sealed { 0 } else { KEPT });
         (self.dirty, self.appended) = (true, true);
         Ok(())
     }
 
-    /// Says in the file that nothing will follow.
-    pub fn seal(&mut self) {
-        let end = self.end as u32;
-        self.map.put_word(END, u64::from(!end) << 32 | u64::from(end));
-        (self.sealed, self.settled) = (true, true);
+    /// Puts the changes into the file. Those that the disk refuses are lost with what stands there;
+    /// without a file they wait.
+    pub fn write_marks(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let file = self.open(disk)?;
+        let mut marks = std::mem::take(&mut self.marks);
+        self.dirty |= !marks.is_empty();
+        // Stable: of two changes of one byte the later one stays.
+        marks.sort_by_key(|(at, _)| *at);
+        let mut written = Ok(());
+        for near in marks.chunk_by(|(one, _), (next, _)| next - one < NEAR) {
+            written = written.and(write_near(&*file, near));
+        }
+        marks.clear();
+        marks.shrink_to(KEPT / size_of::<(usize, Mark)>());
+        self.marks = marks;
+        // Of one that is not settled the next start counts for itself.
+        self.uncounted = self.settled && self.write_state(disk).is_err();
+        written
+    }
+
+    /// Says in the file how far things are. Of no matter to anybody but the next start.
+    pub fn write_state(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let mut bytes = [0; HEADER - STATE];
+        let twice = |offset: usize| u64::from(!(offset as u32)) << 32 | offset as u64;
+        let end = if self.settled { twice(self.end) } else { 0 };
+        let (durable, marked) = (twice(self.durable), twice(self.marked));
+        let ids = if self.ids > 0 { [self.ids, !self.ids] } else { [0; 2] };
+        let words = [end, self.records, self.done, ids[0], ids[1], durable, marked];
+        LittleEndian::write_u64_into(&words, &mut bytes[..56]);
+        let there = bytes.len().min(self.size.saturating_sub(STATE));
+        self.open(disk)?.write(STATE, &bytes[..there])
+    }
+
+    /// It becomes the tail: every id below `ids` may have been given.
+    pub fn begin(&mut self, ids: u64, disk: &dyn Disk) -> io::Result<()> {
+        self.ids = ids;
         self.dirty = true;
+        self.write_state(disk)
+    }
+
+    /// Nothing is appended any more.
+    pub fn seal(&mut self) {
+        self.sealed = true;
+        if self.unwritten.is_empty() {
+            self.unwritten = Vec::new();
+        }
+    }
+
+    /// A sync is ordered of everything that is in the file now.
+    pub fn cover(&mut self) {
+        self.dirty = false;
+        let (end, sealed) = (self.written(), self.sealed);
+        self.covered = Some(Covered { end, marked: self.durable, sealed });
+    }
+
+    /// What was appended is on the disk, by a sync that covers no marks.
+    pub fn flushed(&mut self) {
+        self.appended = false;
+        self.durable = self.durable.max(self.written());
+    }
+
+    /// What the sync covered is on the disk (M1). `marks`: since it was ordered, replaced records
+    /// were marked, so that only the next one covers all that wait for a record before its end.
+    pub fn synced(&mut self, marks: bool, disk: &dyn Disk) -> io::Result<()> {
+        let Some(covered) = self.covered.take().filter(|_| !self.settled) else { return Ok(()) };
+        self.durable = self.durable.max(covered.end);
+        self.marked = self.marked.max(if marks { covered.marked } else { covered.end });
+        // Q4: the seal presumes that every replaced record is marked, and Q6 the next one's header.
+        self.settled = covered.sealed && self.marked == self.end;
+        let written = self.write_state(disk);
+        self.uncounted = self.settled && written.is_err();
+        written
+    }
+
+    /// Everything that was written counts as durable, with the marks it brings.
+    pub fn settle(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        if !self.sealed || self.settled {
+            return Ok(());
+        }
+        self.settled = true;
+        let written = self.write_state(disk);
+        self.uncounted = written.is_err();
+        written
+    }
+
+    /// Recovery knows that everything up to the end, and what it replaces, is on the disk.
+    pub fn recovered(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        (self.durable, self.marked, self.settled) = (self.end, self.end, self.sealed);
+        self.write_state(disk)
+    }
+
+    /// How much need not be written again, and whose replaced records are marked for sure.
+    pub fn known(&self) -> (usize, usize) {
+        (self.durable.min(self.end), self.marked)
     }
 
     /// Records that the header's counters call not done; no more than there can be, whatever a
     /// damaged header says.
     pub fn claimed(&self) -> u64 {
         let possible = (self.end - HEADER) / record::HEAD;
-        self.map.load(RECORDS).saturating_sub(self.map.load(DONE)).min(possible as u64)
-    }
-
-    pub fn count_done(&self) {
-        self.map.put_word(DONE, self.map.load(DONE).wrapping_add(1));
+        self.records.saturating_sub(self.done).min(possible as u64)
     }
 
     /// Corrects the counters after recovery counted for itself.
-    pub fn recount(&self, records: u64, done: u64) {
-        self.map.put_word(RECORDS, records);
-        self.map.put_word(DONE, done);
+    pub fn recount(&mut self, records: u64, done: u64) {
+        (self.records, self.done) = (records, done);
     }
+}
+
+/// Writes marks together with what stands between them, where that can be read. Their order is that
+/// of their offsets.
+fn write_near(file: &dyn File, marks: &[(usize, Mark)]) -> io::Result<()> {
+    let start = marks.first().map_or(0, |(at, _)| *at);
+    let end = marks.iter().map(|(at, mark)| at + mark.length).max().unwrap_or(start);
+    let together = match marks {
+        [(at, mark)] => file.write(*at, &mark.bytes[..mark.length]),
+        _ => {
+            let mut bytes = vec![0; end - start];
+            file.read(start, &mut bytes).and_then(|()| {
+                for (at, mark) in marks {
+                    bytes[at - start..][..mark.length].copy_from_slice(&mark.bytes[..mark.length]);
+                }
+                file.write(start, &bytes)
+            })
+        }
+    };
+    if together.is_ok() {
+        return Ok(());
+    }
+    // One that cannot be written takes none of the others with it.
+    let single = |(at, mark): &(usize, Mark)| file.write(*at, &mark.bytes[..mark.length]);
+    marks.iter().map(single).fold(Ok(()), io::Result::and)
 }

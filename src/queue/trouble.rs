@@ -17,7 +17,7 @@ impl std::fmt::Display for Damage {
         let Damage { segment, at, bytes, why } = self;
         let name = segment::name(*segment);
         write!(f, "queue segment {name}: {why}; {bytes} bytes at offset {at} skipped, ")?;
-        write!(f, "the file is kept as {name}.bad")
+        write!(f, "the file is kept as {}", segment::bad_name(*segment))
     }
 }
 
@@ -26,6 +26,7 @@ pub enum OpenError {
     Folder { error: io::Error },
     Segment { name: String, why: String },
     NoSpace { error: io::Error, size: u64 },
+    Sync { error: io::Error },
 }
 
 impl std::fmt::Display for OpenError {
@@ -33,6 +34,9 @@ impl std::fmt::Display for OpenError {
         match self {
             OpenError::Folder { error } => write!(f, "cannot read the folder: {error}"),
             OpenError::Segment { name, why } => write!(f, "cannot open segment {name}: {why}"),
+            OpenError::Sync { error } => {
+                write!(f, "what is in it cannot be made durable: {error} (check the disk)")
+            }
             OpenError::NoSpace { error, size } => {
                 write!(f, "cannot create a segment of {size} bytes: {error}")
             }
@@ -49,4 +53,14 @@ pub enum Refused {
     Full,
     /// It would not fit into any segment.
     TooLarge,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Refused::NoSegment => "queue full: the next segment is not there yet",
+            Refused::Full => "queue full: queue.queue_max_bytes is reached",
+            Refused::TooLarge => "invalid data: larger than a queue segment",
+        })
+    }
 }

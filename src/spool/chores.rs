@@ -2,56 +2,56 @@
 
 use super::{Spool, SyncFailed};
 use crate::clock::Now;
-use crate::queue::ChoreDone;
-use crate::traffic::{CHORES, SYNCS};
+use crate::queue::{ChoreDone, Progress};
 
 impl Spool {
-    pub(super) fn send_chores(&mut self) {
-        while self.chores < CHORES + SYNCS
-            && let Some(chore) = self.queue.chore()
-        {
-            match self.inside.chores.try_send(chore) {
-                Ok(()) => self.chores += 1,
-                // A janitor that has ended ends the daemon too.
-                Err(_) => return log::error!("a chore found no janitor"),
-            }
+    /// The next chore, when the last one is done: what is left of them stays with the queue.
+    pub(super) fn send_chore(&mut self) {
+        if self.chore_under_way {
+            return;
+        }
+        if let Some(chore) = self.queue.chore() {
+            // S3: the janitor has none. One that has ended ends the daemon too.
+            self.chore_under_way = self.inside.chores.try_send(chore).is_ok();
+        }
+    }
+
+    /// A sync waits behind no chore: it has a thread of its own.
+    pub(super) fn order_sync(&mut self) {
+        if let Some(sync) = self.queue.order_sync() {
+            // S3: no other is under way. A syncer that has ended ends the daemon too.
+            let ordered = self.inside.syncs.try_send(sync).is_ok();
+            self.syncing.ordered(ordered);
         }
     }
 
     pub(super) fn chore_done(&mut self, done: ChoreDone, now: Now) -> Result<(), SyncFailed> {
-        self.chores -= 1;
-        match done {
-            ChoreDone::Created(created) => {
-                match self.queue.spare_arrived(created) {
-                    Ok(()) => {
-                        if self.intake.segment_came() {
-                            crate::notice!("the queue takes messages in again");
-                            *self.stats.full.lock() = None;
-                        }
-                    }
-                    Err(error) => self.no_segment(&error),
+        let progress = self.queue.chore_done(done, now.ms);
+        let progress = progress.map_err(|error| self.cannot_keep(error, now))?;
+        match &progress {
+            Progress::Synced => self.syncing.done(),
+            _ => self.chore_under_way = false,
+        }
+        match progress {
+            Progress::Nothing | Progress::Synced => {}
+            Progress::Room => {
+                if self.intake.segment_came() {
+                    crate::notice!("the queue takes messages in again");
                 }
                 self.work_off_held(now);
             }
-            ChoreDone::Retired(number, Err(error)) => {
-                log::error!("a finished queue segment ({number}) cannot be removed: {error}");
+            Progress::NoRoom(error) => {
+                let why = format!("queue full: no room for the next segment: {error}");
+                if self.said.now() {
+                    log::error!("{why}; it is tried again every second");
+                }
+                self.intake.no_segment(&self.stats, why);
+                self.work_off_held(now);
             }
-            ChoreDone::Retired(_, Ok(())) => {}
-            ChoreDone::Synced(synced) => {
-                self.syncing.done();
-                synced.map_err(|error| self.cannot_keep(error, now))?;
-                self.queue.synced();
+            Progress::NotRetired(name, error) => {
+                log::error!("a finished queue segment ({name}) cannot be removed: {error}");
             }
         }
         Ok(())
-    }
-
-    fn no_segment(&mut self, error: &std::io::Error) {
-        let why = format!("queue full: no room for the next segment: {error}");
-        if self.said.now() {
-            log::error!("{why}; it is tried again every second");
-        }
-        *self.stats.full.lock() = Some(why.clone());
-        self.intake.no_segment(why);
     }
 }

@@ -4,7 +4,7 @@
 use super::Spool;
 use super::gate::Allowance;
 use crate::clock::Now;
-use crate::queue::Message;
+use crate::queue::{Mark, Message};
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Reason};
 use std::time::Duration;
@@ -69,26 +69,26 @@ impl Spool {
         let send_room = self.sends.in_flight() < limit;
         let push_room = self.pushes.in_flight() < limit;
         let Some(before) = self.sends.next_before() else {
-            return if push_room { self.next_push(u64::MAX, now) } else { None };
+            return if push_room { self.next_push(None, now) } else { None };
         };
         if self.config.queue.send_first {
             return match (send_room, push_room) {
                 (true, _) => self.sends.take(),
-                (false, true) => self.next_push(u64::MAX, now),
+                (false, true) => self.next_push(None, now),
                 (false, false) => None,
             };
         }
         match (send_room, push_room) {
-            (true, true) => self.next_push(before, now).or_else(|| self.sends.take()),
+            (true, true) => self.next_push(Some(before), now).or_else(|| self.sends.take()),
             // Whose turn it is cannot be told without taking one; the next outcome makes room.
             _ => None,
         }
     }
 
-    /// The next push, if its id is below `before`.
-    fn next_push(&mut self, before: u64, now: Now) -> Option<Job> {
+    /// The next push, if it was accepted before that.
+    fn next_push(&mut self, before: Option<Mark>, now: Now) -> Option<Job> {
         let message = self.pushes.take_peeked().or_else(|| self.next_sure_push(now))?;
-        if message.id() >= before {
+        if before.is_some_and(|before| !message.is_before(&before)) {
             self.pushes.peek(message);
             return None;
         }

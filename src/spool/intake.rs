@@ -4,6 +4,7 @@ use super::Spool;
 use super::gate::Allowance;
 use crate::clock::Now;
 use crate::queue::{New, Refused};
+use crate::stats::Stats;
 use crate::traffic::batch::{Batch, Kind, ReplyTo, Request};
 use crate::wire::command;
 use std::collections::VecDeque;
@@ -20,11 +21,14 @@ pub struct Intake {
     from: usize,
     no_segment: Option<String>,
     ask_again: Option<Instant>,
+    /// Status says why pushes are refused.
+    shown: bool,
 }
 
 impl Intake {
     /// Creating the next segment failed: what needs it is refused until there is one.
-    pub fn no_segment(&mut self, why: String) {
+    pub fn no_segment(&mut self, stats: &Stats, why: String) {
+        self.full(stats, why.clone());
         self.no_segment = Some(why);
         self.ask_again = Some(Instant::now() + SPARE_RETRY);
     }
@@ -32,6 +36,19 @@ impl Intake {
     /// There is a next segment; true if there was none before.
     pub fn segment_came(&mut self) -> bool {
         self.no_segment.take().is_some()
+    }
+
+    /// Pushes are refused, and this is why.
+    pub fn full(&mut self, stats: &Stats, why: String) {
+        *stats.full.lock() = Some(why);
+        self.shown = true;
+    }
+
+    /// A push has found room.
+    fn took_one(&mut self, stats: &Stats) {
+        if std::mem::take(&mut self.shown) {
+            *stats.full.lock() = None;
+        }
     }
 
     pub fn asks_again(&self) -> Option<Instant> {
@@ -78,15 +95,20 @@ impl Spool {
         match kind {
             Kind::Send => self.accept_send(to, new, now),
             Kind::Push => match self.queue.append(new, now.ms) {
-                Ok(_) => self.answers.accept(to),
+                Ok(_) => {
+                    self.intake.took_one(&self.stats);
+                    self.answers.accept(to);
+                }
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
                     Some(why) => self.answers.refuse(to, why),
                     None => return false,
                 },
-                Err(Refused::Full) => self.answers.refuse(to, "queue full"),
+                Err(Refused::Full) => {
+                    self.intake.full(&self.stats, Refused::Full.to_string());
+                    self.answers.refuse(to, Refused::Full.to_string());
+                }
                 Err(Refused::TooLarge) => {
-                    let text = "invalid data: larger than a queue segment";
-                    self.answers.say(to, command::BAD_REQUEST, text);
+                    self.answers.say(to, command::BAD_REQUEST, Refused::TooLarge.to_string());
                 }
             },
         }
@@ -106,6 +128,6 @@ impl Spool {
             return self.answers.refuse(to, "queue full");
         }
         let until = now.at + self.config.wechat.send_retry_for;
-        self.sends.accept(to, new, until, self.queue.next_id(), now);
+        self.sends.accept(to, new, until, self.queue.order_mark(), now);
     }
 }

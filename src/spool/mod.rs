@@ -29,7 +29,7 @@ mod throttle;
 
 use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
-use crate::queue::Queue;
+use crate::queue::{Durability, Queue};
 use crate::stats::{self, Stats};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{Event, Inside};
@@ -67,8 +67,8 @@ pub struct Spool {
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
     round: u64,
-    /// Chores under way.
-    chores: usize,
+    /// The janitor has one.
+    chore_under_way: bool,
     /// Until when workers may bring back what they hold.
     stopping: Option<Instant>,
     said: Seldom,
@@ -92,7 +92,7 @@ impl Spool {
             sends: Sends::new()?,
             rhythm: Rhythm::new(Instant::now()),
             round: inside.round.current(),
-            chores: 0,
+            chore_under_way: false,
             stopping: None,
             said: Seldom::default(),
             config,
@@ -107,7 +107,7 @@ impl Spool {
         loop {
             // What is due at this moment is done in this turn, and the wait is for what comes after it.
             let now = Now::read();
-            self.send_chores();
+            self.send_chore();
             self.report_damage();
             self.hand_out(now);
             self.publish();
@@ -151,7 +151,7 @@ impl Spool {
     }
 
     fn write_out(&mut self, now: Now) -> Result<(), SyncFailed> {
-        self.queue.write_out().map_err(|error| self.cannot_keep(error, now))
+        self.queue.commit(Durability::Later).map_err(|error| self.cannot_keep(error, now))
     }
 
     /// Nothing that was accepted in this turn can be kept, and nobody is told otherwise (S1).
@@ -172,22 +172,19 @@ impl Spool {
             self.queue.order_spare(now.ms);
         }
         if self.syncing.is_due(now.at) {
-            let ordered = self.queue.order_sync();
-            self.syncing.ordered(ordered);
+            self.order_sync();
         }
     }
 
     /// Makes what was accepted in this turn as safe as promised, then answers (S1).
     fn commit(&mut self) -> Result<(), SyncFailed> {
-        match self.syncing.policy {
-            SyncPolicy::Always => {
-                if let Err(error) = self.queue.sync() {
-                    return Err(self.cannot_keep(error, Now::read()));
-                }
-            }
-            SyncPolicy::Never => self.queue.settle(),
-            SyncPolicy::Every(_) => {}
-        }
+        let durability = match self.syncing.policy {
+            SyncPolicy::Always => Durability::Now,
+            SyncPolicy::Every(_) => Durability::Later,
+            SyncPolicy::Never => Durability::Never,
+        };
+        let committed = self.queue.commit(durability);
+        committed.map_err(|error| self.cannot_keep(error, Now::read()))?;
         if self.queue.dirty() {
             self.syncing.wanted();
         }

@@ -2,7 +2,7 @@
 //! of them ends with a reply. Part of the spool's state.
 
 use crate::clock::Now;
-use crate::queue::{Message, New};
+use crate::queue::{Mark, Message, New};
 use crate::traffic::batch::{ReplyTo, SENDS};
 use crate::traffic::job::{Job, Waiting};
 use std::cmp::Ordering;
@@ -57,8 +57,8 @@ impl Sends {
         self.ready.is_empty()
     }
 
-    /// `until`: how long its client waits. `before`: the id of the first push behind it.
-    pub fn accept(&mut self, to: ReplyTo, new: New, until: Instant, before: u64, now: Now) {
+    /// `until`: how long its client waits. `before`: pushes accepted later stand behind it.
+    pub fn accept(&mut self, to: ReplyTo, new: New, until: Instant, before: Mark, now: Now) {
         self.last += 1;
         let message = Message::in_memory(self.origin, self.last, now.ms, new);
         let waiting = Some(Waiting { to, until, before });
@@ -72,8 +72,8 @@ impl Sends {
         self.delayed.push(Delayed { due, job });
     }
 
-    /// Where the first one stands among the pushes: the id of the first push behind it.
-    pub fn next_before(&self) -> Option<u64> {
+    /// Where the first one stands among the pushes.
+    pub fn next_before(&self) -> Option<Mark> {
         Some(self.ready.front()?.waiting?.before)
     }
 
@@ -158,7 +158,7 @@ mod tests {
         let mut sends = Sends::new().unwrap();
         for opaque in 0..count {
             let new = New { openid: b"o", key: b"k", data: &[b'x'; 1000] };
-            sends.accept(to(opaque), new, now.at, u64::from(opaque), now);
+            sends.accept(to(opaque), new, now.at, Mark::default(), now);
         }
         sends
     }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn they_go_in_their_order_under_ids_of_their_own() {
         let mut sends = with(3, Now::read());
-        assert_eq!((sends.len(), sends.in_flight(), sends.next_before()), (3, 0, Some(0)));
+        assert_eq!((sends.len(), sends.in_flight(), sends.next_before().is_some()), (3, 0, true));
         let jobs: Vec<Job> = std::iter::from_fn(|| sends.take()).collect();
         assert_eq!(jobs.iter().map(opaque).collect::<Vec<_>>(), [0, 1, 2]);
         let ids: std::collections::HashSet<String> =
@@ -206,7 +206,7 @@ mod tests {
         assert!(each > 1000);
         while !sends.full() {
             let new = New { openid: b"o", key: b"k", data: &[b'x'; 1 << 20] };
-            sends.accept(to(7), new, now.at, 0, now);
+            sends.accept(to(7), new, now.at, Mark::default(), now);
         }
         assert!(sends.bytes >= BYTES_LIMIT && sends.bytes < BYTES_LIMIT + (2 << 20));
         let told = sends.give_up_waiting();

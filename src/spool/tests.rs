@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
-use crate::queue::{New, Options};
+use crate::queue::{Durability, New, Options};
 use crate::traffic::Channels;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
 use crate::traffic::class::Class;
@@ -24,8 +24,9 @@ struct Alone {
 }
 
 fn open(disk: &Simulated, now: u64) -> Queue {
-    let options = Options { segment_size: 64 * 1024, max_bytes: 0 };
-    Queue::open(disk, options, now).unwrap()
+    let retry_cap = Duration::from_secs(60);
+    let options = Options { segment_size: 64 * 1024, max_bytes: 0, retry_cap };
+    Queue::open(Arc::new(disk.clone()), options, now).unwrap()
 }
 
 impl Alone {
@@ -64,7 +65,7 @@ impl Alone {
             );
         }
         self.spool.take_batch(batch, now);
-        self.spool.queue.write_out().unwrap();
+        self.spool.queue.commit(Durability::Never).unwrap();
         self.spool.answers.mail();
     }
 
@@ -97,15 +98,16 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         let then = now_ms() - minutes_ago * minutes;
         let mut queue = open(&disk, then);
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, then).unwrap();
-        queue.write_out().unwrap();
+        queue.commit(Durability::Never).unwrap();
         let mut message = queue.take(then).unwrap();
         message.mark_unclear();
         queue.retry(&message, then + 1, then);
-        queue.write_out().unwrap();
+        queue.commit(Durability::Never).unwrap();
         drop((message, queue));
 
         let mut alone = Alone::with(open(&disk, now_ms()), |_| {});
         alone.spool.hand_out(Now::read());
+        alone.spool.queue.commit(Durability::Never).unwrap();
         assert_eq!(alone.stats.failed.load(Ordering::Relaxed), fails);
         assert_eq!(alone.pushes.len() as u64, 1 - fails);
         if fails > 0 {
@@ -123,7 +125,7 @@ fn what_is_due_and_finds_no_room_wakes_nobody() {
     for _ in 0..=limit {
         queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()).unwrap();
     }
-    queue.write_out().unwrap();
+    queue.commit(Durability::Never).unwrap();
     let message = queue.take(now_ms()).unwrap();
     let mut alone = Alone::with(queue, |_| {});
     alone.spool.hand_out(Now::read());
@@ -220,7 +222,7 @@ fn a_probe_that_reaches_nobody_is_charged_no_attempt() {
     let mut attempts = Vec::new();
     for _ in 0..12 {
         now = later(now, Duration::from_secs(60));
-        alone.spool.queue.write_out().unwrap();
+        alone.spool.queue.commit(Durability::Never).unwrap();
         alone.spool.hand_out(now);
         let job = alone.pushes.try_recv().unwrap();
         attempts.push(job.message.attempts());

@@ -2,7 +2,7 @@
 
 use super::batch::ReplyTo;
 use super::class::Class;
-use crate::queue::Message;
+use crate::queue::{Mark, Message};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -24,8 +24,8 @@ pub struct Waiting {
     pub to: ReplyTo,
     /// Until when failures that may pass are tried again.
     pub until: Instant,
-    /// The id of the first push that came after it.
-    pub before: u64,
+    /// Pushes that were accepted later stand behind it.
+    pub before: Mark,
 }
 
 pub struct Outcome {

@@ -38,11 +38,9 @@ pub const BATCHES: usize = 16;
 /// Orders to stop: one, and one not to wait any longer.
 const STOPS: usize = 2;
 
-/// Chores under way at most: the spool orders the next when it has heard of the last.
-pub const CHORES: usize = 1;
-
-/// Syncs under way at most, likewise.
-pub const SYNCS: usize = 1;
+/// Chores and syncs under way at most: the spool orders the next of each when it has heard of the last.
+const CHORES: usize = 1;
+const SYNCS: usize = 1;
 
 /// Jobs that lie ready at least, as long as there are so many.
 const STOCK: usize = 32;
@@ -53,6 +51,7 @@ pub struct Channels {
     pub sends: Receiver<Job>,
     pub pushes: Receiver<Job>,
     pub chores: Receiver<Chore>,
+    pub syncs: Receiver<Chore>,
     pub round: Round,
     inside: Inside,
 }
@@ -65,6 +64,7 @@ pub struct Inside {
     /// To take back what no worker has taken yet.
     pub unstarted: [Receiver<Job>; 2],
     pub chores: Sender<Chore>,
+    pub syncs: Sender<Chore>,
     pub round: Round,
     pub workers: usize,
     /// Jobs of each kind, sends and pushes, that may be in flight at once: one in each worker's hands and as
@@ -82,7 +82,8 @@ impl Channels {
         // Batches are counted by the reactor (R1); every job in flight comes back once; the others are counted
         // by who orders them.
         let (events, events_in) = bounded(BATCHES + 2 * limit + CHORES + SYNCS + STOPS);
-        let (chores, chores_out) = bounded(CHORES + SYNCS);
+        let (chores, chores_out) = bounded(CHORES);
+        let (syncs, syncs_out) = bounded(SYNCS);
         let round = Round::default();
         let inside = Inside {
             events: events_in,
@@ -90,11 +91,20 @@ impl Channels {
             sends,
             pushes,
             chores,
+            syncs,
             round: round.clone(),
             workers,
             limit,
         };
-        Channels { events, sends: sends_out, pushes: pushes_out, chores: chores_out, round, inside }
+        Channels {
+            events,
+            sends: sends_out,
+            pushes: pushes_out,
+            chores: chores_out,
+            syncs: syncs_out,
+            round,
+            inside,
+        }
     }
 
     /// What the spool itself needs of them.

@@ -20,10 +20,10 @@ const ANSWER_LIMIT: u64 = 64 * 1024;
 /// and a close that crosses a request on the wire is a failure nobody can classify.
 const IDLE_AGE: Duration = Duration::from_secs(50);
 
-/// A connection's buffers, which it keeps while it is idle. An answer's head must fit into one, a
-/// request's head into the other.
-const INPUT_BYTES: usize = 16 * 1024;
-const OUTPUT_BYTES: usize = 8 * 1024;
+/// A connection's buffers, which it keeps while it is idle. An answer's head must fit into one, a request's
+/// head into the other; ureq takes no less than this for reading a body in between.
+const INPUT_BYTES: usize = 10 * 1024;
+const OUTPUT_BYTES: usize = 4 * 1024;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

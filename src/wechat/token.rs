@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// WeChat's own have at most 512 characters.
-const LONGEST: usize = 4096;
+/// WeChat's own have at most 512 characters. With its URL it must fit into the client's `OUTPUT_BYTES`.
+const LONGEST: usize = 2048;
 
 /// What an answer without `expires_in` is taken to say.
 const USUAL_LIFE: u64 = 7200;

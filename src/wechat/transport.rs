@@ -25,7 +25,7 @@ const UNSENT_BYTES: usize = 64 * 1024;
 const KEPT_BYTES: usize = 8 * 1024;
 
 /// Room for a part of a TLS record: what is read and written below TLS is passed on at once.
-const BELOW_TLS: usize = 4 * 1024;
+const BELOW_TLS: usize = 2 * 1024;
 
 pub fn connector(tls: Arc<rustls::ClientConfig>) -> impl Connector {
     let tcp = ().chain(ConnectProxyConnector::default()).chain(Tcp);

@@ -12,9 +12,9 @@ fn folder() -> (Simulated, Vec<String>) {
     let mut queue = open(&disk);
     let sent = (0..60).map(|n| format!("m{n}")).collect::<Vec<_>>();
     for openid in &sent {
-        append(&mut queue, &disk, openid);
+        append(&mut queue, openid);
     }
-    run_chores(&mut queue, &disk);
+    run_chores(&mut queue);
     queue.sync_all().unwrap();
     assert_eq!(queue.segments(), 2);
     (disk, sent)
@@ -39,17 +39,17 @@ struct Found {
 /// Opens, delivers everything, and checks that the queue works on.
 fn recover(disk: &Simulated) -> Found {
     let mut queue = open(disk);
-    let mut delivered = openids(&drain(&mut queue, disk));
-    append(&mut queue, disk, "afterwards");
-    delivered.extend(openids(&drain(&mut queue, disk)));
+    let mut delivered = openids(&drain(&mut queue));
+    append(&mut queue, "afterwards");
+    delivered.extend(openids(&drain(&mut queue)));
     assert_eq!(delivered.pop().as_deref(), Some("afterwards"));
     assert_eq!(queue.depth(), 0);
     let damage = queue.damage().iter().map(|damage| damage.to_string()).collect();
     // The tail's turn comes when it is full.
     for n in 0..80 {
-        append(&mut queue, disk, &n.to_string());
+        append(&mut queue, &n.to_string());
     }
-    assert_eq!(drain(&mut queue, disk).len(), 80);
+    assert_eq!(drain(&mut queue).len(), 80);
     let bad = disk.names().into_iter().filter(|name| name.ends_with(".bad")).collect();
     Found { openids: delivered, damage, bad }
 }
@@ -99,7 +99,7 @@ fn a_length_that_points_anywhere_is_skipped() {
     let name = &segments(&disk)[0];
     for length in [0, 1, 63, 4096, u32::MAX / 2, u32::MAX] {
         let copy = disk.copy();
-        let at = HEADER + 2 * record_size() + 8;
+        let at = HEADER + 2 * record_size() + 24;
         damaged(&copy, name, |bytes| bytes[at..at + 4].copy_from_slice(&length.to_le_bytes()));
         let found = recover(&copy);
         assert_eq!((found.openids.len(), found.damage.len(), found.bad.len()), (59, 1, 1));
@@ -223,7 +223,7 @@ fn a_newer_format_is_left_alone_and_named() {
     let (disk, _) = folder();
     let name = &segments(&disk)[0];
     damaged(&disk, name, |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32fast::hash(&bytes[..48]);
         bytes[48..52].copy_from_slice(&crc.to_le_bytes());
     });
@@ -231,7 +231,7 @@ fn a_newer_format_is_left_alone_and_named() {
     match super::open_at(&disk, 1_000) {
         Err(OpenError::Segment { name: named, why }) => {
             assert_eq!(&named, name);
-            assert!(why.contains("version 2 is newer"), "{why}");
+            assert!(why.contains("version 3 is newer"), "{why}");
         }
         other => panic!("{:?}", other.err()),
     }
@@ -247,7 +247,8 @@ fn a_folder_of_which_no_header_is_left_starts_anew_and_keeps_the_files() {
     }
     let found = recover(&disk);
     assert_eq!(found.openids, [] as [&str; 0]);
-    assert_eq!(found.bad.len(), names.len());
+    // In the spare one there was nothing else.
+    assert_eq!(found.bad.len(), names.len() - 1);
 }
 
 #[test]
@@ -255,9 +256,9 @@ fn damage_that_happens_while_the_daemon_runs_is_found_at_the_hand_out() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
     for n in 0..10 {
-        append(&mut queue, &disk, &format!("m{n}"));
+        append(&mut queue, &format!("m{n}"));
     }
-    queue.segments[0].map.put_byte(HEADER + 3 * record_size() + HEAD, b'?');
-    assert_eq!(drain(&mut queue, &disk).len(), 9);
+    disk.poke(&segments(&disk)[0], HEADER + 3 * record_size() + HEAD, b"?");
+    assert_eq!(drain(&mut queue).len(), 9);
     assert_eq!(queue.damage().len(), 1);
 }

@@ -3,6 +3,7 @@
 
 use super::simulated::Simulated;
 use super::{append, drain, open_at, run_chores};
+use crate::queue::Durability;
 use crate::queue::inspect::inspect;
 use fastrand::Rng;
 use std::collections::HashSet;
@@ -19,7 +20,7 @@ fn folder(rng: &mut Rng) -> (Simulated, HashSet<String>) {
     let mut queue = open_at(&disk, 1_000).unwrap();
     let sent: HashSet<String> = (0..rng.usize(1..150)).map(|n| format!("m{n}")).collect();
     for openid in &sent {
-        append(&mut queue, &disk, openid);
+        append(&mut queue, openid);
         if rng.u8(..4) == 0
             && let Some(message) = queue.take(1_000)
         {
@@ -27,14 +28,14 @@ fn folder(rng: &mut Rng) -> (Simulated, HashSet<String>) {
                 true => queue.done(message.ticket().unwrap()),
                 false => queue.retry(&message, 2_000, 1_000),
             }
-            queue.write_out().unwrap();
+            queue.commit(Durability::Later).unwrap();
         }
         if rng.u8(..20) == 0 {
-            queue.sync().unwrap();
-            run_chores(&mut queue, &disk);
+            queue.commit(Durability::Now).unwrap();
+            run_chores(&mut queue);
         }
     }
-    run_chores(&mut queue, &disk);
+    run_chores(&mut queue);
     (disk, sent)
 }
 
@@ -96,15 +97,15 @@ fn no_damage_stops_the_queue_or_makes_up_a_message() {
             count += 1;
             continue;
         };
-        for message in drain(&mut queue, &disk) {
+        for message in drain(&mut queue) {
             let openid = String::from_utf8(message.openid().to_vec()).unwrap();
             assert!(sent.contains(&openid), "{openid} was never sent");
         }
-        append(&mut queue, &disk, "afterwards");
+        append(&mut queue, "afterwards");
         queue.sync_all().unwrap();
         drop(queue);
         let mut queue = open_at(&disk, 6_000).unwrap();
-        assert_eq!(drain(&mut queue, &disk).len(), 1);
+        assert_eq!(drain(&mut queue).len(), 1);
         assert_eq!(queue.depth(), 0);
         count += 1;
     }

@@ -1,8 +1,10 @@
 //! Single behaviours of the queue, one by one.
 
 use super::simulated::Simulated;
-use super::{FAR, SEGMENT, append, drain, open, open_at, openids, run_chores};
-use crate::queue::{HEAP_LIMIT, New, Options, Queue, Refused, segment_size_for};
+use super::{FAR, SEGMENT, append, drain, open, open_at, openids, options, run_chores};
+use crate::queue::segment::HEADER;
+use crate::queue::{ClientMsgId, Durability, HEAP_LIMIT, New, Options, Queue, Refused, record};
+use std::sync::Arc;
 
 fn new(data: &[u8]) -> New<'_> {
     New { openid: b"o", key: b"k", data }
@@ -14,11 +16,11 @@ fn messages_come_out_in_the_order_in_which_they_went_in() {
     let mut queue = open(&disk);
     let sent: Vec<String> = (0..500).map(|n| n.to_string()).collect();
     for openid in &sent {
-        append(&mut queue, &disk, openid);
+        append(&mut queue, openid);
     }
     assert_eq!(queue.depth(), 500);
     assert!(queue.segments() > 3);
-    assert_eq!(openids(&drain(&mut queue, &disk)), sent);
+    assert_eq!(openids(&drain(&mut queue)), sent);
     assert_eq!((queue.depth(), queue.segments()), (0, 1));
 }
 
@@ -27,17 +29,18 @@ fn what_was_handed_out_comes_again_after_a_crash_with_the_same_id() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
     for n in 0..10 {
-        append(&mut queue, &disk, &n.to_string());
+        append(&mut queue, &n.to_string());
     }
     let first: Vec<_> = (0..5).map(|_| queue.take(FAR).unwrap()).collect();
     queue.done(first[2].ticket().unwrap());
-    let ids: Vec<String> = first.iter().map(|message| message.client_msg_id()).collect();
+    let ids: Vec<_> = first.iter().map(|message| message.client_msg_id()).collect();
+    queue.commit(Durability::Later).unwrap();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     assert_eq!(queue.depth(), 9);
-    let again = drain(&mut queue, &disk);
+    let again = drain(&mut queue);
     assert_eq!(openids(&again), ["0", "1", "3", "4", "5", "6", "7", "8", "9"]);
-    assert_eq!([again[0].client_msg_id(), again[1].client_msg_id()], [&ids[0][..], &ids[1][..]]);
+    assert_eq!([again[0].client_msg_id(), again[1].client_msg_id()], ids[..2]);
     assert_eq!((again[0].attempts(), again[4].attempts()), (2, 1));
 }
 
@@ -45,28 +48,28 @@ fn what_was_handed_out_comes_again_after_a_crash_with_the_same_id() {
 fn ids_are_never_used_twice_even_if_the_clock_goes_back() {
     let disk = Simulated::default();
     let mut queue = open_at(&disk, 5_000).unwrap();
-    let first = append(&mut queue, &disk, "a");
+    let first = append(&mut queue, "a");
     drop(queue);
     let mut queue = open_at(&disk, 1_000).unwrap();
-    assert!(append(&mut queue, &disk, "b") > first);
+    assert!(append(&mut queue, "b") > first);
 }
 
 #[test]
 fn a_retry_waits_for_its_time_and_pins_no_segment() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
-    append(&mut queue, &disk, "stubborn");
+    append(&mut queue, "stubborn");
     let message = queue.take(1_000).unwrap();
     for n in 0..200 {
-        append(&mut queue, &disk, &n.to_string());
+        append(&mut queue, &n.to_string());
     }
     queue.retry(&message, 5_000, 1_000);
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     queue.sync_all().unwrap();
     while let Some(message) = queue.take(4_999) {
         queue.done(message.ticket().unwrap());
     }
-    run_chores(&mut queue, &disk);
+    run_chores(&mut queue);
     assert_eq!((queue.depth(), queue.segments(), queue.next_due()), (1, 1, Some(5_000)));
     let again = queue.take(5_000).unwrap();
     assert_eq!((again.attempts(), again.client_msg_id()), (2, message.client_msg_id()));
@@ -76,15 +79,15 @@ fn a_retry_waits_for_its_time_and_pins_no_segment() {
 fn a_retry_survives_a_crash_before_its_old_record_is_ended() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
-    append(&mut queue, &disk, "a");
-    append(&mut queue, &disk, "b");
+    append(&mut queue, "a");
+    append(&mut queue, "b");
     let message = queue.take(1_000).unwrap();
     queue.retry(&message, 5_000, 1_000);
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     assert_eq!(queue.depth(), 2);
-    assert_eq!(openids(&drain(&mut queue, &disk)), ["b", "a"]);
+    assert_eq!(openids(&drain(&mut queue)), ["b", "a"]);
 }
 
 #[test]
@@ -92,12 +95,12 @@ fn what_is_given_back_comes_first_and_is_charged_nothing() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
     for openid in ["a", "b", "c"] {
-        append(&mut queue, &disk, openid);
+        append(&mut queue, openid);
     }
     let (a, b) = (queue.take(FAR).unwrap(), queue.take(FAR).unwrap());
     queue.give_back(&b);
     queue.give_back(&a);
-    let messages = drain(&mut queue, &disk);
+    let messages = drain(&mut queue);
     assert_eq!(openids(&messages), ["a", "b", "c"]);
     assert!(messages.iter().all(|message| message.attempts() == 1));
 }
@@ -107,40 +110,40 @@ fn due_times_take_bounded_memory() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
     for n in 0..3 * HEAP_LIMIT {
-        append(&mut queue, &disk, &n.to_string());
+        append(&mut queue, &n.to_string());
     }
     let messages: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
     for message in &messages {
         while queue.spare.is_none() {
-            run_chores(&mut queue, &disk);
+            run_chores(&mut queue);
         }
         queue.retry(message, 9_000, 1_000);
     }
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     queue.sync_all().unwrap();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     assert!(queue.take(2_000).is_none());
     assert_eq!(queue.heap.len(), HEAP_LIMIT);
-    assert_eq!(drain(&mut queue, &disk).len(), 3 * HEAP_LIMIT);
+    assert_eq!(drain(&mut queue).len(), 3 * HEAP_LIMIT);
 }
 
 #[test]
 fn the_limit_of_bytes_holds_and_is_freed_by_finished_segments() {
     let disk = Simulated::default();
-    let options = Options { segment_size: SEGMENT, max_bytes: 2 * SEGMENT };
-    let mut queue = Queue::open(&disk, options, 1_000).unwrap();
+    let options = Options { max_bytes: 2 * SEGMENT, ..options() };
+    let mut queue = Queue::open(Arc::new(disk.clone()), options, 1_000).unwrap();
     let mut count = 0;
     loop {
         match queue.append(new(&[7; 500]), 1_000) {
             Ok(_) => count += 1,
-            Err(Refused::NoSegment) => run_chores(&mut queue, &disk),
+            Err(Refused::NoSegment) => run_chores(&mut queue),
             Err(refused) => break assert_eq!(refused, Refused::Full),
         }
     }
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     assert!(queue.bytes() <= 2 * SEGMENT && queue.bytes() > 2 * SEGMENT - 600);
-    assert_eq!(drain(&mut queue, &disk).len(), count);
+    assert_eq!(drain(&mut queue).len(), count);
     assert!(queue.append(new(&[7; 500]), 1_000).is_ok());
 }
 
@@ -149,12 +152,12 @@ fn a_message_fills_a_segment_or_is_too_large() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
     let mut largest = SEGMENT as usize;
-    while segment_size_for(largest) > SEGMENT {
+    while (HEADER + record::size(largest)) as u64 > SEGMENT {
         largest -= 1;
     }
     let data = vec![b'x'; largest - 2];
     queue.append(new(&data), 1_000).unwrap();
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     let larger = vec![b'x'; largest - 1];
     assert_eq!(queue.append(new(&larger), 1_000), Err(Refused::TooLarge));
     assert_eq!(queue.take(FAR).unwrap().data(), data);
@@ -164,12 +167,12 @@ fn a_message_fills_a_segment_or_is_too_large() {
 fn without_room_for_a_segment_marks_and_retries_go_on() {
     let disk = Simulated::default();
     let mut queue = open(&disk);
-    append(&mut queue, &disk, "a");
-    append(&mut queue, &disk, "b");
-    run_chores(&mut queue, &disk);
+    append(&mut queue, "a");
+    append(&mut queue, "b");
+    run_chores(&mut queue);
     queue.spare = None;
     while queue.append(new(b"x"), 1_000).is_ok() {}
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     let (a, b) = (queue.take(1_000).unwrap(), queue.take(1_000).unwrap());
     queue.done(a.ticket().unwrap());
     queue.retry(&b, 5_000, 1_000);
@@ -182,13 +185,13 @@ fn segments_of_another_size_are_read_too() {
     let mut queue = open(&disk);
     let sent: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     for openid in &sent {
-        append(&mut queue, &disk, openid);
+        append(&mut queue, openid);
     }
-    run_chores(&mut queue, &disk);
+    run_chores(&mut queue);
     drop(queue);
-    let options = Options { segment_size: 4 * SEGMENT, max_bytes: 0 };
-    let mut queue = Queue::open(&disk, options, 2_000).unwrap();
-    assert_eq!(openids(&drain(&mut queue, &disk)), sent);
+    let options = Options { segment_size: 4 * SEGMENT, ..options() };
+    let mut queue = Queue::open(Arc::new(disk.clone()), options, 2_000).unwrap();
+    assert_eq!(openids(&drain(&mut queue)), sent);
 }
 
 #[test]
@@ -197,6 +200,54 @@ fn what_is_not_written_out_yet_is_not_handed_out() {
     let mut queue = open(&disk);
     queue.append(new(b"x"), 1_000).unwrap();
     assert!(queue.take(FAR).is_none());
-    queue.write_out().unwrap();
+    queue.commit(Durability::Later).unwrap();
     assert!(queue.take(FAR).is_some());
+}
+
+#[test]
+fn a_message_keeps_the_id_that_it_was_given() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    let given = ClientMsgId::new(b"order-4711_again").unwrap();
+    append(&mut queue, "before");
+    queue.append_as(new(b"data"), &given, 7_000).unwrap();
+    queue.commit(Durability::Later).unwrap();
+    let message = drain(&mut queue).pop().unwrap();
+    assert_eq!((message.client_msg_id(), message.enqueued()), (given, 7_000));
+    assert_eq!([message.openid(), message.key(), message.data()], [&b"o"[..], b"k", b"data"]);
+    queue.append_as(new(b"data"), &given, 7_000).unwrap();
+    queue.commit(Durability::Later).unwrap();
+    let message = queue.take(7_000).unwrap();
+    queue.retry(&message, 8_000, 7_000);
+    queue.commit(Durability::Later).unwrap();
+    drop(queue);
+    let again = drain(&mut open_at(&disk, 9_000).unwrap()).pop().unwrap();
+    assert_eq!((again.client_msg_id(), again.enqueued()), (given, 7_000));
+    assert_eq!([again.openid(), again.key(), again.data()], [&b"o"[..], b"k", b"data"]);
+}
+
+#[test]
+fn what_is_held_is_known_by_its_id_also_when_it_is_done() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    queue.keep_finished(true);
+    let id = |n: u32| ClientMsgId::new(format!("id-{n}").as_bytes()).unwrap();
+    for n in 0..100 {
+        while queue.append_as(new(&[b'x'; 100]), &id(n), 1_000).is_err() {
+            run_chores(&mut queue);
+        }
+        queue.commit(Durability::Later).unwrap();
+    }
+    append(&mut queue, "another");
+    let messages = drain(&mut queue);
+    let made = messages[100].client_msg_id();
+    let asked = (50..150).map(id).chain([made]).collect();
+    let held = (50..100).map(id).chain([made]).collect();
+    assert_eq!(queue.holding(&asked).unwrap(), held);
+    assert!(queue.segments() > 2);
+    queue.keep_finished(false);
+    assert_eq!(queue.segments(), 1);
+    run_chores(&mut queue);
+    assert!(disk.names().len() <= 2, "{:?}", disk.names());
+    assert!(!queue.holding(&asked).unwrap().contains(&id(50)));
 }

@@ -7,9 +7,10 @@ mod model;
 mod power;
 pub(crate) mod simulated;
 
-use super::janitor;
-use super::{Chore, ChoreDone, Message, New, OpenError, Options, Queue, Refused};
+use super::{Chore, Durability, Message, New, OpenError, Options, Progress, Queue, Refused};
 use simulated::Simulated;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Small, so that a few records fill a segment.
 const SEGMENT: u64 = 4096;
@@ -17,7 +18,11 @@ const SEGMENT: u64 = 4096;
 const FAR: u64 = u64::MAX / 2;
 
 fn open_at(disk: &Simulated, now: u64) -> Result<Queue, OpenError> {
-    Queue::open(disk, Options { segment_size: SEGMENT, max_bytes: 0 }, now)
+    Queue::open(Arc::new(disk.clone()), options(), now)
+}
+
+fn options() -> Options {
+    Options { segment_size: SEGMENT, max_bytes: 0, retry_cap: Duration::from_secs(60) }
 }
 
 fn open(disk: &Simulated) -> Queue {
@@ -25,45 +30,44 @@ fn open(disk: &Simulated) -> Queue {
 }
 
 /// Does what the janitor would, until nothing is left to do.
-fn run_chores(queue: &mut Queue, disk: &Simulated) {
+fn run_chores(queue: &mut Queue) {
     while let Some(chore) = queue.chore() {
-        run_chore(queue, disk, chore).unwrap();
+        run_chore(queue, chore).unwrap();
     }
 }
 
-fn run_chore(queue: &mut Queue, disk: &Simulated, chore: Chore) -> std::io::Result<()> {
-    match janitor::run(disk, chore) {
-        ChoreDone::Created(created) => queue.spare_arrived(created),
-        ChoreDone::Retired(_, retired) => retired,
-        ChoreDone::Synced(synced) => synced.map(|()| queue.synced()),
+fn run_chore(queue: &mut Queue, chore: Chore) -> std::io::Result<()> {
+    match queue.chore_done(chore.run(), 1_000)? {
+        Progress::NoRoom(error) | Progress::NotRetired(_, error) => Err(error),
+        Progress::Nothing | Progress::Synced | Progress::Room => Ok(()),
     }
 }
 
 /// Appends, with the janitor at hand.
-fn append(queue: &mut Queue, disk: &Simulated, openid: &str) -> u64 {
+fn append(queue: &mut Queue, openid: &str) -> u64 {
     loop {
         let new = New { openid: openid.as_bytes(), key: b"key", data: b"{\"first\":\"value\"}" };
         match queue.append(new, 1_000) {
             Ok(id) => {
-                queue.write_out().unwrap();
+                queue.commit(Durability::Later).unwrap();
                 return id;
             }
-            Err(Refused::NoSegment) => run_chores(queue, disk),
+            Err(Refused::NoSegment) => run_chores(queue),
             Err(other) => panic!("{other:?}"),
         }
     }
 }
 
 /// Takes everything there is and marks it done.
-fn drain(queue: &mut Queue, disk: &Simulated) -> Vec<Message> {
+fn drain(queue: &mut Queue) -> Vec<Message> {
     let mut taken = Vec::new();
     while let Some(message) = queue.take(FAR) {
         queue.done(message.ticket().unwrap());
         taken.push(message);
-        run_chores(queue, disk);
+        run_chores(queue);
     }
     queue.sync_all().unwrap();
-    run_chores(queue, disk);
+    run_chores(queue);
     taken
 }
 

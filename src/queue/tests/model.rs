@@ -2,7 +2,8 @@
 
 use super::simulated::Simulated;
 use super::{Case, FAR, open_at, run_chore};
-use crate::queue::{Chore, HEAP_LIMIT, Message, New, Queue, Refused, Unsettled, janitor};
+use crate::queue::janitor::Work;
+use crate::queue::{Chore, ClientMsgId, Durability, HEAP_LIMIT, Message, New, Queue, Refused};
 use fastrand::Rng;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -20,6 +21,7 @@ const STEPS: usize = 400;
 #[derive(Clone)]
 struct Entry {
     id: u64,
+    own_id: Option<ClientMsgId>,
     openid: Vec<u8>,
     data: Vec<u8>,
     attempts: u8,
@@ -35,6 +37,8 @@ struct Model {
     /// Entries from here on were appended since the queue was opened.
     ours_from: usize,
     waiting: BTreeSet<(u64, usize)>,
+    /// Retries that wait to be durable before they wait for their time.
+    unsettled: VecDeque<(u64, usize)>,
 }
 
 impl Model {
@@ -65,6 +69,13 @@ impl Model {
         self.cursor = 0;
         self.ours_from = self.entries.len();
         self.waiting.clear();
+        self.unsettled.clear();
+    }
+
+    /// All but the last so many retries are known to be durable.
+    fn settle(&mut self, left: usize) {
+        let durable = self.unsettled.len() - left;
+        self.waiting.extend(self.unsettled.drain(..durable));
     }
 
     fn undone(&self) -> usize {
@@ -107,7 +118,7 @@ impl Lockstep {
             800..860 => self.retry(),
             860..890 => self.give_back(),
             890..930 => self.chore(),
-            930..950 if !self.syncing => self.syncing = self.queue.order_sync(),
+            930..950 if !self.syncing => self.order_sync(),
             950..960 => self.sync(),
             960..980 => self.now += self.rng.u64(1..5_000),
             980..990 => self.disk.fail_in(self.rng.u64(..4)),
@@ -115,6 +126,7 @@ impl Lockstep {
             993..=999 => self.crash(),
             _ => {}
         }
+        self.model.settle(self.queue.unsettled.len());
         assert_eq!(self.queue.depth() as usize, self.model.undone());
         assert_eq!(self.queue.damage(), []);
     }
@@ -123,11 +135,17 @@ impl Lockstep {
         let length = if self.rng.u8(..20) == 0 { 2_000 } else { self.rng.usize(..300) };
         let data: Vec<u8> = (0..length).map(|_| self.rng.u8(..)).collect();
         let openid = format!("o{}", self.model.entries.len()).into_bytes();
-        match self.queue.append(New { openid: &openid, key: b"key", data: &data }, self.now) {
-            Ok(_) if self.queue.write_out().is_err() => self.crash(),
+        let new = New { openid: &openid, key: b"key", data: &data };
+        let own_id = ClientMsgId::new(&openid).filter(|_| self.rng.bool());
+        let appended = match &own_id {
+            Some(own_id) => self.queue.append_as(new, own_id, self.now),
+            None => self.queue.append(new, self.now),
+        };
+        match appended {
+            Ok(_) if self.queue.commit(Durability::Later).is_err() => self.crash(),
             Ok(id) => {
                 assert!(self.model.entries.iter().all(|entry| entry.id < id));
-                let entry = Entry { id, openid, data, attempts: 0, due: 0, done: false };
+                let entry = Entry { id, own_id, openid, data, attempts: 0, due: 0, done: false };
                 self.model.entries.push(entry);
             }
             Err(refused) => {
@@ -138,6 +156,8 @@ impl Lockstep {
     }
 
     fn take(&mut self, now: u64) {
+        // What cannot be opened is tried again later: see `known_cases`.
+        self.disk.fail_no_more();
         let (message, index) = (self.queue.take(now), self.model.take(now));
         assert_eq!(message.as_ref().map(Message::id), index.map(|i| self.model.entries[i].id));
         let (Some(message), Some(index)) = (message, index) else { return };
@@ -146,6 +166,8 @@ impl Lockstep {
         assert_eq!(message.attempts(), entry.attempts);
         assert_eq!((message.openid(), message.key()), (&entry.openid[..], &b"key"[..]));
         assert_eq!(message.data(), entry.data);
+        let id = entry.own_id.unwrap_or(ClientMsgId::of(self.queue.origin, entry.id));
+        assert_eq!(message.client_msg_id(), id);
         self.held.push((message, index));
     }
 
@@ -165,20 +187,27 @@ impl Lockstep {
         let due = self.now + self.rng.u64(1..8_000);
         let before = self.queue.unsettled.len();
         self.queue.retry(&message, due, self.now);
-        if self.queue.write_out().is_err() {
+        if self.queue.commit(Durability::Later).is_err() {
             return self.crash();
         }
-        let moved = self.queue.unsettled.len() > before
-            && matches!(self.queue.unsettled.back(), Some(Unsettled::Replaced(_)));
-        let mut place = index;
-        if moved {
-            place = self.model.entries.len();
-            let old = &mut self.model.entries[index];
-            old.done = true;
-            let new = Entry { due, done: false, ..old.clone() };
-            self.model.entries.push(new);
+        if self.queue.unsettled.len() == before {
+            self.model.entries[index].due = due;
+            self.model.waiting.insert((due, index));
+            return;
         }
-        self.model.waiting.insert((due, place));
+        let place = self.model.entries.len();
+        let old = &mut self.model.entries[index];
+        old.done = true;
+        let new = Entry { due, done: false, ..old.clone() };
+        self.model.entries.push(new);
+        self.model.unsettled.push_back((due, place));
+    }
+
+    fn order_sync(&mut self) {
+        if let Some(chore) = self.queue.order_sync() {
+            self.syncing = true;
+            self.chores.push_back(chore);
+        }
     }
 
     fn give_back(&mut self) {
@@ -193,9 +222,9 @@ impl Lockstep {
             self.chores.push_back(chore);
         }
         let Some(chore) = self.chores.pop_front() else { return };
-        let syncs = matches!(chore, Chore::Sync(_));
+        let syncs = matches!(chore.work, Work::Sync(_));
         self.syncing &= !syncs;
-        if run_chore(&mut self.queue, &self.disk, chore).is_err() {
+        if run_chore(&mut self.queue, chore).is_err() {
             self.queue.order_spare(self.now);
             if syncs {
                 // A daemon that cannot sync ends.
@@ -205,19 +234,23 @@ impl Lockstep {
     }
 
     fn sync(&mut self) {
-        if self.queue.sync().is_err() {
+        if self.queue.commit(Durability::Now).is_err() {
             self.crash();
         }
     }
 
     /// The process ends here and now, and another one opens the folder.
     fn crash(&mut self) {
+        // It was not in the middle of a turn (what is lost then, `power` shows), and what failed was
+        // tried again.
+        self.queue.write_marks();
+        self.queue.write_marks();
         self.held.clear();
         self.syncing = false;
         for chore in std::mem::take(&mut self.chores) {
             // The janitor may have done it, and nobody has heard of it.
             if self.rng.bool() {
-                let _ = janitor::run(&self.disk, chore);
+                let _ = chore.run();
             }
         }
         self.now += 1;
@@ -232,6 +265,8 @@ impl Lockstep {
     /// Everything that is left comes out, once, and the folder is as good as empty.
     fn finish(&mut self) {
         self.disk.fail_no_more();
+        self.queue.settle();
+        self.model.settle(0);
         while self.held.len() + self.model.undone() > 0 {
             while self.model.undone() > self.held.len() {
                 let before = self.held.len();

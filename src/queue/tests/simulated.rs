@@ -1,13 +1,12 @@
 //! A disk in memory that forgets what was not synced when the power goes, and fails on demand.
 
-use crate::queue::disk::{Backing, Disk, Map};
+use crate::queue::disk::{self, Disk};
 use fastrand::Rng;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -32,6 +31,7 @@ struct State {
     journal: Vec<Change>,
     /// Operations until one fails.
     fails_in: Option<u64>,
+    open: Arc<()>,
 }
 
 enum Change {
@@ -40,80 +40,121 @@ enum Change {
 }
 
 struct File {
+    /// What it had when it was made.
     size: usize,
-    memory: Box<[AtomicU64]>,
-    /// None until the first sync: then even its length may be lost.
-    durable: Mutex<Option<Vec<u8>>>,
+    bytes: Mutex<Bytes>,
+}
+
+struct Bytes {
+    /// What everybody sees.
+    cache: Vec<u8>,
+    /// What a loss of power leaves. None until the first sync: then even its length may be lost.
+    durable: Option<Vec<u8>>,
+    /// Sectors of which the next sync will write what the cache holds. A sync that fails forgets
+    /// them, and the cache is none the wiser.
+    dirty: BTreeSet<usize>,
+    /// Sectors that cannot be read, nor written in part.
+    spoilt: BTreeSet<usize>,
+}
+
+fn sectors(at: usize, length: usize) -> impl Iterator<Item = usize> {
+    at / SECTOR..(at + length).div_ceil(SECTOR)
 }
 
 impl File {
     fn with(bytes: &[u8]) -> Arc<File> {
-        let words = bytes.chunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            AtomicU64::new(u64::from_ne_bytes(word))
-        });
-        Arc::new(File {
-            size: bytes.len(),
-            memory: words.collect(),
-            durable: Mutex::new(Some(bytes.to_vec())),
-        })
+        let bytes = Bytes {
+            cache: bytes.to_vec(),
+            durable: Some(bytes.to_vec()),
+            dirty: BTreeSet::new(),
+            spoilt: BTreeSet::new(),
+        };
+        Arc::new(File { size: bytes.cache.len(), bytes: Mutex::new(bytes) })
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let words = self.memory.iter().map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
-        let mut bytes: Vec<u8> = words.flatten().collect();
-        bytes.truncate(self.size);
-        bytes
-    }
-
-    fn write(&self, at: usize, bytes: &[u8]) {
-        for (at, byte) in (at..).zip(bytes) {
-            let mut word = self.memory[at / 8].load(Ordering::Relaxed).to_ne_bytes();
-            word[at % 8] = *byte;
-            self.memory[at / 8].store(u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
+        self.bytes.lock().cache.clone()
     }
 
     fn after_power_loss(&self, loss: Loss, rng: &mut Rng) -> Vec<u8> {
-        let new = self.bytes();
-        let Some(mut bytes) = self.durable.lock().clone() else {
+        let bytes = self.bytes.lock();
+        let Some(mut left) = bytes.durable.clone() else {
             return if rng.bool() { Vec::new() } else { vec![0; self.size] };
         };
         if let Loss::Torn = loss {
-            for at in (0..self.size).step_by(SECTOR) {
-                if rng.bool() {
-                    let sector = at..(at + SECTOR).min(self.size);
-                    bytes[sector.clone()].copy_from_slice(&new[sector]);
-                }
+            for sector in bytes.dirty.iter().filter(|_| rng.bool()) {
+                bytes.write_back(*sector, &mut left);
             }
         }
-        bytes
+        left
+    }
+}
+
+impl Bytes {
+    fn write_back(&self, sector: usize, durable: &mut Vec<u8>) {
+        durable.resize(self.cache.len(), 0);
+        let sector = sector * SECTOR..((sector + 1) * SECTOR).min(self.cache.len());
+        durable[sector.clone()].copy_from_slice(&self.cache[sector]);
+    }
+
+    fn is_spoilt(&self, at: usize, length: usize) -> bool {
+        sectors(at, length).any(|sector| self.spoilt.contains(&sector))
     }
 }
 
 struct Handle {
     disk: Simulated,
     file: Arc<File>,
+    /// Counted by whoever holds one.
+    _open: Arc<()>,
 }
 
-impl Backing for Handle {
+impl disk::File for Handle {
+    fn size(&self) -> usize {
+        self.file.bytes.lock().cache.len()
+    }
+
+    fn read(&self, at: usize, into: &mut [u8]) -> io::Result<()> {
+        let bytes = self.file.bytes.lock();
+        if bytes.is_spoilt(at, into.len()) {
+            return Err(io::Error::other("simulated unreadable sector"));
+        }
+        let there = bytes.cache.get(at..at + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        into.copy_from_slice(there);
+        Ok(())
+    }
+
     /// One that fails has come half the way.
-    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, at: usize, new: &[u8]) -> io::Result<()> {
         let done = self.disk.operation();
-        let there = if done.is_ok() { bytes.len() } else { bytes.len() / 2 };
-        self.file.write(at, &bytes[..there]);
+        let there = if done.is_ok() { new.len() } else { new.len() / 2 };
+        let mut bytes = self.file.bytes.lock();
+        if bytes.is_spoilt(at, there) {
+            return Err(io::Error::other("simulated unreadable sector"));
+        }
+        let end = bytes.cache.len().max(at + there);
+        bytes.cache.resize(end, 0);
+        bytes.cache[at..at + there].copy_from_slice(&new[..there]);
+        bytes.dirty.extend(sectors(at, there));
         done
     }
 
     fn next_data(&self, at: usize) -> Option<Range<usize>> {
-        (at < self.file.size).then_some(at..self.file.size)
+        let size = self.file.bytes.lock().cache.len();
+        (at < size).then_some(at..size)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.operation()?;
-        *self.file.durable.lock() = Some(self.file.bytes());
-        Ok(())
+        let done = self.disk.operation();
+        let mut bytes = self.file.bytes.lock();
+        let dirty = std::mem::take(&mut bytes.dirty);
+        if done.is_ok() {
+            let mut durable = bytes.durable.take().unwrap_or_default();
+            durable.resize(bytes.cache.len(), 0);
+            dirty.into_iter().for_each(|sector| bytes.write_back(sector, &mut durable));
+            bytes.durable = Some(durable);
+        }
+        done
     }
 }
 
@@ -196,11 +237,34 @@ impl Simulated {
         state.journal.push(change);
     }
 
-    fn map(&self, file: Arc<File>) -> Map {
-        let (start, size) = (file.memory.as_ptr().cast_mut().cast(), file.size);
-        let backing = Box::new(Handle { disk: self.clone(), file });
-        // SAFETY: the words are aligned, at least `size` bytes long, and owned by the backing.
-        unsafe { Map::new(start, size, backing) }
+    /// Changes bytes under the hands of who has the file open.
+    pub fn poke(&self, name: &str, at: usize, new: &[u8]) {
+        let mut bytes = self.file(name).bytes.lock().cache.clone();
+        bytes[at..at + new.len()].copy_from_slice(new);
+        self.file(name).bytes.lock().cache = bytes;
+    }
+
+    pub fn truncate(&self, name: &str, size: usize) {
+        self.file(name).bytes.lock().cache.truncate(size);
+    }
+
+    /// The sector can be neither read nor changed any more.
+    pub fn spoil(&self, name: &str, at: usize) {
+        self.file(name).bytes.lock().spoilt.insert(at / SECTOR);
+    }
+
+    fn file(&self, name: &str) -> Arc<File> {
+        Arc::clone(&self.0.lock().names[name])
+    }
+
+    fn handle(&self, file: Arc<File>) -> Arc<dyn disk::File> {
+        let open = Arc::clone(&self.0.lock().open);
+        Arc::new(Handle { disk: self.clone(), file, _open: open })
+    }
+
+    /// Files that somebody has open.
+    pub fn open_files(&self) -> usize {
+        Arc::strong_count(&self.0.lock().open) - 1
     }
 }
 
@@ -219,24 +283,21 @@ impl Disk for Simulated {
         Ok(self.names())
     }
 
-    fn create(&self, name: &str, size: u64) -> io::Result<Map> {
+    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn disk::File>> {
         self.operation()?;
         if self.0.lock().names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = File::with(&vec![0; size as usize]);
-        *file.durable.lock() = None;
+        file.bytes.lock().durable = None;
         self.change(Change::Appears(name.into(), Arc::clone(&file)));
-        Ok(self.map(file))
+        Ok(self.handle(file))
     }
 
-    fn open(&self, name: &str) -> io::Result<Map> {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn disk::File>> {
         self.operation()?;
         let file = self.0.lock().names.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
-        if file.size == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(self.map(file))
+        Ok(self.handle(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
