@@ -1,24 +1,35 @@
-//! A blocking client of the wire protocol, as the command line uses it: one request, one result.
+//! A blocking client of the administration socket, as the command line uses it: one request, one
+//! result, and a deadline for both together.
 
+use crate::config::Config;
+use crate::daemon::{Process, admin};
 use crate::wire::command::{self, Command};
 use crate::wire::frame::{Split, split};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt, sockopt::Timeout,
+};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than the daemon tries a send.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Results are short; this bounds what a stranger on the port can make us read.
+/// Results are short; this bounds what a stranger can make us read.
 const RESULT_LIMIT: usize = 16 << 20;
 
-pub trait Wire: Read + Write {}
-impl<T: Read + Write> Wire for T {}
+/// As many descriptors as one message can carry (unix(7), SCM_MAX_FD).
+const DESCRIPTORS: usize = 253;
 
 pub struct Client {
-    wire: Box<dyn Wire>,
+    wire: UnixStream,
+    /// Who answers.
+    pub process: Process,
+    /// For one request and its result.
+    pub patience: Duration,
+    deadline: Instant,
     received: Vec<u8>,
 }
 
@@ -27,23 +38,32 @@ pub struct Answer {
     pub message: String,
 }
 
-impl Client {
-    pub fn tcp(address: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Client { wire: Box::new(stream), received: Vec::new() })
-    }
+/// The error of `Client::admin` that means that no daemon is there.
+pub fn nobody_listens(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
 
-    /// The administration socket of a running daemon.
-    pub fn admin(path: &Path, patience: Duration) -> io::Result<Client> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(patience))?;
-        Ok(Client { wire: Box::new(stream), received: Vec::new() })
+impl Client {
+    /// To the running daemon of this configuration.
+    pub fn admin(config: &Config, patience: Duration) -> io::Result<Client> {
+        let (wire, process) = admin::connect(config, patience)?;
+        let deadline = Instant::now() + patience;
+        Ok(Client { wire, process, patience, deadline, received: Vec::new() })
     }
 
     pub fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.wire.write_all(frame)
+        self.deadline = Instant::now() + self.patience;
+        sockopt::set_socket_timeout(&self.wire, Timeout::Send, Some(self.patience))?;
+        self.wire.write_all(frame).map_err(timed_out)
+    }
+
+    /// Lets the next read wait until the deadline and no longer.
+    fn wait(&self) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(timed_out(io::ErrorKind::WouldBlock.into()));
+        }
+        Ok(sockopt::set_socket_timeout(&self.wire, Timeout::Recv, Some(left))?)
     }
 
     /// The next result.
@@ -64,7 +84,8 @@ impl Client {
                 }
                 Split::Partial { .. } => {
                     let mut chunk = [0; 16 * 1024];
-                    match self.wire.read(&mut chunk)? {
+                    self.wait()?;
+                    match self.wire.read(&mut chunk).map_err(timed_out)? {
                         0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                         count => self.received.extend_from_slice(&chunk[..count]),
                     }
@@ -76,5 +97,45 @@ impl Client {
     pub fn call(&mut self, frame: &[u8]) -> io::Result<Answer> {
         self.write(frame)?;
         self.read()
+    }
+
+    /// One question that only the administration socket understands.
+    pub fn ask(&mut self, question: &str) -> io::Result<()> {
+        let mut frame = Vec::new();
+        command::encode_admin(&mut frame, 1, question);
+        self.write(&frame)
+    }
+
+    /// Takes over the sockets that the daemon listens on.
+    pub fn listeners(&mut self) -> io::Result<Vec<OwnedFd>> {
+        self.ask("listeners")?;
+        self.wait()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut chunk = [0; 1024];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let into = &mut [IoSliceMut::new(&mut chunk)];
+        let got = recvmsg(&self.wire, into, &mut ancillary, flags);
+        let got = got.map_err(|error| timed_out(error.into()))?;
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                descriptors.extend(received);
+            }
+        }
+        self.received.extend_from_slice(&chunk[..got.bytes]);
+        let answer = self.read()?;
+        match answer.code {
+            command::OK => Ok(descriptors),
+            _ => Err(io::Error::other(answer.message)),
+        }
+    }
+}
+
+/// The kernel calls it "try again".
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+        _ => error,
     }
 }

@@ -65,6 +65,7 @@ mod client;
 mod clock;
 mod config;
 mod daemon;
+mod exit;
 mod linger;
 mod logger;
 mod output;

@@ -6,14 +6,14 @@
 //! ```
 
 use crate::config::{Level, Named};
+use crate::daemon::file::append;
 use chrono::{Local, NaiveDate};
 use log::kv::{Error, Key, Value, VisitSource};
 use parking_lot::RwLock;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -186,7 +186,7 @@ struct DayFile {
 
 impl DayFile {
     fn open(log_file: PathBuf, max_files: usize, day: NaiveDate) -> io::Result<DayFile> {
-        let file = open(&dated(&log_file, day))?;
+        let file = append(&dated(&log_file, day))?;
         let opened = DayFile { log_file, max_files, day, file: Some(file), lost: 0 };
         opened.remove_old();
         Ok(opened)
@@ -195,7 +195,7 @@ impl DayFile {
     fn write_on(&mut self, day: NaiveDate, bytes: &[u8]) {
         let asked = REOPEN.swap(false, Ordering::Relaxed);
         if asked || day != self.day || self.file.is_none() {
-            self.file = open(&dated(&self.log_file, day)).ok();
+            self.file = append(&dated(&self.log_file, day)).ok();
             if day != self.day {
                 self.day = day;
                 self.remove_old();
@@ -238,10 +238,6 @@ impl Write for DayFile {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 /// `/x/mega.log` → `/x/mega-2026-11-23.log`.

@@ -1,8 +1,9 @@
 //! The daemon's wiring, on the main thread: opens everything, spawns the named threads, passes
 //! signals on, and joins them in order. Does no work of its own.
 
-use crate::config::{Config, Dsn};
-use crate::daemon::{self, Notifier, Owner, PidFile};
+use crate::config::Config;
+use crate::daemon::{self, Notifier, Owner, PidFile, admin};
+use crate::exit;
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
@@ -19,21 +20,11 @@ use crate::wechat::token::Tokens;
 use crate::worker::{self, Shared};
 use crate::{logger, notice};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ipnet::IpNet;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-/// What the process says when it ends. The command line adds those of its own.
-pub mod exit {
-    pub const OK: u8 = 0;
-    pub const FAILED: u8 = 1;
-    /// The queue could not be made durable, and going on would have been less than was promised.
-    pub const SYNC_FAILED: u8 = 74;
-}
 
 /// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
 const DESCRIPTORS: usize = 256;
@@ -50,18 +41,19 @@ enum Happening {
     Died(&'static str),
 }
 
-/// The administration socket stands beside the pidfile.
-pub fn admin_path(config: &Config) -> PathBuf {
-    config.setting.pid_file.with_extension("sock")
-}
-
 /// The daemon's life after the last fork; returns its exit code.
-pub fn run(mut config: Config, listeners: Vec<TcpListener>, notifier: Notifier) -> u8 {
+pub fn run(
+    mut config: Config,
+    owner: &Owner,
+    listeners: Vec<TcpListener>,
+    notifier: Notifier,
+) -> u8 {
+    // Only root can raise this limit.
     let fewer = reserve_descriptors(&mut config);
     let config = Arc::new(config);
-    let pid_file = match PidFile::lock(&config.setting.pid_file) {
+    let pid_file = match settle(&config, owner) {
         Ok(pid_file) => pid_file,
-        Err(locked) => return fail(notifier, locked.to_string()),
+        Err(why) => return fail(notifier, why),
     };
     let code = match open(&config, listeners) {
         Ok(running) => {
@@ -77,9 +69,18 @@ pub fn run(mut config: Config, listeners: Vec<TcpListener>, notifier: Notifier) 
     };
     // Their absence says "stopped" to everybody who looks; a failure leaves a stale file, which is
     // no obstacle.
-    let _ = std::fs::remove_file(admin_path(&config));
+    let _ = std::fs::remove_file(admin::path(&config));
     pid_file.release();
     code
+}
+
+/// Everything after this is done as the user the daemon runs as.
+fn settle(config: &Config, owner: &Owner) -> Result<PidFile, String> {
+    daemon::settle(config, owner)?;
+    if let (true, Some(stderr)) = (config.setting.daemonize, &config.setting.log_file) {
+        daemon::redirect_stderr(stderr)?;
+    }
+    PidFile::lock(&config.setting.pid_file).map_err(|locked| locked.to_string())
 }
 
 /// Clients may take so many descriptors that the workers' connections, the segments and the logs
@@ -109,6 +110,8 @@ struct Running {
     happenings: Receiver<Happening>,
     mailbox: Mailbox,
     store: Sender<Order>,
+    /// Who may connect, as of the last reload.
+    allow: Vec<IpNet>,
     reactor: thread::JoinHandle<()>,
     janitors: [thread::JoinHandle<()>; 2],
 }
@@ -116,10 +119,7 @@ struct Running {
 /// Opens everything and spawns the threads.
 fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, String> {
     let setting = &config.setting;
-    let admin = bind_admin(config)?;
-    if let Some(owner) = owner(config)? {
-        hand_over(config, &owner)?;
-    }
+    let admin = admin::bind(config)?;
     open_log(config)?;
     let listen = addresses(&listeners)?;
     let queue = open_queue(config)?;
@@ -182,13 +182,14 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
-    Ok(Running { greeting, happenings, mailbox, store: orders, reactor, janitors })
+    let allow = config.server.allow.clone();
+    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors })
 }
 
 impl Running {
-    fn supervise(self, config: &Config) -> u8 {
+    fn supervise(mut self, config: &Config) -> u8 {
         let mut stopping = false;
-        for happening in &self.happenings {
+        while let Ok(happening) = self.happenings.recv() {
             match happening {
                 Happening::Signal(Signal::Terminate) if stopping => {
                     log::warn!("asked to stop a second time: not waiting for WeChat any longer");
@@ -237,13 +238,20 @@ impl Running {
     }
 
     /// Templates, who may connect, and how much is logged. Other keys need a restart.
-    fn reload(&self, config: &Config) {
+    fn reload(&mut self, config: &Config) {
         if self.store.try_send(Order::ReloadAll).is_err() {
             log::error!("templates not reloaded: the database is busy");
         }
         match Config::load(&config.file, &config.root) {
             Ok(fresh) => {
                 logger::set_level(fresh.log.log_level);
+                if fresh.server.allow.is_empty() && !self.allow.is_empty() {
+                    log::warn!(
+                        "server.allow[] has no line any more: from now on everybody who reaches the \
+                         port may connect"
+                    );
+                }
+                self.allow.clone_from(&fresh.server.allow);
                 self.mailbox.send(Mail::Allow(fresh.server.allow));
                 notice!("configuration reloaded: log.log_level and server.allow[]");
             }
@@ -321,56 +329,6 @@ fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
     addresses.map_err(|error| format!("cannot listen: {error}"))
 }
 
-fn bind_admin(config: &Config) -> Result<UnixListener, String> {
-    let path = admin_path(config);
-    // The pidfile's lock is ours, so whatever is there is left over.
-    let _ = std::fs::remove_file(&path);
-    let bound = UnixListener::bind(&path).and_then(|listener| {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
-    });
-    bound.map_err(|error| {
-        format!("cannot create the administration socket {}: {error}", path.display())
-    })
-}
-
-/// The user that the daemon is to run as, if it is not the one who starts it.
-pub fn owner(config: &Config) -> Result<Option<Owner>, String> {
-    let group = config.setting.group.as_deref();
-    config.setting.user.as_deref().map(|user| Owner::find(user, group)).transpose()
-}
-
-/// Gives the daemon's own files to the user it runs as, and becomes that user.
-fn hand_over(config: &Config, owner: &Owner) -> Result<(), String> {
-    let queue = &config.server.queue_file_path;
-    daemon::make_folder(queue, Some(owner))?;
-    let mut owned = vec![config.setting.pid_file.clone(), admin_path(config), queue.clone()];
-    if let Dsn::Sqlite(database) = &config.pdo.dsn
-        && database.exists()
-    {
-        owned.push(database.clone());
-    }
-    let log = &config.log.log_file;
-    let stem = log.file_stem().unwrap_or_default().to_string_lossy();
-    // Nothing else in these folders is touched: a log may stand among those of others.
-    owned.extend(entries(queue, |name| name.contains(".seg"))?);
-    if let Some(folder) = log.parent() {
-        owned.extend(entries(folder, |name| name.starts_with(&format!("{stem}-")))?);
-    }
-    for path in owned {
-        owner.give(&path)?;
-    }
-    owner.become_it()
-}
-
-fn entries(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, String> {
-    let read = std::fs::read_dir(folder);
-    let read = read.map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
-    let paths = read.flatten().map(|entry| entry.path());
-    let named = |path: &PathBuf| path.file_name().is_some_and(|name| ours(&name.to_string_lossy()));
-    Ok(paths.filter(named).collect())
-}
-
 fn open_log(config: &Config) -> Result<(), String> {
     let options = logger::Options {
         log_file: config.log.log_file.clone(),
@@ -387,13 +345,18 @@ fn open_log(config: &Config) -> Result<(), String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    if let Err(error) = std::fs::File::open(&config.file)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let file = config.file.display();
+        log::warn!("{file}: {error}: a reload will not see changes of it (see setting.user)");
+    }
     Ok(())
 }
 
 fn open_queue(config: &Config) -> Result<Queue, String> {
     let path = &config.server.queue_file_path;
     let shown = path.display();
-    daemon::make_folder(path, None)?;
     let disk =
         Folder::lock(path).map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
     let least = queue::segment_size_for(config.setting.package_max_length);

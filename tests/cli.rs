@@ -183,7 +183,7 @@ fn it_runs_as_the_user_it_is_told_to() {
     std::fs::set_permissions(site.folder.path(), open).unwrap();
     std::fs::remove_dir_all(site.folder.path().join("run")).unwrap();
     let others = site.folder.path().join("logs/others.log");
-    std::fs::create_dir(others.parent().unwrap()).unwrap();
+    std::fs::create_dir_all(others.parent().unwrap()).unwrap();
     std::os::unix::fs::chown(others.parent().unwrap(), Some(65534), None).unwrap();
     std::fs::write(&others, "").unwrap();
     site.start();

@@ -16,6 +16,8 @@ mod hostile;
 mod outage;
 mod outcomes;
 mod php;
+mod restart;
+mod root;
 mod sandbox;
 mod torture;
 mod transcripts;

@@ -1,171 +1,198 @@
-//! start, stop, reload and status: what the init scripts call.
+//! start, stop, restart, reload and status: what the init scripts call.
 
-use super::{DEAD_WITH_PIDFILE, NOT_RUNNING};
+use super::state::{State, find};
 use crate::client::Client;
 use crate::config::Config;
-use crate::daemon::{self, Probe};
-use crate::server::{self, admin_path, exit};
-use crate::wire::command;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::daemon::{self, InUse, Listeners, Owner, Process};
+use crate::exit;
+use crate::server;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether the daemon has ended.
+/// How often it is looked whether a daemon that was killed is gone.
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// How long the daemon may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn probe(config: &Config) -> Probe {
-    daemon::probe(&config.setting.pid_file)
+/// Whether a stop waits for calls to WeChat that are under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    Wait,
+    Now,
 }
 
 pub fn start(config: Config) -> Result<u8, String> {
-    let pid_file = config.setting.pid_file.clone();
     if let Some(pid) = running(&config) {
         return Err(format!("{} is already running, pid {pid}", config.name));
     }
-    let owner = server::owner(&config)?;
-    let folders = [pid_file.parent(), config.log.log_file.parent()];
+    let owner = Owner::of(&config)?;
+    let listeners = Listeners::new(&config.server.listen, config.setting.backlog);
+    launch(config, &owner, listeners)
+}
+
+/// Binds what is not bound yet, and becomes the daemon.
+fn launch(mut config: Config, owner: &Owner, mut listeners: Listeners) -> Result<u8, String> {
+    listeners.bind(InUse::Refuse, &config.setting.pid_file)?;
+    let cautions = config.cautions();
+    config.warnings.extend(cautions);
     let stderr = config.setting.log_file.clone();
-    for folder in folders.into_iter().chain([stderr.as_deref().and_then(Path::parent)]).flatten() {
-        daemon::make_folder(folder, owner.as_ref())?;
-    }
-    let mut listeners = Vec::new();
-    for address in &config.server.listen {
-        let bound = bind(*address, config.setting.backlog as i32);
-        listeners.push(bound.map_err(|error| cannot_bind(*address, &error, &pid_file))?);
-    }
-    match config.setting.daemonize {
-        true => Ok(daemon::daemonize(stderr.as_deref(), |notifier| {
-            server::run(config, listeners, notifier)
-        })),
-        false => Ok(daemon::foreground(|notifier| server::run(config, listeners, notifier))),
-    }
+    let (background, listeners) = (config.setting.daemonize, listeners.into_vec());
+    let run = |notifier| server::run(config, owner, listeners, notifier);
+    Ok(match background {
+        true => daemon::daemonize(stderr.as_deref(), run),
+        false => daemon::foreground(run),
+    })
 }
 
 /// A daemon that was killed holds its lock until the kernel has taken it apart: that one does not
-/// answer, and is waited for.
-fn running(config: &Config) -> Option<u32> {
+/// answer, and is waited for. What is not to be believed is no obstacle: the lock decides.
+fn running(config: &Config) -> Option<Pid> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let Probe::Running(pid) = probe(config) else { return None };
-        if ask_status(config).is_ok() || Instant::now() > deadline {
+        let (answers, pid) = match find(config, PATIENCE) {
+            State::Listens(mut client) => (status_of(&mut client).is_ok(), client.process.pid),
+            State::Locked(process) => (false, process.pid),
+            State::Stale(_) | State::Absent | State::Doubtful(_) => return None,
+        };
+        if answers || Instant::now() > deadline {
             return Some(pid);
         }
         std::thread::sleep(GLANCE);
     }
 }
 
-fn cannot_bind(address: SocketAddr, error: &io::Error, pid_file: &Path) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "cannot bind {address}: address in use (is another mega running? see {})",
-            pid_file.display()
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!("cannot bind {address}: {error} (ports below 1024 need root; see setting.user)")
+/// Everything that can be refused is refused before anything is stopped.
+pub fn restart(config: Config) -> Result<u8, String> {
+    let owner = Owner::of(&config)?;
+    let mut listeners = Listeners::new(&config.server.listen, config.setting.backlog);
+    match find(&config, PATIENCE) {
+        State::Listens(mut client) => {
+            match client.listeners() {
+                Ok(sockets) => listeners.inherit(sockets),
+                Err(error) => eprintln!(
+                    "mega: the running daemon keeps its listening sockets ({error}): connections are \
+                     refused until the new one listens"
+                ),
+            }
+            listeners.bind(InUse::Later, &config.setting.pid_file)?;
+            end_asked(&config, client, Haste::Wait)?;
         }
-        _ => format!("cannot bind {address}: {error} (see server.listen[])"),
+        State::Locked(process) => end(&config, &process, Haste::Wait)?,
+        State::Stale(_) | State::Absent => {}
+        State::Doubtful(why) => return Err(why),
     }
+    launch(config, &owner, listeners)
 }
 
-/// As `TcpListener::bind`, with a backlog of one's own.
-fn bind(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // A restart must not wait for the connections of the one before to be forgotten.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, backlog)?;
-    Ok(TcpListener::from(socket))
-}
-
-pub fn stop(config: &Config, now: bool) -> Result<u8, String> {
-    let name = &config.name;
-    let Probe::Running(pid) = probe(config) else {
-        crate::say!("mega {name} is not running");
-        return Ok(exit::OK);
-    };
-    let limit = server::stop_limit(config);
-    // Asked before the signal, answered at the end.
-    let waiting = ask(config, "wait", limit);
-    signal(pid, Signal::TERM)?;
-    if now {
-        // The second request to stop; two signals of one number could become one.
-        signal(pid, Signal::INT)?;
-    }
-    let left = waiting.and_then(|mut client| client.read()).map(|answer| answer.message);
-    let deadline = Instant::now() + limit;
-    while matches!(probe(config), Probe::Running(running) if running == pid) {
-        if Instant::now() > deadline {
-            return Err(format!("{name} (pid {pid}) has not ended within {limit:?}; see its log"));
-        }
-        std::thread::sleep(GLANCE);
-    }
-    match left {
-        Ok(left) => crate::say!("mega {name} stopped, {left} messages left in the queue"),
-        Err(_) => crate::say!("mega {name} stopped"),
+pub fn stop(config: &Config, haste: Haste) -> Result<u8, String> {
+    match find(config, PATIENCE) {
+        State::Listens(client) => end_asked(config, client, haste)?,
+        State::Locked(process) => end(config, &process, haste)?,
+        State::Stale(_) | State::Absent => crate::say!("mega {} is not running", config.name),
+        State::Doubtful(why) => return Err(why),
     }
     Ok(exit::OK)
 }
 
+/// Stops a daemon that answers, and tells how many messages it leaves.
+fn end_asked(config: &Config, mut client: Client, haste: Haste) -> Result<(), String> {
+    client.patience = server::stop_limit(config);
+    // Asked before the signal, answered at the end.
+    let asked = client.ask("wait");
+    signal_end(&client.process, haste)?;
+    let left = asked.and_then(|()| client.read()).map(|answer| answer.message);
+    await_end(config, &client.process)?;
+    match left {
+        Ok(left) => crate::say!("mega {} stopped, {left} messages left in the queue", config.name),
+        Err(_) => crate::say!("mega {} stopped", config.name),
+    }
+    Ok(())
+}
+
+/// Stops one that does not.
+fn end(config: &Config, process: &Process, haste: Haste) -> Result<(), String> {
+    signal_end(process, haste)?;
+    await_end(config, process)?;
+    crate::say!("mega {} stopped", config.name);
+    Ok(())
+}
+
+fn signal_end(process: &Process, haste: Haste) -> Result<(), String> {
+    process.signal(Signal::TERM)?;
+    match haste {
+        // The second request to stop; two signals of one number could become one.
+        Haste::Now => process.signal(Signal::INT),
+        Haste::Wait => Ok(()),
+    }
+}
+
+fn await_end(config: &Config, process: &Process) -> Result<(), String> {
+    let limit = server::stop_limit(config);
+    match process.ends_before(Instant::now() + limit) {
+        true => Ok(()),
+        false => {
+            let (name, pid) = (&config.name, process.pid);
+            Err(format!("{name} (pid {pid}) has not ended within {limit:?}; see its log"))
+        }
+    }
+}
+
 pub fn reload(config: &Config) -> Result<u8, String> {
-    let Probe::Running(pid) = probe(config) else {
-        return Err(format!("{} is not running", config.name));
-    };
-    signal(pid, Signal::USR1)?;
+    match find(config, PATIENCE) {
+        State::Listens(mut client) => {
+            // Before it answers, the signal would end it.
+            status_of(&mut client)?;
+            client.process.signal(Signal::USR1)?;
+        }
+        State::Locked(_) => {
+            return Err(format!("{} is starting or ending; try again", config.name));
+        }
+        State::Stale(_) | State::Absent => return Err(format!("{} is not running", config.name)),
+        State::Doubtful(why) => return Err(why),
+    }
     crate::say!("mega {} reloads templates, log.log_level and server.allow[]", config.name);
     Ok(exit::OK)
 }
 
-fn signal(pid: u32, signal: Signal) -> Result<(), String> {
-    let known = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(known) = known else { return Err(format!("{pid} is not a process id")) };
-    kill_process(known, signal).map_err(|error| format!("cannot signal process {pid}: {error}"))
-}
-
-/// Sends one question to the running daemon.
-fn ask(config: &Config, question: &str, patience: Duration) -> io::Result<Client> {
-    let mut client = Client::admin(&admin_path(config), patience)?;
-    let mut frame = Vec::new();
-    command::encode_admin(&mut frame, 1, question);
-    client.write(&frame)?;
-    Ok(client)
-}
-
 /// The running daemon's own account of itself.
-pub fn ask_status(config: &Config) -> Result<Value, String> {
-    let answer = ask(config, "status", PATIENCE).and_then(|mut client| client.read());
-    let answer = answer.map_err(|error| {
-        format!("the daemon does not answer on {}: {error}", admin_path(config).display())
-    })?;
+fn status_of(client: &mut Client) -> Result<Value, String> {
+    let answer = client.ask("status").and_then(|()| client.read());
+    let answer = answer.map_err(|error| format!("the daemon does not answer: {error}"))?;
     serde_json::from_str(&answer.message).map_err(|error| format!("its status is garbled: {error}"))
 }
 
 pub fn status(config: &Config, json: bool) -> Result<u8, String> {
     let name = &config.name;
-    let pid = match probe(config) {
-        Probe::Running(pid) => pid,
-        Probe::Stale(pid) => {
+    let mut client = match find(config, PATIENCE) {
+        State::Listens(client) => client,
+        State::Stale(pid) => {
             crate::say!("mega {name} is dead, but its pidfile is there (pid {pid})");
-            return Ok(DEAD_WITH_PIDFILE);
+            return Ok(exit::DEAD_WITH_PIDFILE);
         }
-        Probe::Absent => {
+        State::Absent => {
             crate::say!("mega {name} is not running");
-            return Ok(NOT_RUNNING);
+            return Ok(exit::NOT_RUNNING);
         }
-        Probe::Unreadable(why) => return Err(why),
+        State::Locked(process) => {
+            let pid = process.pid;
+            crate::say!("mega {name} (pid {pid}) is starting or ending, or its socket was removed");
+            return Ok(exit::UNKNOWN);
+        }
+        State::Doubtful(why) => {
+            eprintln!("mega: {why}");
+            return Ok(exit::UNKNOWN);
+        }
     };
-    let status = ask_status(config)?;
+    let pid = client.process.pid;
+    let status = match status_of(&mut client) {
+        Ok(status) => status,
+        Err(why) => {
+            eprintln!("mega: {name} (pid {pid}): {why}");
+            return Ok(exit::UNKNOWN);
+        }
+    };
     if json {
         crate::say!("{status}");
         return Ok(exit::OK);

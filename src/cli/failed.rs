@@ -1,10 +1,10 @@
 //! `failed`: shows and counts the messages that ended undelivered. `requeue`: pushes those of a file
 //! again, and can be stopped and started again without pushing one twice.
 
-use super::request::address;
-use crate::client::Client;
+use super::state::cannot_ask;
+use crate::client::{Client, PATIENCE};
 use crate::config::Config;
-use crate::server::exit;
+use crate::exit;
 use crate::spool::failed::files;
 use crate::wire::command::{self, Request};
 use clap::Args;
@@ -100,11 +100,8 @@ pub fn requeue(config: &Config, path: &Path) -> Result<u8, String> {
     }
     file.seek(SeekFrom::Start(progress.done)).map_err(|error| cannot("read", error))?;
     let mut reader = BufReader::new(file);
-    let address = address(config)?;
-    let unreachable = |error: std::io::Error| {
-        format!("{address}: {error} (is mega {} running? run the command again then)", config.name)
-    };
-    let mut client = Client::tcp(address).map_err(unreachable)?;
+    let unreachable = |error: std::io::Error| cannot_ask(config, &error);
+    let mut client = Client::admin(config, PATIENCE).map_err(unreachable)?;
     let (mut pushed, mut refused) = (0_u64, 0_u64);
     let (mut text, mut frame) = (String::new(), Vec::new());
     while next(&mut reader, &mut text).map_err(|error| cannot("read", error))? {

@@ -5,16 +5,14 @@ mod control;
 mod failed;
 mod queue;
 mod request;
+mod state;
 mod template;
 
 use crate::config::Config;
-use crate::server::exit;
+use crate::daemon::step_down;
+use crate::exit;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
-
-/// Exit codes of `status` that LSB asks for beside 0 for running.
-const DEAD_WITH_PIDFILE: u8 = 1;
-const NOT_RUNNING: u8 = 3;
 
 /// A daemon that delivers WeChat template messages for legacy PHP clients, and keeps each of them
 /// on disk until its outcome is known.
@@ -45,7 +43,7 @@ enum Command {
     /// Reload templates, log.log_level and server.allow[]
     Reload,
     /// Say whether it runs, and how it is (exit code 0 running, 1 dead but a pidfile is there, 3 not
-    /// running)
+    /// running, 4 not to be told)
     Status {
         /// Print everything as one JSON object
         #[arg(long)]
@@ -105,6 +103,9 @@ pub fn main() -> u8 {
 
 impl Line {
     fn run(self) -> Result<u8, String> {
+        if matches!(self.command, Command::Start(_) | Command::Restart) {
+            crate::daemon::close_inherited();
+        }
         let mut config = self.load()?;
         for warning in &config.warnings {
             eprintln!("mega: warning: {warning}");
@@ -114,24 +115,31 @@ impl Line {
                 config.setting.daemonize &= !foreground;
                 control::start(config)
             }
-            Command::Stop(Stop { now }) => control::stop(&config, now),
-            Command::Restart => {
-                if let crate::daemon::Probe::Running(_) = control::probe(&config) {
-                    control::stop(&config, false)?;
-                }
-                control::start(config)
+            Command::Stop(Stop { now }) => {
+                let haste = if now { control::Haste::Now } else { control::Haste::Wait };
+                control::stop(&config, haste)
             }
+            Command::Restart => control::restart(config),
             Command::Reload => control::reload(&config),
             Command::Status { json } => control::status(&config, json),
             Command::Check => {
+                for caution in config.cautions() {
+                    eprintln!("mega: warning: {caution}");
+                }
                 crate::say!("{}", config.describe());
                 crate::say!("; {}: no problem found", config.file.display());
                 Ok(exit::OK)
             }
             Command::Template(command) => template::run(&config, command),
-            Command::Failed(options) => failed::failed(&config, &options),
+            Command::Failed(options) => {
+                step_down(&config)?;
+                failed::failed(&config, &options)
+            }
             Command::Requeue { file } => failed::requeue(&config, &file),
-            Command::Queue(command) => queue::run(&config, &command),
+            Command::Queue(command) => {
+                step_down(&config)?;
+                queue::run(&config, &command)
+            }
             Command::Push(message) => request::push(&config, &message),
             Command::Send(message) => request::send(&config, &message),
             Command::Tset { key } => request::tset(&config, &key),

@@ -2,9 +2,9 @@
 //! needs no daemon.
 
 use crate::config::Config;
+use crate::exit;
 use crate::queue::disk::Folder;
 use crate::queue::inspect::inspect;
-use crate::server::exit;
 use clap::Subcommand;
 use serde_json::Value;
 use std::io::{BufWriter, Write, stdout};

@@ -1,13 +1,12 @@
 //! push, send and tset from the command line: what a PHP client does, for a human or a script.
 
-use super::control::ask_status;
-use crate::client::Client;
+use super::state::cannot_ask;
+use crate::client::{Client, PATIENCE};
 use crate::config::Config;
-use crate::server::exit;
+use crate::exit;
 use crate::wire::command::{self, Request};
 use clap::Args;
 use serde_json::{Map, Value};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 #[derive(Args)]
 pub struct Message {
@@ -69,31 +68,11 @@ pub fn tset(config: &Config, key: &str) -> Result<u8, String> {
     call(config, &frame)
 }
 
-/// Prints the result's code and message; anything but 200 is a failure.
+/// Prints the result's code and message; anything but 200 is a failure. Goes over the administration
+/// socket, whoever may connect to the port.
 fn call(config: &Config, frame: &[u8]) -> Result<u8, String> {
-    let address = address(config)?;
-    let answer = Client::tcp(address).and_then(|mut client| client.call(frame));
-    let answer = answer.map_err(|error| {
-        format!("{address}: {error} (is mega {0} running? see mega {0} status)", config.name)
-    })?;
+    let answer = Client::admin(config, PATIENCE).and_then(|mut client| client.call(frame));
+    let answer = answer.map_err(|error| cannot_ask(config, &error))?;
     crate::say!("{}", format!("{} {}", answer.code, answer.message).trim_end());
     Ok(if answer.code == command::OK { exit::OK } else { exit::FAILED })
-}
-
-/// Where clients on this machine reach the daemon.
-pub(super) fn address(config: &Config) -> Result<SocketAddr, String> {
-    let mut address = *config.server.listen.first().ok_or("server.listen[] is empty")?;
-    if address.port() == 0 {
-        // Only the daemon knows which port it was given.
-        let status = ask_status(config)?;
-        let bound = status["listen"][0].as_str().and_then(|bound| bound.parse().ok());
-        address = bound.ok_or("the daemon's status names no address")?;
-    }
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        });
-    }
-    Ok(address)
 }

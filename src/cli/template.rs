@@ -1,9 +1,10 @@
 //! `mega NAME template ...`: the rows of the template table, managed in the database and made known
 //! to the running daemon.
 
-use crate::client::Client;
-use crate::config::Config;
-use crate::server::{admin_path, exit};
+use crate::client::{Client, nobody_listens};
+use crate::config::{Config, Dsn};
+use crate::daemon::step_down_to_write;
+use crate::exit;
 use crate::template::{self, Database, Row, Template as Compiled};
 use crate::wire::command;
 use clap::Subcommand;
@@ -35,6 +36,14 @@ pub enum Template {
 const KEY_CHARACTERS: usize = 32;
 
 pub fn run(config: &Config, command: Template) -> Result<u8, String> {
+    // The caller's file is read as the caller, the database is opened as the user it belongs to.
+    let text = match &command {
+        Template::Put { file, .. } => read(file.as_ref())?,
+        _ => String::new(),
+    };
+    if let Dsn::Sqlite(_) = config.pdo.dsn {
+        step_down_to_write(config)?;
+    }
     let mut database = template::open(&config.pdo).map_err(|error| error.to_string())?;
     match command {
         Template::List => list(database.as_mut()),
@@ -42,7 +51,7 @@ pub fn run(config: &Config, command: Template) -> Result<u8, String> {
             crate::say!("{}", find(database.as_mut(), &key)?.template);
             Ok(exit::OK)
         }
-        Template::Put { key, file, title } => put(config, database.as_mut(), &key, file, title),
+        Template::Put { key, title, .. } => put(config, database.as_mut(), &key, text, title),
         Template::Rm { key } => {
             let key = find(database.as_mut(), &key)?.key;
             database.remove(&key).map_err(|error| error.to_string())?;
@@ -68,13 +77,12 @@ fn put(
     config: &Config,
     database: &mut dyn Database,
     key: &str,
-    file: Option<PathBuf>,
+    text: String,
     title: Option<String>,
 ) -> Result<u8, String> {
     if key.is_empty() || key.contains(char::is_whitespace) || key.chars().count() > KEY_CHARACTERS {
         return Err(format!("a key has 1 to {KEY_CHARACTERS} characters and no spaces: {key:?}"));
     }
-    let text = read(file)?;
     let variables = examine(config, &text)?;
     let now = (crate::clock::now_ms() / 1_000) as i64;
     let old = database.find(key.as_bytes()).map_err(|error| error.to_string())?;
@@ -85,9 +93,9 @@ fn put(
     tell(config, key)
 }
 
-fn read(file: Option<PathBuf>) -> Result<String, String> {
+fn read(file: Option<&PathBuf>) -> Result<String, String> {
     let (name, bytes) = match file.filter(|file| file.as_os_str() != "-") {
-        Some(file) => (file.display().to_string(), std::fs::read(&file)),
+        Some(file) => (file.display().to_string(), std::fs::read(file)),
         None => {
             let mut bytes = Vec::new();
             let read = std::io::stdin().read_to_end(&mut bytes);
@@ -129,9 +137,13 @@ fn examine(config: &Config, text: &str) -> Result<Vec<String>, String> {
 }
 
 fn tell(config: &Config, key: &str) -> Result<u8, String> {
-    let Ok(mut daemon) = Client::admin(&admin_path(config), Duration::from_secs(10)) else {
-        crate::say!("no daemon is running; it will load the template when it starts");
-        return Ok(exit::OK);
+    let mut daemon = match Client::admin(config, Duration::from_secs(10)) {
+        Ok(daemon) => daemon,
+        Err(error) if nobody_listens(&error) => {
+            crate::say!("no daemon is running; it will load the template when it starts");
+            return Ok(exit::OK);
+        }
+        Err(error) => return Err(format!("cannot tell the daemon: {error}")),
     };
     let mut frame = Vec::new();
     command::encode_tset(&mut frame, 1, key.as_bytes());

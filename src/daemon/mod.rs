@@ -1,20 +1,79 @@
-//! Becoming a daemon: forks, the pipe that tells the parent "ready" or why not, the pidfile, the
-//! user to run as. Called before any thread exists; does nothing later but release the pidfile.
+//! Becoming a daemon: forks, the pipe that tells the parent "ready" or why not, the user to run as,
+//! the pidfile, the administration socket. Called before any thread exists.
+//!
+//! Root does as little as possible: it binds the ports, puts right whose mega's own files are where
+//! only root can write, and becomes the user. Everything else is opened after that, so that whatever
+//! the user plants in its folders reaches what the user could reach anyway.
 
+pub mod admin;
+pub mod file;
+mod listeners;
+mod own;
 mod pidfile;
 mod privileges;
+mod process;
 
+pub use listeners::{InUse, Listeners};
 pub use pidfile::{PidFile, Probe, probe};
-pub use privileges::{Owner, make_folder, raise_open_files_limit};
+pub use privileges::{Owner, raise_open_files_limit};
+pub use process::Process;
 
+use crate::config::Config;
+use crate::exit;
 use daemonize::{Daemonize, Outcome};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-/// What the parent exits with when the daemon could not start.
-const FAILED: u8 = 1;
+/// Becomes whom the daemon is to run as, with everything it will write to in that user's hands.
+pub fn settle(config: &Config, owner: &Owner) -> Result<(), String> {
+    if rustix::process::geteuid().is_root() && !owner.ids().0.is_root() {
+        own::hand_over(config, owner)?;
+    }
+    owner.become_it()?;
+    own::check(config, owner)
+}
+
+/// For a command of root that looks at what the service user can replace: does so as that user.
+pub fn step_down(config: &Config) -> Result<(), String> {
+    match rustix::process::geteuid().is_root() {
+        true => Owner::of(config)?.become_it(),
+        false => Ok(()),
+    }
+}
+
+/// The same for a command that creates files of mega's own.
+pub fn step_down_to_write(config: &Config) -> Result<(), String> {
+    match rustix::process::geteuid().is_root() && config.setting.user.is_some() {
+        true => settle(config, &Owner::of(config)?),
+        false => Ok(()),
+    }
+}
+
+/// Closes what the caller had open: a daemon keeps nobody's lock, pipe or file. To be called before
+/// this process opens anything itself.
+pub fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers: Vec<RawFd> = numbers.filter(|number| *number > 2).collect();
+    // The folder's own descriptor was among them, and is closed by now.
+    let open = |number: &RawFd| Path::new(&format!("/proc/self/fd/{number}")).is_symlink();
+    for number in numbers.into_iter().filter(open) {
+        // SAFETY: the descriptor is open, and as this process has opened nothing yet, nobody else
+        // here owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
+
+/// From now on stderr is this file.
+pub fn redirect_stderr(path: &Path) -> Result<(), String> {
+    let redirected = file::append(path)
+        .and_then(|file| rustix::stdio::dup2_stderr(file).map_err(std::io::Error::from));
+    redirected
+        .map_err(|error| format!("cannot open {} (setting.log_file): {error}", path.display()))
+}
 
 /// How the daemon tells whoever started it that it is ready, or why it is not: once.
 pub struct Notifier {
@@ -61,10 +120,10 @@ impl Drop for Notifier {
 fn tell(verdict: u8, text: &str) -> u8 {
     if verdict == READY {
         crate::say!("{text}");
-        return 0;
+        return exit::OK;
     }
     eprintln!("mega: {text}");
-    FAILED
+    exit::FAILED
 }
 
 /// Runs `child` in this very process.
@@ -72,10 +131,10 @@ pub fn foreground(child: impl FnOnce(Notifier) -> u8) -> u8 {
     child(Notifier { parent: None, said: false })
 }
 
-/// Forks twice and runs `child` in the daemon, with stderr going to a file if one is given. The
+/// Forks twice and runs `child` in the daemon; `stderr` is the file where more may be found. The
 /// parent returns when the child has said what became of it.
 pub fn daemonize(stderr: Option<&Path>, child: impl FnOnce(Notifier) -> u8) -> u8 {
-    match prepare(stderr) {
+    match prepare() {
         Ok((daemonize, reader, writer)) => match daemonize.execute() {
             Outcome::Parent(forked) => {
                 drop(writer);
@@ -91,7 +150,7 @@ pub fn daemonize(stderr: Option<&Path>, child: impl FnOnce(Notifier) -> u8) -> u
                     Ok(_) => child(notifier),
                     Err(error) => {
                         notifier.failed(&format!("cannot become a daemon: {error}"));
-                        FAILED
+                        exit::FAILED
                     }
                 }
             }
@@ -102,17 +161,10 @@ pub fn daemonize(stderr: Option<&Path>, child: impl FnOnce(Notifier) -> u8) -> u
 
 type Prepared = (Daemonize<()>, File, File);
 
-fn prepare(stderr: Option<&Path>) -> Result<Prepared, String> {
+fn prepare() -> Result<Prepared, String> {
     let pipe = pipe_with(PipeFlags::CLOEXEC);
     let (reader, writer) = pipe.map_err(|error| format!("cannot become a daemon: {error}"))?;
-    let mut daemonize = Daemonize::new().umask(0o027).working_directory("/");
-    if let Some(path) = stderr {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        let file = file.map_err(|error| {
-            format!("cannot open {} (setting.log_file): {error}", path.display())
-        })?;
-        daemonize = daemonize.stderr(file);
-    }
+    let daemonize = Daemonize::new().umask(0o027).working_directory("/");
     Ok((daemonize, reader.into(), writer.into()))
 }
 

@@ -1,12 +1,19 @@
-//! The pidfile: a lock that the kernel drops with the process, and the pid for whoever wants to
-//! signal it. A file without a lock is stale and no obstacle.
+//! The pidfile: a lock that the kernel drops with the process, and the pid for whoever reads it. A
+//! file without a lock is stale and no obstacle. What it says is believed only where the kernel says
+//! the same: that this process, of the file's owner, holds the lock.
 
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{File, OpenOptions};
+use super::file;
+use super::process::Process;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::process::{Pid, Uid};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// More than any pid has.
+const PID_TEXT: u64 = 64;
 
 /// A lock that is gone after this was somebody's look at the state, see `probe`.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -45,9 +52,8 @@ impl PidFile {
         let failed = |error: io::Error| Locked::Io { path: path.to_owned(), error };
         let deadline = Instant::now() + GLANCE;
         loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o644);
-            let mut file = options.open(path).map_err(failed)?;
+            let flags = OFlags::RDWR | OFlags::CREATE;
+            let mut file = file::open_own(path, flags, 0o644).map_err(failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
@@ -79,7 +85,7 @@ impl PidFile {
 
 fn names(path: &Path, file: &File) -> io::Result<bool> {
     let own = file.metadata()?;
-    match std::fs::metadata(path) {
+    match std::fs::symlink_metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -88,48 +94,82 @@ fn names(path: &Path, file: &File) -> io::Result<bool> {
 
 fn pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
+    file.take(PID_TEXT).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
 /// What a pidfile says.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Probe {
-    Running(u32),
-    /// The process named in it is gone.
+    /// This process holds its lock.
+    Running(Process),
+    /// Nobody holds its lock; the process named in it is gone.
     Stale(u32),
     Absent,
-    Unreadable(String),
+    /// It cannot be read, or is not to be believed.
+    Doubtful(String),
 }
 
-/// Looks without disturbing: a shared lock is tried and let go at once.
-pub fn probe(path: &Path) -> Probe {
-    let mut file = match File::open(path) {
+/// Looks without disturbing: a shared lock is tried and let go at once. A process that is not one of
+/// these users' is not believed.
+pub fn probe(path: &Path, trusted: &[Uid]) -> Probe {
+    let shown = path.display();
+    let doubt = |why: String| Probe::Doubtful(format!("the pidfile {shown}: {why}"));
+    let mut file = match file::open(path, OFlags::RDONLY, 0) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Probe::Absent,
-        Err(error) => {
-            return Probe::Unreadable(format!(
-                "cannot read the pidfile {}: {error}",
-                path.display()
-            ));
-        }
+        Err(error) => return doubt(format!("cannot read it: {error}")),
     };
     let locked = flock(&file, FlockOperation::NonBlockingLockShared);
     match (locked, pid(&mut file)) {
-        (Err(rustix::io::Errno::WOULDBLOCK), Some(pid)) => Probe::Running(pid),
+        (Err(rustix::io::Errno::WOULDBLOCK), Some(pid)) => match holder(&file, pid, trusted) {
+            Ok(process) => Probe::Running(process),
+            // It may have ended between two looks.
+            Err(_) if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() => {
+                Probe::Stale(pid)
+            }
+            Err(why) => doubt(format!(
+                "it is locked and names the process {pid}, which is not believed: {why}"
+            )),
+        },
         (Err(rustix::io::Errno::WOULDBLOCK), None) => {
-            Probe::Unreadable(format!("{} is locked but names no process", path.display()))
+            doubt("it is locked but names no process".into())
         }
-        (Err(error), _) => Probe::Unreadable(format!("{}: {error}", path.display())),
+        (Err(error), _) => doubt(error.to_string()),
         (Ok(()), Some(pid)) => Probe::Stale(pid),
         // Emptied by a daemon that could not remove it.
         (Ok(()), None) => Probe::Absent,
     }
 }
 
+/// The process, if it holds the file's lock and is its owner's.
+fn holder(file: &File, pid: u32, trusted: &[Uid]) -> Result<Process, String> {
+    let said = file.metadata().map_err(|error| error.to_string())?;
+    let owner = Uid::from_raw(said.uid());
+    if !trusted.contains(&owner) {
+        return Err(format!("the file belongs to the user {owner}"));
+    }
+    let locks = std::fs::read_to_string("/proc/locks");
+    let locks = locks.map_err(|error| format!("cannot read /proc/locks: {error}"))?;
+    if !locks.lines().any(|lock| is_lock(lock, pid, said.ino())) {
+        return Err("another one holds the lock".into());
+    }
+    let known = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("it is no process id")?;
+    Process::of(known, owner).map_err(|error| error.to_string())
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 24616 fe:00:5694152 0 EOF` (proc_locks(5)). The device is not compared:
+/// some file systems show another one here than in stat(2).
+fn is_lock(line: &str, pid: u32, inode: u64) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", holder, file, ..] = words.as_slice() else { return false };
+    let held = file.rsplit(':').next().and_then(|number| number.parse().ok());
+    holder.parse() == Ok(pid) && held == Some(inode)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::getpid;
 
     #[test]
     fn a_second_lock_is_refused_and_names_the_first() {
@@ -138,9 +178,15 @@ mod tests {
         let first = PidFile::lock(&path).unwrap();
         let own = std::process::id();
         assert!(matches!(PidFile::lock(&path), Err(Locked::Running(Some(pid))) if pid == own));
-        assert_eq!(probe(&path), Probe::Running(own));
+        let trusted = [rustix::process::geteuid()];
+        let found = probe(&path, &trusted);
+        assert!(matches!(found, Probe::Running(process) if process.pid == getpid()));
+        assert!(matches!(probe(&path, &[]), Probe::Doubtful(why) if why.contains("belongs")));
+        std::fs::write(&path, "1").unwrap();
+        let named = probe(&path, &trusted);
+        assert!(matches!(named, Probe::Doubtful(why) if why.contains("another one")));
         first.release();
-        assert_eq!(probe(&path), Probe::Absent);
+        assert!(matches!(probe(&path, &trusted), Probe::Absent));
     }
 
     #[test]
@@ -152,7 +198,8 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));
         drop(held);
-        assert_eq!(probe(&path), Probe::Stale(std::process::id()));
+        let own = std::process::id();
+        assert!(matches!(probe(&path, &[]), Probe::Stale(pid) if pid == own));
     }
 
     #[test]

@@ -1,66 +1,79 @@
-//! What root does for the daemon before it stops being root: folders, owners, limits. On the main
-//! thread, before any other exists.
+//! Whom the daemon runs as, and becoming that user; the limit of open files. On the main thread,
+//! before any other exists.
 
+use crate::config::Config;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setuid};
 use std::ffi::CString;
-use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt, lchown};
-use std::path::Path;
 
-/// Whom the daemon's files belong to, when it does not run as the user who starts it.
+/// Whom the daemon runs as: the user and group that are configured, else the one who starts it.
 pub struct Owner {
-    user: User,
-    group: Gid,
+    /// None: the one who starts it, who may have no name.
+    user: Option<User>,
+    uid: Uid,
+    gid: Gid,
 }
 
 impl Owner {
     /// The user named and the group named, else the user's own.
-    pub fn find(user: &str, group: Option<&str>) -> Result<Owner, String> {
-        let user = find_user(user)?;
-        let group = group.map_or(Ok(user.gid), find_group)?;
-        Ok(Owner { user, group })
+    pub fn of(config: &Config) -> Result<Owner, String> {
+        let setting = &config.setting;
+        Owner::find(setting.user.as_deref(), setting.group.as_deref())
     }
 
-    /// Gives one file away; a link itself, not what it points to.
-    pub fn give(&self, path: &Path) -> Result<(), String> {
-        lchown(path, Some(self.user.uid.as_raw()), Some(self.group.as_raw())).map_err(|error| {
-            format!("cannot give {} to {}: {error}", path.display(), self.user.name)
-        })
+    fn find(user: Option<&str>, group: Option<&str>) -> Result<Owner, String> {
+        let user = user.map(find_user).transpose()?;
+        let uid = user.as_ref().map_or_else(Uid::effective, |user| user.uid);
+        let gid = match (group, &user) {
+            (Some(group), _) => find_group(group)?,
+            (None, Some(user)) => user.gid,
+            (None, None) => Gid::effective(),
+        };
+        Ok(Owner { user, uid, gid })
     }
 
-    /// The process becomes this user for good.
+    pub fn name(&self) -> String {
+        let uid = || self.uid.to_string();
+        let own = || User::from_uid(self.uid).ok().flatten().map_or_else(uid, |user| user.name);
+        self.user.as_ref().map_or_else(own, |user| user.name.clone())
+    }
+
+    /// As chown takes it.
+    pub fn shown(&self) -> String {
+        let found = Group::from_gid(self.gid).ok().flatten();
+        format!("{}:{}", self.name(), found.map_or(self.gid.to_string(), |group| group.name))
+    }
+
+    pub fn ids(&self) -> (rustix::process::Uid, rustix::process::Gid) {
+        let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
+        (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid))
+    }
+
+    /// The process becomes this user, in this group, for good.
     pub fn become_it(&self) -> Result<(), String> {
-        let Owner { user, group } = self;
-        if Uid::effective() == user.uid {
+        let (same_user, same_group) = (Uid::effective() == self.uid, Gid::effective() == self.gid);
+        if same_user && same_group {
             return Ok(());
         }
-        let name = &user.name;
+        let (name, gid) = (self.name(), self.gid);
         let failed = |what: &str, error: nix::Error| {
             format!(
-                "cannot become the user {name}: {what}: {error} (only root can, see setting.user)"
+                "cannot become {}: {what}: {error} (only root can, see setting.user and \
+                 setting.group)",
+                self.shown()
             )
         };
-        let login = CString::new(name.as_str()).map_err(|error| error.to_string())?;
-        initgroups(&login, *group).map_err(|error| failed("initgroups", error))?;
-        setgid(*group).map_err(|error| failed("setgid", error))?;
-        setuid(user.uid).map_err(|error| failed("setuid", error))?;
-        if setuid(Uid::from_raw(0)).is_ok() && !user.uid.is_root() {
+        if let (Some(user), false) = (&self.user, same_user) {
+            let login = CString::new(user.name.as_str()).map_err(|error| error.to_string())?;
+            initgroups(&login, gid).map_err(|error| failed("initgroups", error))?;
+        }
+        setgid(gid).map_err(|error| failed("setgid", error))?;
+        setuid(self.uid).map_err(|error| failed("setuid", error))?;
+        if setuid(Uid::from_raw(0)).is_ok() && !self.uid.is_root() {
             return Err(format!("the way back from {name} to root is still open"));
         }
         Ok(())
     }
-}
-
-/// Creates a folder and those above it that are missing, 0750, for `owner` if there is one.
-pub fn make_folder(path: &Path, owner: Option<&Owner>) -> Result<(), String> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    for folder in missing.into_iter().rev() {
-        let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
-        made.map_err(|error| format!("cannot create the folder {}: {error}", path.display()))?;
-        owner.map_or(Ok(()), |owner| owner.give(folder))?;
-    }
-    Ok(())
 }
 
 /// Raises the limit of open files towards `wanted`; returns what it is then.
@@ -101,9 +114,9 @@ mod tests {
 
     #[test]
     fn unknown_users_and_groups_are_named() {
-        let error = Owner::find("no-such-user", None).err().unwrap();
+        let error = Owner::find(Some("no-such-user"), None).err().unwrap();
         assert_eq!(error, "there is no user no-such-user (setting.user)");
-        let error = Owner::find("root", Some("no-such-group")).err().unwrap();
+        let error = Owner::find(Some("root"), Some("no-such-group")).err().unwrap();
         assert_eq!(error, "there is no group no-such-group (setting.group)");
     }
 

@@ -237,6 +237,10 @@ impl Conn {
         }
     }
 
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Writes what the socket takes.
     pub fn flush(&mut self, now: Instant, keeps: Keeps) -> Io {
         let stream = &mut self.stream;

@@ -2,6 +2,7 @@
 //! flood of connections does not keep those who are in from being served.
 
 use super::conn::Stream;
+use super::heir;
 use crate::clock::Seldom;
 use ipnet::IpNet;
 use mio::net::{TcpListener, UnixListener};
@@ -64,6 +65,11 @@ impl Door {
             rests_until: None,
             turned_away: Seldom::default(),
         })
+    }
+
+    /// See `heir::give`.
+    pub fn give(&self, stream: &Stream, opaque: u32) -> bool {
+        heir::give(stream, &self.listeners, opaque)
     }
 
     /// Somebody waits at the listener of this token.

@@ -14,6 +14,7 @@
 mod account;
 mod conn;
 mod door;
+mod heir;
 mod outbox;
 mod serve;
 #[cfg(test)]
@@ -366,6 +367,12 @@ impl Reactor {
         let desk = &mut self.desk;
         let each = |conn: &mut Conn, bytes: &[u8]| desk.frames(conn, id, bytes);
         let read = conn.read(chunk, self.quantum, each, now);
+        if let Some(opaque) = desk.heir.take()
+            && !(conn.outbox.unwritten() == 0 && self.door.give(conn.stream(), opaque))
+        {
+            let why = b"the listening sockets cannot be given";
+            command::encode_result(conn.outbox.bytes(), command::FAILED, opaque, why);
+        }
         conn.settle(&mut self.desk.account);
         if read == Io::Broken {
             return self.close(slot);

@@ -56,6 +56,8 @@ pub(super) struct Desk {
     pub stopping: bool,
     /// Who wants to know when the daemon ends.
     pub waiting: Vec<ReplyTo>,
+    /// The connection that is being read asks for the listening sockets, under this opaque.
+    pub heir: Option<u32>,
     started: Instant,
 }
 
@@ -78,6 +80,7 @@ impl Desk {
             soon: SOON,
             stopping: false,
             waiting: Vec::new(),
+            heir: None,
             started: Instant::now(),
         }
     }
@@ -121,6 +124,10 @@ impl Desk {
             Ok(Command::Wait { opaque }) => {
                 self.waiting.push(ReplyTo { conn: id, opaque, weight: 0 });
                 conn.unanswered += 1;
+                Next::Frame
+            }
+            Ok(Command::Listeners { opaque }) => {
+                self.heir = Some(opaque);
                 Next::Frame
             }
             Err(bad) => {

@@ -51,6 +51,10 @@ pub enum Command<'a> {
     Wait {
         opaque: u32,
     },
+    /// Answered with the listening sockets, for the daemon that takes this one's place.
+    Listeners {
+        opaque: u32,
+    },
 }
 
 /// A frame that cannot be understood; the text is what the client is told, with opaque 0.
@@ -108,10 +112,12 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
     }
 }
 
-/// Decodes a frame of the administration socket: a client's commands, `status` and `wait`.
+/// Decodes a frame of the administration socket: a client's commands, `status`, `wait` and
+/// `listeners`.
 pub fn decode_admin(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
     match counted(payload) {
         Ok((b"status", rest)) => Ok(Command::Status { opaque: integer(rest)?.0 }),
+        Ok((b"listeners", rest)) => Ok(Command::Listeners { opaque: integer(rest)?.0 }),
         Ok((b"wait", rest)) => Ok(Command::Wait { opaque: integer(rest)?.0 }),
         _ => decode(payload),
     }
@@ -167,7 +173,7 @@ pub fn encode_tset(out: &mut Vec<u8>, opaque: u32, key: &[u8]) {
     frame::encode(out, &[b"tset", key], opaque, None);
 }
 
-/// Appends `status` or `wait`, which only the administration socket understands.
+/// Appends `status`, `wait` or `listeners`, which only the administration socket understands.
 pub fn encode_admin(out: &mut Vec<u8>, opaque: u32, name: &str) {
     frame::encode(out, &[name.as_bytes()], opaque, None);
 }
@@ -236,7 +242,9 @@ mod tests {
                     assert_eq!(code, want.trim_matches('"').as_bytes(), "{name}");
                     assert_eq!((got, message), (opaque, text(args, "message")), "{name}");
                 }
-                Command::Status { .. } | Command::Wait { .. } => panic!("{name}"),
+                Command::Status { .. } | Command::Wait { .. } | Command::Listeners { .. } => {
+                    panic!("{name}")
+                }
             }
         }
     }

@@ -1,0 +1,83 @@
+//! Opening files of mega's own in folders that somebody else may write to: what was planted there is
+//! refused, whoever asks. Decides nothing about who that somebody is.
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
+use rustix::process::geteuid;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Opens a regular file that has this one name and is no link. Never waits, as a named pipe would
+/// have it.
+pub fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
+    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags | safe, Mode::from_raw_mode(mode));
+    let file = opened.map_err(|error| match error {
+        rustix::io::Errno::LOOP => io::Error::other("it is a symbolic link, and is not followed"),
+        rustix::io::Errno::NXIO => io::Error::other("it is not a regular file"),
+        error => error.into(),
+    })?;
+    let stat = fstat(&file)?;
+    match planted(&stat, FileType::RegularFile) {
+        Some(why) => Err(io::Error::other(why)),
+        None => Ok(File::from(file)),
+    }
+}
+
+/// Opens a file as its owner: what root writes to belongs to root.
+pub fn open_own(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
+    let file = open(path, flags, mode)?;
+    let owner = file.metadata()?.uid();
+    match geteuid().is_root() && owner != 0 {
+        true => Err(io::Error::other(format!(
+            "it belongs to the user {owner} and root does not use it (name that user in \
+             setting.user, or run: chown root:root {})",
+            path.display()
+        ))),
+        false => Ok(file),
+    }
+}
+
+/// A file that grows at its end, as logs do.
+pub fn append(path: &Path) -> io::Result<File> {
+    open_own(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, 0o640)
+}
+
+/// Why a file in this place is not what mega puts there, if it is not.
+pub fn planted(stat: &Stat, wanted: FileType) -> Option<&'static str> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Some("it is a symbolic link, and is not followed"),
+        found if found != wanted && wanted == FileType::RegularFile => {
+            Some("it is not a regular file")
+        }
+        found if found != wanted => Some("it is not a socket"),
+        _ if stat.st_nlink != 1 => Some("it has more than one name (a hard link)"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("victim"), "precious").unwrap();
+        std::os::unix::fs::symlink(path("victim"), path("link")).unwrap();
+        std::os::unix::fs::symlink(path("nowhere"), path("dangling")).unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), FileType::Fifo, mode, 0).unwrap();
+        for name in ["link", "dangling", "folder", "pipe"] {
+            assert!(append(&path(name)).is_err(), "{name}");
+            assert!(name == "folder" || open(&path(name), OFlags::RDONLY, 0).is_err(), "{name}");
+        }
+        assert!(!path("nowhere").exists());
+        append(&path("victim")).unwrap();
+        std::fs::hard_link(path("victim"), path("second")).unwrap();
+        assert!(append(&path("second")).is_err());
+    }
+}
