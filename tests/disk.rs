@@ -123,7 +123,7 @@ fn the_limit_of_the_queue_is_answered_503_until_it_is_shorter() {
         client.push(1, &format!("o{taken}"), &big(1));
         let answer = client.read();
         if answer.code == 503 {
-            break assert_eq!(answer.message, "queue full");
+            break assert_eq!(answer.message, "queue full: queue.queue_max_bytes is reached");
         }
         taken += 1;
     }

@@ -3,7 +3,7 @@
 
 use super::Spool;
 use super::gate::Fault;
-use crate::clock::now_ms;
+use crate::clock::{now_ms, unix_seconds};
 use crate::queue::Message;
 use crate::stats;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
@@ -60,7 +60,7 @@ impl Spool {
                 return;
             }
         };
-        if self.gate.close(fault, reason.errcode, &reason.text, now, now_ms() / 1_000) {
+        if self.gate.close(fault, reason.errcode, &reason.text, now, unix_seconds()) {
             match fault {
                 Fault::Rate => log::warn!("sending suspended, a limit is reached: {}", reason.text),
                 Fault::Config => log::error!(

@@ -2,7 +2,7 @@
 //! takes back what none of them has begun. Part of the spool's loop.
 
 use super::Spool;
-use crate::clock::now_ms;
+use crate::clock::{now_ms, unix_seconds};
 use crate::queue::{Mark, Message};
 use crate::traffic::job::{Job, Reason};
 use crate::wire::command;
@@ -18,7 +18,7 @@ impl Spool {
         let waits = self.sends.next_before().is_some() || self.peeked.is_some();
         let waits = waits || self.queue.depth() > self.pushes_in_flight as u64;
         let open = waits && self.gate.allowed(1, now) > 0 && self.stopping.is_none();
-        if open && !self.pace.allows() { self.pace.asks_again(now, now_ms() / 1_000) } else { None }
+        if open && !self.pace.allows() { self.pace.asks_again(now, unix_seconds()) } else { None }
     }
 
     /// The day's limit stops sending as WeChat's own does, and is shown as such.
@@ -50,7 +50,7 @@ impl Spool {
     pub(super) fn hand_out(&mut self) {
         let now = Instant::now();
         self.handed_out = now_ms();
-        self.pace.turn(now, self.handed_out / 1_000);
+        self.pace.turn(now, unix_seconds());
         self.tell_the_day();
         // A closed gate allows one at a time, so each one handed out is asked for anew.
         while let limit @ 1.. = self.may_hand_out(now) {
