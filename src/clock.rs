@@ -1,6 +1,7 @@
-//! Time as the rest uses it: what the clocks say, read once a turn; WeChat's day; and the pauses between two
-//! log lines of one kind.
+//! Time as the rest uses it: milliseconds for what is stored or compared, which never go back; the calendar's
+//! seconds and WeChat's day; what both said at one moment; and the pauses between two log lines of one kind.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Seconds.
@@ -9,14 +10,24 @@ const DAY: u64 = 86_400;
 /// WeChat's day begins at midnight, UTC+8.
 const UTC_PLUS_8: u64 = 8 * 3_600;
 
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+/// When the process first asked, on the clock that never goes back and on the wall's.
+static START: LazyLock<(Instant, Duration)> = LazyLock::new(|| (Instant::now(), wall()));
+
+fn wall() -> Duration {
+    // A clock before 1970 tells nothing.
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Seconds since 1970, as the calendar has it.
+/// Unix time in ms as it was when the process began, and what has passed since: a clock that is set
+/// while it runs makes nobody wait longer, or less. Two processes may differ by what it was set.
+pub fn now_ms() -> u64 {
+    let (began, wall) = &*START;
+    (*wall + began.elapsed()).as_millis() as u64
+}
+
+/// Unix time in s as everybody else has it, for whoever needs the day or the minute.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    wall().as_secs()
 }
 
 /// What the clocks said at one moment. Whoever decides something and then how long to wait for it takes both
@@ -63,6 +74,13 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_clocks_show_the_same_time_and_one_never_goes_back() {
+        let times: Vec<u64> = (0..1_000).map(|_| now_ms()).collect();
+        assert!(times.is_sorted());
+        assert!(now_ms().abs_diff(unix_seconds() * 1_000) < 5_000);
+    }
 
     #[test]
     fn the_day_turns_at_midnight_in_china() {

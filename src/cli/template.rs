@@ -84,7 +84,7 @@ fn put(
         return Err(format!("a key has 1 to {KEY_CHARACTERS} characters and no spaces: {key:?}"));
     }
     let variables = examine(config, &text)?;
-    let now = (crate::clock::now_ms() / 1_000) as i64;
+    let now = crate::clock::unix_seconds() as i64;
     let old = database.find(key.as_bytes()).map_err(|error| error.to_string())?;
     let title = title.or_else(|| old.map(|row| row.title)).unwrap_or_default();
     let row = Row { key: key.into(), title, template: text, created_at: now, updated_at: now };

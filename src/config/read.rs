@@ -121,6 +121,13 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             r.reject(entry, "retry_base must not be longer than retry_cap");
         }
     }
+    let (limit, segment) = (config.queue.queue_max_bytes, config.queue.segment_size);
+    if (1..2 * segment).contains(&limit) {
+        let entry = r.find("queue", "queue_max_bytes");
+        if let Some(entry) = entry.or_else(|| r.find("queue", "segment_size")) {
+            r.reject(entry, "queue_max_bytes must be 0 or have room for two of segment_size");
+        }
+    }
     config
 }
 

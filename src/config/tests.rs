@@ -218,6 +218,8 @@ queue: retry_cap = 9ms
 queue.retry_cap = 9ms: retry_base must not be longer than retry_cap
 queue: retry_base = 2m
 queue.retry_base = 2m: retry_base must not be longer than retry_cap
+queue: queue_max_bytes = 127M
+queue.queue_max_bytes = 127M: queue_max_bytes must be 0 or have room for two of segment_size
 pdo: table_prefix = a-b
 pdo.table_prefix = a-b: must be at most 40 letters, digits and _
 pdo: dsn = mysql:host=db;dbname=mega

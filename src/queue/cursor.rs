@@ -52,7 +52,12 @@ impl Queue {
             let segment = &mut self.segments[index];
             let written = segment.written();
             if position.at >= written {
-                if segment.unwritten() > 0 || index + 1 == self.segments.len() {
+                if segment.unwritten() > 0 {
+                    return None;
+                }
+                // What was counted and not found is lost.
+                self.depth -= std::mem::take(&mut segment.unread);
+                if index + 1 == self.segments.len() {
                     return None;
                 }
                 self.leave(index);
@@ -127,12 +132,9 @@ impl Queue {
         self.cursor.at = next;
     }
 
-    /// Moves the cursor to the next segment. What the header counted and the cursor did not find
-    /// is taken off the depth.
+    /// Moves the cursor to the next segment.
     fn leave(&mut self, index: usize) {
-        let segment = &mut self.segments[index];
-        self.depth -= std::mem::take(&mut segment.unread);
-        let number = segment.number;
+        let number = self.segments[index].number;
         self.cursor = Position { segment: self.segments[index + 1].number, at: segment::HEADER };
         self.ahead = None;
         self.retire_finished(number);
@@ -161,10 +163,8 @@ impl Queue {
         if number == self.cursor.segment || !segment.settled || self.keeps_finished {
             return;
         }
-        // The janitor may not come to it before the end of the process.
-        self.write_marks_of(index);
-        let segment = &self.segments[index];
-        if segment.has_marks() {
+        // The file may come back with the power, and must say then what it says now.
+        if segment.is_unsynced() {
             return;
         }
         let damaged = segment.damaged;

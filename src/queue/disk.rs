@@ -80,7 +80,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(file: std::fs::File) -> io::Result<Arc<dyn File>> {
+    fn of(file: std::fs::File) -> io::Result<Arc<dyn File>> {
         let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         Ok(Arc::new(Opened { file, size }))
     }
@@ -136,7 +136,7 @@ impl Disk for Folder {
         let file = options.read(true).write(true).create_new(true).mode(0o640).open(&path)?;
         let made = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size)
             .map_err(io::Error::from)
-            .and_then(|()| Opened::new(file));
+            .and_then(|()| Opened::of(file));
         if made.is_err() {
             // The next try must not find this name taken; what is left all the same is known for
             // what it is at the next start.
@@ -153,7 +153,7 @@ impl Disk for Folder {
             // A copy with holes: there must be room for marking a message done on a full disk.
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, held.len())?;
         }
-        Opened::new(file)
+        Opened::of(file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

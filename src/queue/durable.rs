@@ -30,7 +30,7 @@ impl Queue {
 
     pub(super) fn write_marks(&mut self) {
         let marked = self.busy.iter().filter_map(|number| self.index(*number));
-        let marked = marked.filter(|index| self.segments[*index].has_marks());
+        let marked = marked.filter(|index| self.segments[*index].is_behind());
         for index in marked.collect::<Vec<_>>() {
             self.write_marks_of(index);
         }
@@ -39,7 +39,7 @@ impl Queue {
     /// A mark that the disk refuses leaves a message that goes out again after the next start.
     pub(super) fn write_marks_of(&mut self, index: usize) {
         let segment = &mut self.segments[index];
-        if segment.has_marks()
+        if segment.is_behind()
             && let Err(error) = segment.write_marks(&*self.disk)
             && segment.file().is_some()
             && !segment.damaged
@@ -127,7 +127,7 @@ impl Queue {
     /// Nothing is to be done with its file for now.
     fn idle(&self, index: usize) -> bool {
         let segment = &self.segments[index];
-        let waits = segment.dirty || segment.has_marks() || !segment.settled;
+        let waits = segment.is_unsynced() || !segment.settled;
         !waits && segment.number != self.cursor.segment
     }
 

@@ -222,6 +222,8 @@ fn make_durable(
         let segment = &mut segments[*index];
         let file = segment.open(disk)?;
         let (durable, _) = segment.known();
+        // Tells of errors of the past that nobody has heard of, and after which all is written anew.
+        let _ = file.sync();
         rewrite(&*file, 0..HEADER)?;
         rewrite(&*file, durable..segment.end)?;
         file.sync()?;
@@ -241,6 +243,7 @@ fn make_durable(
     for index in marked {
         let segment = &mut segments[index];
         let file = segment.open(disk)?;
+        let _ = file.sync();
         // With an open file an error means that the disk refuses what stands there.
         segment.damaged |= segment.write_marks(disk).is_err();
         file.sync()?;

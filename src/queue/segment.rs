@@ -368,14 +368,30 @@ impl Segment {
         self.done = self.done.wrapping_add(1);
     }
 
-    /// There is something for `write_marks` to do.
+    /// Changes that are not in the file yet.
     pub fn has_marks(&self) -> bool {
-        !self.marks.is_empty() || self.uncounted
+        !self.marks.is_empty()
+    }
+
+    /// There is something for `write_marks` to do.
+    pub fn is_behind(&self) -> bool {
+        self.has_marks() || self.uncounted
+    }
+
+    /// Not everything is known to be on the disk, so that a sync will come.
+    pub fn is_unsynced(&self) -> bool {
+        self.dirty || self.has_marks() || self.covered.is_some()
     }
 
     /// Bytes of records that are not in the file yet.
     pub fn unwritten(&self) -> usize {
         self.unwritten.len()
+    }
+
+    /// Memory that is held for them.
+    #[cfg(test)]
+    pub fn buffer(&self) -> usize {
+        self.unwritten.capacity()
     }
 
     /// Offset behind the last record that is in the file.

@@ -262,3 +262,110 @@ fn damage_that_happens_while_the_daemon_runs_is_found_at_the_hand_out() {
     assert_eq!(drain(&mut queue).len(), 9);
     assert_eq!(queue.damage().len(), 1);
 }
+
+/// Of a sector that cannot be read no other record is lost, and the file is kept; so it is where what
+/// became of a message cannot be written.
+#[test]
+fn an_unreadable_sector_costs_the_records_in_it() {
+    for running in [true, false] {
+        for at in [0, HEADER, 1_000, 2_000] {
+            let (disk, sent) = folder();
+            let name = segments(&disk)[0].clone();
+            let mut queue = running.then(|| open(&disk));
+            disk.spoil(&name, at);
+            let mut found = Found { openids: vec![], damage: vec![], bad: vec![] };
+            if let Some(queue) = &mut queue {
+                found.openids = openids(&drain(queue));
+                found.damage = queue.damage().iter().map(|damage| damage.to_string()).collect();
+                found.bad = disk.names().into_iter().filter(|n| n.ends_with(".bad")).collect();
+            } else {
+                found = recover(&disk);
+            }
+            let missing = sent.len() - found.openids.len();
+            assert!(missing <= 4096 / record_size() + 2, "{at}: {missing} are missing");
+            assert!(!found.damage.is_empty() || at == 0, "{at}: in silence");
+            assert!(found.damage.is_empty() || found.bad == [format!("{name}.bad")]);
+        }
+    }
+}
+
+#[test]
+fn what_is_cut_off_while_the_daemon_runs_is_damage() {
+    let (disk, sent) = folder();
+    let names = segments(&disk);
+    let mut queue = open(&disk);
+    let held: Vec<_> = (0..3).map(|_| queue.take(1_000).unwrap()).collect();
+    disk.truncate(&names[0], HEADER + 10);
+    disk.truncate(&names[1], HEADER + record_size() * 2);
+    held.iter().for_each(|message| queue.done(message.ticket().unwrap()));
+    let left = drain(&mut queue).len();
+    assert!(left < sent.len() && queue.damage().len() >= 2);
+    append(&mut queue, "afterwards");
+    assert_eq!(drain(&mut queue).len(), 1);
+    assert_eq!(queue.depth(), 0);
+}
+
+#[test]
+fn a_damaged_record_that_waits_for_its_time_pins_no_segment() {
+    let (disk, _) = folder();
+    let mut queue = open(&disk);
+    let messages: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
+    for message in &messages[1..] {
+        queue.done(message.ticket().unwrap());
+    }
+    queue.keep_until(messages[0].ticket().unwrap(), 2_000);
+    queue.sync_all().unwrap();
+    assert_eq!((queue.depth(), queue.segments()), (1, 2));
+    disk.poke(&segments(&disk)[0], HEADER + HEAD, b"?");
+    assert!(queue.take(2_000).is_none());
+    queue.sync_all().unwrap();
+    assert_eq!((queue.depth(), queue.segments(), queue.damage().len()), (0, 1, 1));
+}
+
+/// As version 1 wrote it: one record, its head laid out by hand.
+#[test]
+fn what_an_older_version_wrote_is_read_and_nothing_is_added_to_it() {
+    let disk = Simulated::default();
+    let (origin, number) = (0xAB_u64, 1_u64);
+    let mut bytes = vec![0; 4096];
+    bytes[..8].copy_from_slice(b"MEGAQSEG");
+    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    bytes[12..16].copy_from_slice(&128_u32.to_le_bytes());
+    for (index, word) in [number, origin, 1_000, 4096].into_iter().enumerate() {
+        bytes[16 + 8 * index..][..8].copy_from_slice(&word.to_le_bytes());
+    }
+    let crc = crc32fast::hash(&bytes[..48]);
+    bytes[48..52].copy_from_slice(&crc.to_le_bytes());
+    let at = HEADER;
+    bytes[at + 4] = 0x0F;
+    bytes[at + 6..at + 8].copy_from_slice(&0x526D_u16.to_le_bytes());
+    for (index, length) in [8_u32, 6, 1, 0].into_iter().enumerate() {
+        bytes[at + 8 + 4 * index..][..4].copy_from_slice(&length.to_le_bytes());
+    }
+    for (index, word) in [0, 7_u64 << 20, 900, 2_000, 950].into_iter().enumerate() {
+        bytes[at + 24 + 8 * index..][..8].copy_from_slice(&word.to_le_bytes());
+    }
+    bytes[at + HEAD..at + HEAD + 8].copy_from_slice(b"openidkd");
+    let mut hasher = crc32fast::Hasher::new();
+    for word in [origin, number, at as u64] {
+        hasher.update(&word.to_le_bytes());
+    }
+    hasher.update(&bytes[at + 8..at + HEAD + 8]);
+    bytes[at..at + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
+    disk.write(&segment::name(number), &bytes);
+
+    let mut queue = open(&disk);
+    assert!(queue.take(1_999).is_none());
+    append(&mut queue, "new");
+    let (new, old) = (queue.take(1_999).unwrap(), queue.take(2_000).unwrap());
+    assert_eq!(new.openid(), b"new");
+    assert_eq!([old.openid(), old.key(), old.data()], [&b"openid"[..], b"k", b"d"]);
+    assert_eq!((old.unclear_since(), old.enqueued(), queue.damage().len()), (Some(950), 900, 0));
+    assert_eq!(old.client_msg_id().as_str(), "00000000000000ab0000000000700000");
+    queue.retry(&old, 3_000, 2_000);
+    queue.done(new.ticket().unwrap());
+    queue.sync_all().unwrap();
+    run_chores(&mut queue);
+    assert_eq!(disk.names().iter().filter(|name| **name == segment::name(number)).count(), 0);
+    assert_eq!(queue.take(3_000).unwrap().openid(), b"openid");
+}
