@@ -29,7 +29,7 @@ use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Event, Order};
 use crate::wire::command;
 use account::{CONN_COST, Part};
-use conn::{CHUNK, Conn, Course, Hold, Overstay, Stream};
+use conn::{CHUNK, Conn, Course, Hold, Overstay, Socket, Stream};
 use crossbeam_channel::{Sender, TrySendError};
 use door::{ACCEPTS, Door, Visitor};
 use ipnet::IpNet;
@@ -52,7 +52,7 @@ const WAKER: Token = Token(0);
 /// wait for long.
 const TURN_BYTES: usize = 1 << 20;
 const MOST_BYTES: usize = 4 * CHUNK;
-const LEAST_BYTES: usize = 1024;
+const LEAST_BYTES: usize = 2 * 1024;
 
 /// How often connections are looked at for having overstayed.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -60,8 +60,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How soon it is tried again to hand over what found a full channel.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Clients that were held back and go on in one turn.
-const RESUMED: usize = 64;
+/// Clients that were held back and go on in one turn: not fewer than come in.
+const RESUMED: usize = ACCEPTS;
 
 /// How long what is left is written when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_millis(500);
@@ -190,7 +190,9 @@ impl Reactor {
             self.note(event);
         }
         let ready = std::mem::take(&mut self.agenda.read);
-        self.quantum = (TURN_BYTES / ready.len().max(1)).clamp(LEAST_BYTES, MOST_BYTES);
+        let held = self.agenda.spool.len() + self.agenda.store.len();
+        let sharers = (ready.len() + held).max(1);
+        self.quantum = (TURN_BYTES / sharers).clamp(LEAST_BYTES, MOST_BYTES);
         for slot in ready {
             self.read(slot, chunk, now);
         }
@@ -363,7 +365,12 @@ impl Reactor {
         let id = ConnId { slot: slot as u32, generation: conn.generation };
         let desk = &mut self.desk;
         let each = |conn: &mut Conn, bytes: &[u8]| desk.frames(conn, id, bytes);
-        let read = conn.read(chunk, self.quantum, each, now);
+        let quantum = match conn.socket {
+            // The sooner it is read up to its end, the sooner its place is free.
+            Socket::Ending => MOST_BYTES,
+            _ => self.quantum,
+        };
+        let read = conn.read(chunk, quantum, each, now);
         conn.settle(&mut self.desk.account);
         if read == Io::Broken {
             return self.close(slot);
