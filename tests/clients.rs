@@ -173,7 +173,7 @@ fn hostile_clients_cost_the_memory_limit_and_keep_nobody_waiting() {
     let more = format!(
         "[setting]\nmemory_limit = {limit}\nmax_conn = {}\nbacklog = 4096\nstop_timeout = 0\n\
          heartbeat_idle_time = 5s\n[log]\nlog_level = warning",
-        count + count / 2
+        (count * 4).min(limit / 8 / 1024)
     );
     let site = Site::started(&sandbox, &more);
     let (address, pid, over) = (site.address.unwrap(), site.pid(), AtomicBool::new(false));

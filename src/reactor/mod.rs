@@ -12,6 +12,7 @@
 //!   empty.
 
 mod account;
+mod bounds;
 mod conn;
 mod door;
 mod heir;
@@ -31,7 +32,7 @@ use crate::traffic::{Event, Order};
 use crate::wechat::token::Tokens;
 use crate::wire::command;
 use account::{CONN_COST, Part};
-use conn::{CHUNK, Conn, Course, Hold, Overstay, Stream};
+use conn::{CHUNK, Conn, Course, Hold, Socket, Stream};
 use crossbeam_channel::{Sender, TrySendError};
 use door::{ACCEPTS, Door, Visitor};
 use ipnet::IpNet;
@@ -54,7 +55,7 @@ const WAKER: Token = Token(0);
 /// wait for long.
 const TURN_BYTES: usize = 1 << 20;
 const MOST_BYTES: usize = 4 * CHUNK;
-const LEAST_BYTES: usize = 1024;
+const LEAST_BYTES: usize = 2 * 1024;
 
 /// How often connections are looked at for having overstayed.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -62,8 +63,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How soon it is tried again to hand over what found a full channel.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Clients that were held back and go on in one turn.
-const RESUMED: usize = 64;
+/// Clients that were held back and go on in one turn: not fewer than come in.
+const RESUMED: usize = ACCEPTS;
 
 /// How long what is left is written when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_millis(500);
@@ -193,7 +194,9 @@ impl Reactor {
             self.note(event);
         }
         let ready = std::mem::take(&mut self.agenda.read);
-        self.quantum = (TURN_BYTES / ready.len().max(1)).clamp(LEAST_BYTES, MOST_BYTES);
+        let held = self.agenda.spool.len() + self.agenda.store.len();
+        let sharers = (ready.len() + held).max(1);
+        self.quantum = (TURN_BYTES / sharers).clamp(LEAST_BYTES, MOST_BYTES);
         for slot in ready {
             self.read(slot, chunk, now);
         }
@@ -366,7 +369,12 @@ impl Reactor {
         let id = ConnId { slot: slot as u32, generation: conn.generation };
         let desk = &mut self.desk;
         let each = |conn: &mut Conn, bytes: &[u8]| desk.frames(conn, id, bytes);
-        let read = conn.read(chunk, self.quantum, each, now);
+        let quantum = match conn.socket {
+            // The sooner it is read up to its end, the sooner its place is free.
+            Socket::Ending => MOST_BYTES,
+            _ => self.quantum,
+        };
+        let read = conn.read(chunk, quantum, each, now);
         if let Some(opaque) = desk.heir.take()
             && !(conn.outbox.unwritten() == 0 && self.door.give(conn.stream(), opaque))
         {
@@ -470,58 +478,6 @@ impl Reactor {
                 self.agenda.read.push(slot);
             }
             self.agenda.watch(conn, now);
-        }
-    }
-
-    /// Closes those who make a part of the account too large; see `account`.
-    fn shed(&mut self, part: Part, now: Instant) {
-        let Some(excess) = self.desk.account.excess(part) else { return };
-        let cost = |conn: &Conn| match part {
-            Part::Frames => conn.frame_cost(now),
-            _ => conn.outbox.memory() as u128,
-        };
-        let clients = self.conns.iter().filter(|(_, conn)| !conn.is_admin());
-        let mut costs: Vec<_> = clients.map(|(slot, conn)| (cost(conn), slot)).collect();
-        costs.sort_unstable();
-        let before = self.desk.account.total();
-        let mut closed = 0;
-        while before - self.desk.account.total() < excess
-            && let Some((1.., slot)) = costs.pop()
-        {
-            self.close(slot);
-            closed += 1;
-        }
-        if self.told.now() {
-            log::warn!(
-                "{closed} clients are closed: {part} take up more than setting.memory_limit has for them"
-            );
-        }
-    }
-
-    /// Closes clients that have been in the middle of something for too long.
-    fn sweep(&mut self, now: Instant) {
-        let limit = self.desk.links.config.setting.heartbeat_idle_time;
-        let mut overstaying = Vec::new();
-        self.agenda.sweep_at = None;
-        for (slot, conn) in &self.conns {
-            match conn.overstays(now, limit) {
-                Some(how) => overstaying.push((slot, how)),
-                None => self.agenda.watch(conn, now),
-            }
-        }
-        let counted = |how| overstaying.iter().filter(|(_, is)| *is == how).count();
-        let (frames, replies) = (counted(Overstay::Frame), counted(Overstay::Replies));
-        for (slot, _) in overstaying {
-            self.close(slot);
-        }
-        for (count, what) in
-            [(frames, "did not finish a frame"), (replies, "does not read its replies")]
-        {
-            if count > 0 {
-                log::warn!(
-                    "{count} clients closed: each {what} within setting.heartbeat_idle_time"
-                );
-            }
         }
     }
 

@@ -1,0 +1,60 @@
+//! Who is closed because it holds too much, or has held it for too long. Part of the reactor's loop.
+
+use super::Reactor;
+use super::account::Part;
+use super::conn::{Conn, Overstay};
+use std::time::Instant;
+
+impl Reactor {
+    /// Closes those who make a part of the account too large; see `account`.
+    pub(super) fn shed(&mut self, part: Part, now: Instant) {
+        let Some(excess) = self.desk.account.excess(part) else { return };
+        let cost = |conn: &Conn| match part {
+            Part::Frames => conn.frame_cost(now),
+            _ => conn.outbox.memory() as u128,
+        };
+        let clients = self.conns.iter().filter(|(_, conn)| !conn.is_admin());
+        let mut costs: Vec<_> = clients.map(|(slot, conn)| (cost(conn), slot)).collect();
+        costs.sort_unstable();
+        let before = self.desk.account.total();
+        let mut closed = 0;
+        while before - self.desk.account.total() < excess
+            && let Some((1.., slot)) = costs.pop()
+        {
+            self.close(slot);
+            closed += 1;
+        }
+        if self.told.now() {
+            log::warn!(
+                "{closed} clients are closed: {part} take up more than setting.memory_limit has for them"
+            );
+        }
+    }
+
+    /// Closes clients that have been in the middle of something for too long.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let limit = self.desk.links.config.setting.heartbeat_idle_time;
+        let mut overstaying = Vec::new();
+        self.agenda.sweep_at = None;
+        for (slot, conn) in &self.conns {
+            match conn.overstays(now, limit) {
+                Some(how) => overstaying.push((slot, how)),
+                None => self.agenda.watch(conn, now),
+            }
+        }
+        let counted = |how| overstaying.iter().filter(|(_, is)| *is == how).count();
+        let (frames, replies) = (counted(Overstay::Frame), counted(Overstay::Replies));
+        for (slot, _) in overstaying {
+            self.close(slot);
+        }
+        for (count, what) in
+            [(frames, "did not finish a frame"), (replies, "does not read its replies")]
+        {
+            if count > 0 {
+                log::warn!(
+                    "{count} clients closed: each {what} within setting.heartbeat_idle_time"
+                );
+            }
+        }
+    }
+}
