@@ -28,8 +28,8 @@ const LINKS: usize = 40;
 /// A folder and what of it is mega's own.
 struct Place {
     folder: PathBuf,
-    /// Everything in it is.
-    whole: bool,
+    /// It is the queue's.
+    queue: bool,
     names: Vec<OsString>,
     /// What stands before the date in the names of files of a day.
     dated: Vec<String>,
@@ -37,7 +37,8 @@ struct Place {
 
 impl Place {
     fn owns(&self, name: &OsStr) -> bool {
-        self.whole || self.names.iter().any(|own| own == name) || self.day(name).is_some()
+        let named = self.names.iter().any(|own| own == name);
+        named || (self.queue && is_the_queues(name)) || self.day(name).is_some()
     }
 
     fn day(&self, name: &OsStr) -> Option<NaiveDate> {
@@ -63,7 +64,7 @@ impl Places {
         let known = self.0.iter().position(|place| place.folder == folder);
         let index = known.unwrap_or_else(|| {
             let folder = folder.to_owned();
-            self.0.push(Place { folder, whole: false, names: Vec::new(), dated: Vec::new() });
+            self.0.push(Place { folder, queue: false, names: Vec::new(), dated: Vec::new() });
             self.0.len() - 1
         });
         &mut self.0[index]
@@ -90,7 +91,7 @@ impl Places {
         const DATABASE: &[&str] = &["", "-wal", "-shm", "-journal"];
         let mut places = Places::default();
         let queue = &config.server.queue_file_path;
-        places.at(queue).whole = true;
+        places.at(queue).queue = true;
         places.file(queue, &[""]);
         places.file(&config.setting.pid_file, &[""]);
         places.file(&super::admin::path(config), &[""]);
@@ -108,6 +109,12 @@ impl Places {
         }
         places
     }
+}
+
+/// Segments, those that are being created or were kept as damaged, and the count of the day.
+fn is_the_queues(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.contains(".seg") || name.starts_with("sent-today")
 }
 
 /// As root: gives what is mega's own to whom the daemon will run as, and creates the folders that are
