@@ -92,20 +92,23 @@ impl Places {
         let mut places = Places::default();
         let queue = &config.server.queue_file_path;
         places.at(queue).queue = true;
-        places.file(queue, &[""]);
         places.file(&config.setting.pid_file, &[""]);
         places.file(&super::admin::path(config), &[""]);
         places.file(&config.server.ledger_file, DATABASE);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             places.file(database, DATABASE);
         }
-        if let Some(stderr) = &config.setting.log_file {
-            places.file(stderr, &[""]);
-        }
         places.dated(&config.log.log_file, "");
         places.dated(&config.log.log_file, "-failed");
         if let Some(messages) = &config.log.message_log {
             places.dated(messages, "");
+        }
+        // Nothing else is created beside these once they are there.
+        for path in [Some(queue), config.setting.log_file.as_ref()].into_iter().flatten() {
+            let known = places.0.iter().any(|place| path.parent() == Some(&place.folder));
+            if known || !path.exists() {
+                places.file(path, &[""]);
+            }
         }
         places
     }
