@@ -28,8 +28,8 @@ const LINKS: usize = 40;
 /// A folder and what of it is mega's own.
 struct Place {
     folder: PathBuf,
-    /// Everything in it is.
-    whole: bool,
+    /// It is the queue's.
+    queue: bool,
     names: Vec<OsString>,
     /// What stands before the date in the names of files of a day.
     dated: Vec<String>,
@@ -37,7 +37,8 @@ struct Place {
 
 impl Place {
     fn owns(&self, name: &OsStr) -> bool {
-        self.whole || self.names.iter().any(|own| own == name) || self.day(name).is_some()
+        let named = self.names.iter().any(|own| own == name);
+        named || (self.queue && is_the_queues(name)) || self.day(name).is_some()
     }
 
     fn day(&self, name: &OsStr) -> Option<NaiveDate> {
@@ -63,7 +64,7 @@ impl Places {
         let known = self.0.iter().position(|place| place.folder == folder);
         let index = known.unwrap_or_else(|| {
             let folder = folder.to_owned();
-            self.0.push(Place { folder, whole: false, names: Vec::new(), dated: Vec::new() });
+            self.0.push(Place { folder, queue: false, names: Vec::new(), dated: Vec::new() });
             self.0.len() - 1
         });
         &mut self.0[index]
@@ -90,24 +91,33 @@ impl Places {
         const DATABASE: &[&str] = &["", "-wal", "-shm", "-journal"];
         let mut places = Places::default();
         let queue = &config.server.queue_file_path;
-        places.at(queue).whole = true;
-        places.file(queue, &[""]);
+        places.at(queue).queue = true;
         places.file(&config.setting.pid_file, &[""]);
         places.file(&super::admin::path(config), &[""]);
         places.file(&config.server.ledger_file, DATABASE);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             places.file(database, DATABASE);
         }
-        if let Some(stderr) = &config.setting.log_file {
-            places.file(stderr, &[""]);
-        }
         places.dated(&config.log.log_file, "");
         places.dated(&config.log.log_file, "-failed");
         if let Some(messages) = &config.log.message_log {
             places.dated(messages, "");
         }
+        // Nothing else is created beside these once they are there.
+        for path in [Some(queue), config.setting.log_file.as_ref()].into_iter().flatten() {
+            let known = places.0.iter().any(|place| path.parent() == Some(&place.folder));
+            if known || !path.exists() {
+                places.file(path, &[""]);
+            }
+        }
         places
     }
+}
+
+/// Segments, those that are being created or were kept as damaged, and the count of the day.
+fn is_the_queues(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.contains(".seg") || name.starts_with("sent-today")
 }
 
 /// As root: gives what is mega's own to whom the daemon will run as, and creates the folders that are
