@@ -39,6 +39,7 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         spool.hand_out();
         assert_eq!(stats.failed.load(Ordering::Relaxed), fails);
         assert_eq!(pushes.len() as u64, 1 - fails);
+        assert!(spool.commit().is_ok());
     }
     let list = &failed::files(&config.log.log_file).unwrap()[0];
     assert!(std::fs::read_to_string(list).unwrap().contains("unknown: WeChat may have taken it"));
