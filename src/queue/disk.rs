@@ -42,6 +42,10 @@ pub trait File: Send + Sync {
     /// what is: the kernel forgets what it could not write, and the next call may succeed.
     fn sync(&self) -> io::Result<()>;
 
+    /// The same, with all that the file system knows of the file: where its bytes are may have been
+    /// lost as they were, and is written again only by this.
+    fn sync_with_metadata(&self) -> io::Result<()>;
+
     /// The next part from `at` on that may hold anything but zeros, if there is one.
     fn next_data(&self, at: usize) -> Option<Range<usize>>;
 }
@@ -101,6 +105,10 @@ impl File for Opened {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn sync_with_metadata(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     /// What was allocated and never written is a hole to the kernel. A file system that cannot tell

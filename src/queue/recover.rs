@@ -226,7 +226,7 @@ fn make_durable(
         let _ = file.sync();
         rewrite(&*file, 0..HEADER)?;
         rewrite(&*file, durable..segment.end)?;
-        file.sync()?;
+        file.sync_with_metadata()?;
     }
     let replaced = replaced(segments, scanned, disk)?;
     let mut marked: Vec<usize> = replaced.iter().map(|(index, ..)| *index).collect();

@@ -144,6 +144,10 @@ impl disk::File for Handle {
         (at < size).then_some(at..size)
     }
 
+    fn sync_with_metadata(&self) -> io::Result<()> {
+        self.sync()
+    }
+
     fn sync(&self) -> io::Result<()> {
         let done = self.disk.operation();
         let mut bytes = self.file.bytes.lock();
