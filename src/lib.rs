@@ -57,6 +57,7 @@ mod client;
 mod clock;
 mod config;
 mod daemon;
+mod day_file;
 mod linger;
 mod logger;
 mod output;

@@ -17,7 +17,7 @@ use crate::wechat::client::Hosts;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::worker::{self, Counter, Shop};
-use crate::{logger, notice};
+use crate::{day_file, logger, notice};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -189,7 +189,7 @@ impl Running {
                     notice!("stopping");
                     self.mailbox.send(Mail::Stop { now: false });
                 }
-                Happening::Signal(Signal::ReopenLogs) => logger::reopen(),
+                Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),
                 Happening::Signal(Signal::Reload) => self.reload(config),
                 Happening::SpoolEnded(ended) => return self.end(ended),
                 Happening::Died("reactor") if stopping => {}
