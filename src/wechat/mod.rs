@@ -4,6 +4,7 @@
 pub mod client;
 pub mod errcode;
 pub mod json;
+pub mod meaning;
 mod resolver;
 pub mod token;
 mod transport;
