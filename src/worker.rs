@@ -86,7 +86,9 @@ impl Worker<'_> {
         self.body.clear();
         let openid = String::from_utf8_lossy(message.openid());
         let id = message.client_msg_id();
-        if let Err(error) = template.render(&openid, message.data(), Some(&id), &mut self.body) {
+        if let Err(error) =
+            template.render(&openid, message.data(), Some(id.as_str()), &mut self.body)
+        {
             return Verdict::Failed(Reason::text(format!("invalid data: {error}")));
         }
         match self.attempt(job) {

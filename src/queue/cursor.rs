@@ -88,7 +88,7 @@ impl Queue {
 
     /// Lets a segment go, if it is finished (Q3).
     pub(super) fn retire_finished(&mut self, number: u64) {
-        let Some(index) = self.index(number) else { return };
+        let Some(index) = self.index(number).filter(|_| !self.keeps_finished) else { return };
         let segment = &self.segments[index];
         if number >= self.cursor.segment || segment.outstanding > 0 || !segment.settled {
             return;

@@ -62,7 +62,9 @@ pub fn inspect(
             summary.damage.push((0, HEADER.min(map.size()), unusable.to_string()));
         }
         let segment = Segment::open(map, queue.unwrap_or_default(), number);
-        walk(&segment, &mut summary, |at, found| record(describe(&name, &segment, at, found)));
+        walk(&segment, &mut summary, |at, found, payload| {
+            record(describe(&name, segment.origin(), at, found, payload));
+        });
         file(&name, &segment, &summary);
     }
     Ok(())
@@ -73,7 +75,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Calls `each` for every record that can be trusted, and notes what lies between them.
-fn walk(segment: &Segment, summary: &mut Summary, mut each: impl FnMut(usize, &Record)) {
+pub(super) fn walk(
+    segment: &Segment,
+    summary: &mut Summary,
+    mut each: impl FnMut(usize, &Record, &[u8]),
+) {
     let end = if segment.sealed { segment.end } else { segment.map.size() };
     let mut at = HEADER;
     while at < end {
@@ -83,7 +89,7 @@ fn walk(segment: &Segment, summary: &mut Summary, mut each: impl FnMut(usize, &R
                 true => summary.done += 1,
                 false => summary.ready += 1,
             }
-            each(at, &record);
+            each(at, &record, segment.map.bytes(record::payload(at, record.length)));
             at += record.size();
             continue;
         }
@@ -98,10 +104,8 @@ fn walk(segment: &Segment, summary: &mut Summary, mut each: impl FnMut(usize, &R
     }
 }
 
-fn describe(name: &str, segment: &Segment, at: usize, record: &Record) -> Value {
-    let payload = segment.map.bytes(record::payload(at, record.length));
-    let (openid, rest) = payload.split_at(record.openid as usize);
-    let (key, data) = rest.split_at(record.key as usize);
+fn describe(name: &str, origin: u64, at: usize, record: &Record, payload: &[u8]) -> Value {
+    let [_, openid, key, data] = record.parts(payload);
     let data = serde_json::from_slice(data)
         .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(data).into_owned()));
     json!({
@@ -109,7 +113,7 @@ fn describe(name: &str, segment: &Segment, at: usize, record: &Record) -> Value 
         "at": at,
         "state": if record.done { "done" } else { "ready" },
         "attempts": record.attempts,
-        "client_msg_id": segment.client_msg_id(record.id),
+        "client_msg_id": record.client_msg_id(origin, payload).as_str(),
         "enqueued_ms": record.enqueued,
         "due_ms": record.due,
         "openid": String::from_utf8_lossy(openid),

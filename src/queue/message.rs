@@ -2,9 +2,9 @@
 //! in a mapped segment, which it keeps mapped, or its own.
 
 use super::Position;
+use super::client_msg_id::ClientMsgId;
 use super::disk::Map;
-use super::record::{self, Record};
-use std::ops::Range;
+use super::record::{self, Parts, Record};
 use std::sync::Arc;
 
 /// Where a message stands in the queue; only the queue can read it.
@@ -18,18 +18,6 @@ enum Bytes {
     },
     /// A send: somebody waits for its result, so it is never stored.
     Owned(Box<[u8]>),
-}
-
-/// 32 hexadecimal digits: the origin's and the message's id.
-pub(super) fn client_msg_id(origin: u64, id: u64) -> String {
-    let mut text = String::with_capacity(32);
-    for word in [origin, id] {
-        for shift in (0..16).rev() {
-            let digit = (word >> (4 * shift)) as usize & 15;
-            text.push(char::from(b"0123456789abcdef"[digit]));
-        }
-    }
-    text
 }
 
 pub struct Message {
@@ -54,50 +42,49 @@ impl Message {
 
     /// A send's message: `run` is random per process, so its ids meet no other's.
     pub fn in_memory(run: u64, id: u64, now: u64, new: super::New) -> Message {
-        let bytes = [new.openid, new.key, new.data].concat().into_boxed_slice();
-        let record = Record {
-            done: false,
-            attempts: 0,
-            openid: new.openid.len() as u32,
-            key: new.key.len() as u32,
-            length: bytes.len() as u32,
-            replaces: None,
-            id,
-            enqueued: now,
-            due: 0,
-            unclear: 0,
-        };
+        let parts = new.parts(&[]);
+        let bytes = parts.concat().into_boxed_slice();
+        let record = Record::fresh(id, parts, now);
         Message { origin: run, record, bytes: Bytes::Owned(bytes), taken: now }
     }
 
-    /// What WeChat recognises a repeat by: the same for every attempt, 32 hexadecimal digits.
-    pub fn client_msg_id(&self) -> String {
-        client_msg_id(self.origin, self.record.id)
+    /// What WeChat recognises a repeat by: the same for every attempt.
+    pub fn client_msg_id(&self) -> ClientMsgId {
+        self.record.client_msg_id(self.origin, self.payload())
     }
 
     pub fn openid(&self) -> &[u8] {
-        let openid = self.record.openid as usize;
-        self.part(0..openid)
+        let [_, openid, _, _] = self.parts();
+        openid
     }
 
     pub fn key(&self) -> &[u8] {
-        let (openid, key) = (self.record.openid as usize, self.record.key as usize);
-        self.part(openid..openid + key)
+        let [_, _, key, _] = self.parts();
+        key
     }
 
     /// The variables, as the client's JSON.
     pub fn data(&self) -> &[u8] {
-        let Record { openid, key, length, .. } = self.record;
-        self.part(openid as usize + key as usize..length as usize)
+        let [_, _, _, data] = self.parts();
+        data
     }
 
-    fn part(&self, range: Range<usize>) -> &[u8] {
+    pub(super) fn parts(&self) -> Parts<'_> {
+        self.record.parts(self.payload())
+    }
+
+    fn payload(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Owned(bytes) => &bytes[range],
+            Bytes::Owned(bytes) => bytes,
             Bytes::Mapped { ticket: Ticket(position), map } => {
-                &map.bytes(record::payload(position.at, self.record.length))[range]
+                map.bytes(record::payload(position.at, self.record.length))
             }
         }
+    }
+
+    /// Unix time in ms of its acceptance.
+    pub fn enqueued(&self) -> u64 {
+        self.record.enqueued
     }
 
     /// None for a send.

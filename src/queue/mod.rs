@@ -35,6 +35,7 @@
 //! A record must fit into a segment. Message ids allow 2^20 messages per millisecond. The heap of
 //! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
 
+mod client_msg_id;
 mod cursor;
 pub mod disk;
 pub mod inspect;
@@ -47,15 +48,17 @@ mod segment;
 pub(crate) mod tests;
 mod trouble;
 
+pub use client_msg_id::ClientMsgId;
 pub use janitor::{Chore, ChoreDone};
 pub use message::{Message, Ticket};
 pub use trouble::{Damage, OpenError, Refused};
 
 use disk::Disk;
-use record::Record;
+use inspect::Summary;
+use record::{Parts, Record};
 use segment::Segment;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -84,6 +87,12 @@ pub struct New<'a> {
     pub data: &'a [u8],
 }
 
+impl<'a> New<'a> {
+    fn parts(self, own_id: &'a [u8]) -> Parts<'a> {
+        [own_id, self.openid, self.key, self.data]
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     segment: u64,
@@ -110,6 +119,7 @@ pub struct Queue {
     /// What is written when the next sync is done, and how much of it the running one covers.
     unsettled: VecDeque<Unsettled>,
     settling: usize,
+    keeps_finished: bool,
 }
 
 /// What must not be on the disk before what was stored until now is.
@@ -164,6 +174,7 @@ impl Queue {
             chores: VecDeque::new(),
             unsettled: VecDeque::new(),
             settling: 0,
+            keeps_finished: false,
             segments,
             options,
         };
@@ -178,25 +189,22 @@ impl Queue {
     /// Takes a message in and returns its id. It survives the end of the process, and can be taken,
     /// after `write_out`.
     pub fn append(&mut self, new: New, now: u64) -> Result<u64, Refused> {
+        self.append_parts(new.parts(&[]), now)
+    }
+
+    /// Takes a message in that WeChat is to know by `id`, as it may know it already.
+    pub fn append_as(&mut self, new: New, id: &ClientMsgId, now: u64) -> Result<u64, Refused> {
+        self.append_parts(new.parts(id.as_bytes()), now)
+    }
+
+    fn append_parts(&mut self, parts: Parts, now: u64) -> Result<u64, Refused> {
         let id = self.next_id;
-        let record = Record {
-            done: false,
-            attempts: 0,
-            openid: new.openid.len() as u32,
-            key: new.key.len() as u32,
-            length: (new.openid.len() + new.key.len() + new.data.len()) as u32,
-            replaces: None,
-            id,
-            enqueued: now,
-            due: 0,
-            unclear: 0,
-        };
-        self.write(record, [new.openid, new.key, new.data], now)?;
+        self.write(Record::fresh(id, parts, now), parts, now)?;
         self.next_id += 1;
         Ok(id)
     }
 
-    fn write(&mut self, record: Record, parts: [&[u8]; 3], now: u64) -> Result<Position, Refused> {
+    fn write(&mut self, record: Record, parts: Parts, now: u64) -> Result<Position, Refused> {
         let size = record.size();
         if segment_size_for(record.length as usize) > self.options.segment_size {
             return Err(Refused::TooLarge);
@@ -288,7 +296,7 @@ impl Queue {
         let Some(ticket) = message.ticket() else { return };
         let Ticket(old) = ticket;
         let record = Record { due, done: false, replaces: Some(old), ..*message.record() };
-        match self.write(record, [message.openid(), message.key(), message.data()], now) {
+        match self.write(record, message.parts(), now) {
             Ok(position) => {
                 self.heap.push(Reverse((due, position)));
                 self.unsettled.push_back(Unsettled::Replaced(ticket));
@@ -372,6 +380,29 @@ impl Queue {
     pub fn settle(&mut self) {
         self.settling = self.unsettled.len();
         self.synced();
+    }
+
+    /// Which of these stand as a record, done or not, in a segment that is kept. Reads everything
+    /// that was written out, so it takes its time.
+    pub fn holding(&self, ids: &HashSet<ClientMsgId>) -> HashSet<ClientMsgId> {
+        let mut found = HashSet::new();
+        for segment in &self.segments {
+            inspect::walk(segment, &mut Summary::default(), |_, record, payload| {
+                let id = record.client_msg_id(self.queue, payload);
+                found.extend(ids.get(&id));
+            });
+        }
+        found
+    }
+
+    /// While on, finished segments stay, so that `holding` finds what is done too; when it is
+    /// switched off, they go.
+    pub fn keep_finished(&mut self, on: bool) {
+        self.keeps_finished = on;
+        let numbers: Vec<u64> = self.segments.iter().map(|segment| segment.number).collect();
+        for number in numbers {
+            self.retire_finished(number);
+        }
     }
 
     /// The next thing for the janitor to do.

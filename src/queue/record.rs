@@ -7,13 +7,14 @@
 //!      4    1  state   0x0F ready, 0xF0 done  changes in place, outside the checksum
 //!      5    1  attempts  hand-outs so far     changes in place, outside the checksum
 //!      6    2  mark    0x526D: a record starts here
-//!      8    4  length of the payload: openid, key and data, one after the other
+//!      8    4  length of the payload: own id, openid, key and data, one after the other
 //!     12    4  length of openid
 //!     16    4  length of key
 //!     20    4  offset of the record that a retry takes the place of, 0: it is no retry
 //!     24    8  number of that record's segment
 //!     32    8  id      what client_msg_id is made of; a retry keeps it
-//!     40    8  enqueued  Unix time in ms of acceptance; a retry keeps it
+//!     40    7  enqueued  Unix time in ms of acceptance; a retry keeps it
+//!     47    1  length of an own client_msg_id, 0: it is made of the queue's and the message's id
 //!     48    8  due     Unix time in ms before which a retry must wait, 0: none
 //!     56    8  unclear  Unix time in ms of the first attempt whose outcome is unknown, 0: none
 //!     64       payload, padded with zeros to a multiple of 8
@@ -24,6 +25,7 @@
 //! end, and nothing stands behind it: that is no record, and no damage either.
 
 use super::Position;
+use super::client_msg_id::ClientMsgId;
 use super::disk::Map;
 use byteorder::{ByteOrder, LittleEndian};
 use std::ops::Range;
@@ -37,6 +39,9 @@ const ATTEMPTS: usize = 5;
 /// Where the checksummed part begins.
 const LENGTH: usize = 8;
 const MARK: u16 = 0x526D;
+/// Of the word that holds the time of acceptance: where the own id's length begins, and the time.
+const OWN_ID: u32 = 56;
+const TIME: u64 = (1 << OWN_ID) - 1;
 /// Every bit differs, so that up to three flipped ones change no state; at four it counts as ready.
 const READY: u8 = 0x0F;
 const DONE: u8 = 0xF0;
@@ -49,6 +54,8 @@ pub struct Record {
     pub openid: u32,
     pub key: u32,
     pub length: u32,
+    /// Bytes of an own client_msg_id, with which the payload begins.
+    pub own_id: u8,
     /// Where the record stands that this one, a retry, takes the place of.
     pub replaces: Option<Position>,
     pub id: u64,
@@ -58,6 +65,37 @@ pub struct Record {
 }
 
 impl Record {
+    /// One that was just accepted.
+    pub fn fresh(id: u64, [own_id, openid, key, data]: Parts, now: u64) -> Record {
+        Record {
+            done: false,
+            attempts: 0,
+            openid: openid.len() as u32,
+            key: key.len() as u32,
+            length: (own_id.len() + openid.len() + key.len() + data.len()) as u32,
+            own_id: own_id.len() as u8,
+            replaces: None,
+            id,
+            enqueued: now,
+            due: 0,
+            unclear: 0,
+        }
+    }
+
+    /// What WeChat knows the message by, of which this is the record and `payload` its bytes.
+    pub fn client_msg_id(&self, origin: u64, payload: &[u8]) -> ClientMsgId {
+        let own = ClientMsgId::new(&payload[..usize::from(self.own_id)]);
+        own.unwrap_or_else(|| ClientMsgId::of(origin, self.id))
+    }
+
+    /// The parts of `payload`.
+    pub fn parts<'a>(&self, payload: &'a [u8]) -> Parts<'a> {
+        let (own_id, rest) = payload.split_at(usize::from(self.own_id));
+        let (openid, rest) = rest.split_at(self.openid as usize);
+        let (key, data) = rest.split_at(self.key as usize);
+        [own_id, openid, key, data]
+    }
+
     /// Bytes it takes in the file.
     pub fn size(&self) -> usize {
         size(self.length as usize)
@@ -68,6 +106,9 @@ impl Record {
 pub fn size(payload: usize) -> usize {
     (HEAD + payload).next_multiple_of(ALIGN)
 }
+
+/// A payload: own client_msg_id, openid, key, data.
+pub type Parts<'a> = [&'a [u8]; 4];
 
 /// What stands at an offset.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +139,7 @@ impl Place {
 }
 
 /// Appends a record whose payload is `parts` in a row, to be written at `place`.
-pub fn encode(out: &mut Vec<u8>, place: Place, record: &Record, parts: [&[u8]; 3]) {
+pub fn encode(out: &mut Vec<u8>, place: Place, record: &Record, parts: Parts) {
     let start = out.len();
     let mut head = [0; HEAD];
     head[STATE] = READY;
@@ -107,7 +148,8 @@ pub fn encode(out: &mut Vec<u8>, place: Place, record: &Record, parts: [&[u8]; 3
     let (segment, at) = record.replaces.map_or((0, 0), |old| (old.segment, old.at as u32));
     let lengths = [record.length, record.openid, record.key, at];
     LittleEndian::write_u32_into(&lengths, &mut head[LENGTH..24]);
-    let words = [segment, record.id, record.enqueued, record.due, record.unclear];
+    let enqueued = record.enqueued & TIME | u64::from(record.own_id) << OWN_ID;
+    let words = [segment, record.id, enqueued, record.due, record.unclear];
     LittleEndian::write_u64_into(&words, &mut head[24..]);
     out.extend_from_slice(&head);
     for part in parts {
@@ -146,6 +188,10 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
     let mut words = [0; 5];
     LittleEndian::read_u64_into(&head[16..], &mut words);
     let [old_segment, id, enqueued, due, unclear] = words;
+    let (own_id, enqueued) = ((enqueued >> OWN_ID) as u8, enqueued & TIME);
+    if u64::from(own_id) + openid as u64 + key as u64 > length as u64 {
+        return Found::Damaged;
+    }
     let (done, attempts) = (says_done(first[STATE]), first[ATTEMPTS]);
     let old = Position { segment: old_segment, at: old_at as usize };
     let replaces = (old_at > 0).then_some(old);
@@ -155,6 +201,7 @@ pub fn read(map: &Map, place: Place, end: usize) -> Found {
         openid,
         key,
         length,
+        own_id,
         replaces,
         id,
         enqueued,

@@ -4,7 +4,7 @@
 //! ```text
 //! offset size
 //!      0    8  magic   "MEGAQSEG"
-//!      8    4  version 1
+//!      8    4  version 2; in 1 no record has a client_msg_id of its own
 //!     12    4  header's size, 128: where records begin
 //!     16    8  number
 //!     24    8  queue id, drawn by chance when the queue was made
@@ -19,15 +19,14 @@
 //! ```
 
 use super::disk::Map;
-use super::message::client_msg_id;
-use super::record::{self, Record};
+use super::record::{self, Parts, Record};
 use byteorder::{ByteOrder, LittleEndian};
 use std::io;
 use std::sync::Arc;
 
 /// Bytes before the first record.
 pub const HEADER: usize = 128;
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A buffer of unwritten records that one burst blew up is let go above this size.
 const KEPT: usize = 1 << 20;
@@ -200,9 +199,9 @@ impl Segment {
         record::Place { queue: self.queue, segment: self.number, at }
     }
 
-    /// What WeChat knows a message of this queue by.
-    pub fn client_msg_id(&self, id: u64) -> String {
-        client_msg_id(self.queue, id)
+    /// The queue that it belongs to.
+    pub fn origin(&self) -> u64 {
+        self.queue
     }
 
     /// There is a record in it, or what is left of one.
@@ -215,7 +214,7 @@ impl Segment {
     }
 
     /// Adds a record and returns its offset. It is in the file after `write_out`.
-    pub(super) fn append(&mut self, record: &Record, parts: [&[u8]; 3]) -> usize {
+    pub(super) fn append(&mut self, record: &Record, parts: Parts) -> usize {
         let at = self.end;
         let place = self.place(at);
         record::encode(&mut self.unwritten, place, record, parts);

@@ -52,7 +52,7 @@ impl FailedList {
             "attempts": message.attempts(),
             "errcode": reason.errcode,
             "errmsg": reason.text,
-            "client_msg_id": message.client_msg_id(),
+            "client_msg_id": message.client_msg_id().as_str(),
         })
         .to_string();
         line.push('\n');

@@ -223,7 +223,7 @@ fn a_newer_format_is_left_alone_and_named() {
     let (disk, _) = folder();
     let name = &segments(&disk)[0];
     damaged(&disk, name, |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32fast::hash(&bytes[..48]);
         bytes[48..52].copy_from_slice(&crc.to_le_bytes());
     });
@@ -231,7 +231,7 @@ fn a_newer_format_is_left_alone_and_named() {
     match super::open_at(&disk, 1_000) {
         Err(OpenError::Segment { name: named, why }) => {
             assert_eq!(&named, name);
-            assert!(why.contains("version 2 is newer"), "{why}");
+            assert!(why.contains("version 3 is newer"), "{why}");
         }
         other => panic!("{:?}", other.err()),
     }

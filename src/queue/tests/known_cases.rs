@@ -2,7 +2,7 @@
 
 use super::simulated::Simulated;
 use super::{FAR, SEGMENT, append, drain, open, open_at, openids, run_chores};
-use crate::queue::{HEAP_LIMIT, New, Options, Queue, Refused, segment_size_for};
+use crate::queue::{ClientMsgId, HEAP_LIMIT, New, Options, Queue, Refused, segment_size_for};
 
 fn new(data: &[u8]) -> New<'_> {
     New { openid: b"o", key: b"k", data }
@@ -31,13 +31,13 @@ fn what_was_handed_out_comes_again_after_a_crash_with_the_same_id() {
     }
     let first: Vec<_> = (0..5).map(|_| queue.take(FAR).unwrap()).collect();
     queue.done(first[2].ticket().unwrap());
-    let ids: Vec<String> = first.iter().map(|message| message.client_msg_id()).collect();
+    let ids: Vec<_> = first.iter().map(|message| message.client_msg_id()).collect();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     assert_eq!(queue.depth(), 9);
     let again = drain(&mut queue, &disk);
     assert_eq!(openids(&again), ["0", "1", "3", "4", "5", "6", "7", "8", "9"]);
-    assert_eq!([again[0].client_msg_id(), again[1].client_msg_id()], [&ids[0][..], &ids[1][..]]);
+    assert_eq!([again[0].client_msg_id(), again[1].client_msg_id()], ids[..2]);
     assert_eq!((again[0].attempts(), again[4].attempts()), (2, 1));
 }
 
@@ -199,4 +199,52 @@ fn what_is_not_written_out_yet_is_not_handed_out() {
     assert!(queue.take(FAR).is_none());
     queue.write_out().unwrap();
     assert!(queue.take(FAR).is_some());
+}
+
+#[test]
+fn a_message_keeps_the_id_that_it_was_given() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    let given = ClientMsgId::new(b"order-4711_again").unwrap();
+    append(&mut queue, &disk, "before");
+    queue.append_as(new(b"data"), &given, 7_000).unwrap();
+    queue.write_out().unwrap();
+    let message = drain(&mut queue, &disk).pop().unwrap();
+    assert_eq!((message.client_msg_id(), message.enqueued()), (given, 7_000));
+    assert_eq!([message.openid(), message.key(), message.data()], [&b"o"[..], b"k", b"data"]);
+    queue.append_as(new(b"data"), &given, 7_000).unwrap();
+    queue.write_out().unwrap();
+    let message = queue.take(7_000).unwrap();
+    queue.retry(&message, 8_000, 7_000);
+    queue.write_out().unwrap();
+    drop(queue);
+    let again = drain(&mut open_at(&disk, 9_000).unwrap(), &disk).pop().unwrap();
+    assert_eq!((again.client_msg_id(), again.enqueued()), (given, 7_000));
+    assert_eq!([again.openid(), again.key(), again.data()], [&b"o"[..], b"k", b"data"]);
+}
+
+#[test]
+fn what_is_held_is_known_by_its_id_also_when_it_is_done() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    queue.keep_finished(true);
+    let id = |n: u32| ClientMsgId::new(format!("id-{n}").as_bytes()).unwrap();
+    for n in 0..100 {
+        while queue.append_as(new(&[b'x'; 100]), &id(n), 1_000).is_err() {
+            run_chores(&mut queue, &disk);
+        }
+        queue.write_out().unwrap();
+    }
+    append(&mut queue, &disk, "another");
+    let messages = drain(&mut queue, &disk);
+    let made = messages[100].client_msg_id();
+    let asked = (50..150).map(id).chain([made]).collect();
+    let held = (50..100).map(id).chain([made]).collect();
+    assert_eq!(queue.holding(&asked), held);
+    assert!(queue.segments() > 2);
+    queue.keep_finished(false);
+    assert_eq!(queue.segments(), 1);
+    run_chores(&mut queue, &disk);
+    assert!(disk.names().len() <= 2, "{:?}", disk.names());
+    assert!(!queue.holding(&asked).contains(&id(50)));
 }

@@ -2,7 +2,9 @@
 
 use super::simulated::Simulated;
 use super::{Case, FAR, open_at, run_chore};
-use crate::queue::{Chore, HEAP_LIMIT, Message, New, Queue, Refused, Unsettled, janitor};
+use crate::queue::{
+    Chore, ClientMsgId, HEAP_LIMIT, Message, New, Queue, Refused, Unsettled, janitor,
+};
 use fastrand::Rng;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -20,6 +22,7 @@ const STEPS: usize = 400;
 #[derive(Clone)]
 struct Entry {
     id: u64,
+    own_id: Option<ClientMsgId>,
     openid: Vec<u8>,
     data: Vec<u8>,
     attempts: u8,
@@ -123,11 +126,17 @@ impl Lockstep {
         let length = if self.rng.u8(..20) == 0 { 2_000 } else { self.rng.usize(..300) };
         let data: Vec<u8> = (0..length).map(|_| self.rng.u8(..)).collect();
         let openid = format!("o{}", self.model.entries.len()).into_bytes();
-        match self.queue.append(New { openid: &openid, key: b"key", data: &data }, self.now) {
+        let new = New { openid: &openid, key: b"key", data: &data };
+        let own_id = ClientMsgId::new(&openid).filter(|_| self.rng.bool());
+        let appended = match &own_id {
+            Some(own_id) => self.queue.append_as(new, own_id, self.now),
+            None => self.queue.append(new, self.now),
+        };
+        match appended {
             Ok(_) if self.queue.write_out().is_err() => self.crash(),
             Ok(id) => {
                 assert!(self.model.entries.iter().all(|entry| entry.id < id));
-                let entry = Entry { id, openid, data, attempts: 0, due: 0, done: false };
+                let entry = Entry { id, own_id, openid, data, attempts: 0, due: 0, done: false };
                 self.model.entries.push(entry);
             }
             Err(refused) => {
@@ -146,6 +155,8 @@ impl Lockstep {
         assert_eq!(message.attempts(), entry.attempts);
         assert_eq!((message.openid(), message.key()), (&entry.openid[..], &b"key"[..]));
         assert_eq!(message.data(), entry.data);
+        let id = entry.own_id.unwrap_or(ClientMsgId::of(self.queue.queue, entry.id));
+        assert_eq!(message.client_msg_id(), id);
         self.held.push((message, index));
     }
 

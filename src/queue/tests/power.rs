@@ -2,7 +2,7 @@
 
 use super::simulated::{Loss, Simulated};
 use super::{Case, drain, open_at, run_chore, run_chores};
-use crate::queue::{Chore, Message, New, Queue, Refused};
+use crate::queue::{Chore, ClientMsgId, Message, New, Queue, Refused};
 use fastrand::Rng;
 use std::collections::{HashMap, HashSet};
 
@@ -58,7 +58,15 @@ impl Run {
 
     fn append(&mut self) {
         let data: Vec<u8> = (0..self.rng.usize(..1_500)).map(|_| self.rng.u8(..)).collect();
-        match self.queue.append(New { openid: b"openid", key: b"key", data: &data }, self.now) {
+        let new = New { openid: b"openid", key: b"key", data: &data };
+        let appended = match self.rng.bool() {
+            true => {
+                let own_id = format!("own-{}", self.accepted.len());
+                self.queue.append_as(new, &ClientMsgId::new(own_id.as_bytes()).unwrap(), self.now)
+            }
+            false => self.queue.append(new, self.now),
+        };
+        match appended {
             Ok(id) => {
                 self.queue.write_out().unwrap();
                 assert!(self.accepted.insert(id, data).is_none(), "an id was used twice");
