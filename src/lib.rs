@@ -58,6 +58,7 @@ mod clock;
 mod config;
 mod daemon;
 mod day_file;
+mod ledger;
 mod linger;
 mod logger;
 mod output;
