@@ -16,7 +16,7 @@ use crate::traffic::{self, Channels, Event, Order};
 use crate::wechat::client::Hosts;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
-use crate::worker::{self, Counter, Shop};
+use crate::worker::{self, Shared};
 use crate::{day_file, logger, notice};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::net::{SocketAddr, TcpListener};
@@ -265,23 +265,23 @@ fn spawn_workers(
     channels: &Channels,
 ) -> std::io::Result<()> {
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
-    let shop = Arc::new(Shop {
+    let shared = Arc::new(Shared {
         table: Arc::clone(table),
         tokens: Tokens::new(config, Arc::clone(&errcodes)),
         hosts: Hosts::new(config),
         errcodes,
     });
     for number in 1..=config.setting.task_worker_num {
-        let shop = Arc::clone(&shop);
-        let counter = Counter {
+        let shared = Arc::clone(&shared);
+        let links = worker::Links {
             sends: channels.sends.clone(),
             pushes: channels.pushes.clone(),
-            halted: Arc::clone(&channels.halted),
+            round: channels.round.clone(),
             outcomes: channels.events.clone(),
         };
         let builder = thread::Builder::new().name(format!("worker-{number}"));
         // Not joined: one may be in the middle of a call that nobody waits for any longer.
-        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shop, &counter))?;
+        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shared, &links))?;
     }
     Ok(())
 }

@@ -1,9 +1,17 @@
 //! Counters that the spool keeps and the reactor shows in `status`. Since the start of the daemon
 //! where not said otherwise. Never used to decide anything.
 
+use crate::traffic::class::{Class, TABLE};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why nothing is being sent; times are seconds since 1970.
+pub struct Suspended {
+    pub why: String,
+    pub since: u64,
+    pub next_probe: Option<u64>,
+}
 
 #[derive(Default)]
 pub struct Stats {
@@ -30,14 +38,26 @@ pub struct Stats {
     pub refused: AtomicU64,
     /// Parts of segments that could not be read.
     pub damaged: AtomicU64,
-    /// Why nothing is being sent, and why nothing is being taken in.
-    pub suspended: Mutex<Option<String>>,
+    /// What attempts came to, by class.
+    pub classes: [AtomicU64; TABLE.len()],
+    pub suspended: Mutex<Option<Suspended>>,
+    /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
 }
 
 impl Stats {
+    /// An attempt came to this.
+    pub fn came_to(&self, class: Class) {
+        add(&self.classes[class as usize], 1);
+    }
+
     pub fn to_json(&self) -> Value {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let suspended = self.suspended.lock();
+        let suspended = suspended.as_ref();
+        let classes = TABLE
+            .iter()
+            .map(|row| (row.name.to_owned(), Value::from(now(&self.classes[row.class as usize]))));
         json!({
             "queue_depth": now(&self.depth),
             "queue_bytes": now(&self.bytes),
@@ -51,10 +71,20 @@ impl Stats {
             "retried": now(&self.retried),
             "refused": now(&self.refused),
             "damaged": now(&self.damaged),
-            "suspended": *self.suspended.lock(),
+            "classes": serde_json::Map::from_iter(classes),
+            "suspended": suspended.map(|it| &it.why),
+            "suspended_since": suspended.map(|it| local_time(it.since)),
+            "next_probe": suspended.and_then(|it| it.next_probe).map(local_time),
             "full": *self.full.lock(),
         })
     }
+}
+
+/// With its zone, as RFC 3339 has it.
+fn local_time(unix_seconds: u64) -> String {
+    let time =
+        i64::try_from(unix_seconds).ok().and_then(|s| chrono::DateTime::from_timestamp(s, 0));
+    time.unwrap_or_default().with_timezone(&chrono::Local).to_rfc3339()
 }
 
 /// The spool alone writes, so nobody's count is lost between the two.

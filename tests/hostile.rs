@@ -22,22 +22,24 @@ fn throughput(site: &Site, total: &mut u64) -> f64 {
 }
 
 #[test]
-fn ten_thousand_hostile_jobs_leave_the_workers_as_they_were() {
+fn thousands_of_hostile_jobs_leave_the_workers_as_they_were() {
     let sandbox = Sandbox::start();
     let more = "[setting]\ntask_worker_num = 64\n[queue]\nretry_max = 1\n[wechat]\ntimeout = 100ms";
     let site = Site::started(&sandbox, more);
     let mut total = 0;
     throughput(&site, &mut total);
     let before = throughput(&site, &mut total);
-    for (fault, count) in [
-        (json!({"close": true}), 2_000),
-        (json!({"close_after": true}), 2_000),
-        (json!({"garbage": true}), 2_000),
-        (json!({"http_status": 502}), 2_000),
-        (json!({"errcode": 47003}), 1_500),
-        (json!({"hang": true}), 300),
-        (json!({"huge": true}), 200),
+    // Every other one: where nothing gets through any more, sending stops and no job is begun.
+    for (mut fault, count) in [
+        (json!({"close": true}), 4_000),
+        (json!({"close_after": true}), 4_000),
+        (json!({"garbage": true}), 4_000),
+        (json!({"http_status": 502}), 4_000),
+        (json!({"errcode": 47003}), 3_000),
+        (json!({"hang": true}), 600),
+        (json!({"huge": true}), 400),
     ] {
+        fault["share"] = json!(0.5);
         sandbox.faults(json!({ "answer": fault }));
         site.push_many(count);
         total += u64::from(count);
@@ -53,7 +55,7 @@ fn ten_thousand_hostile_jobs_leave_the_workers_as_they_were() {
     sandbox.faults(json!({}));
     site.put_template(KEY, crate::support::TEMPLATE);
     let failed = site.count("failed");
-    assert!(failed >= 10_000, "{failed}");
+    assert!(failed >= 9_000, "{failed}");
     let after = throughput(&site, &mut total);
     assert_eq!(site.count("failed"), failed, "nothing fails any more");
     assert!(after > before / 2.0, "{after:.0} a second after, {before:.0} before");

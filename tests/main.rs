@@ -12,6 +12,7 @@ mod delivery;
 mod disk;
 mod failed;
 mod hostile;
+mod outage;
 mod outcomes;
 mod php;
 mod sandbox;

@@ -9,6 +9,7 @@ use super::keys;
 use super::units::{BYTES, TIME, show};
 use super::value::Named;
 use super::{Config, Dsn, SyncPolicy};
+use crate::traffic::class;
 
 impl Config {
     /// The effective configuration, which reads back as the same but for its secrets.
@@ -20,6 +21,10 @@ impl Config {
             if key.section != section {
                 section = key.section;
                 text.push_str(&format!("\n[{section}]\n"));
+                if section == "errcode" {
+                    let given = class::TABLE.iter().filter(|row| row.given);
+                    given.for_each(|row| text.push_str(&classes(row)));
+                }
             }
             for (name, value) in self.settings(key) {
                 let setting = format!("{name} = {}", quote(&value));
@@ -140,6 +145,12 @@ impl fmt::Display for Dsn {
         }
         write!(f, ";charset={charset}")
     }
+}
+
+/// What one class means, in both languages.
+fn classes(row: &class::Row) -> String {
+    let line = |n: usize| format!("; {} ({}): {}\n", row.name, row.example[n], row.fate[n]);
+    line(0) + &line(1)
 }
 
 fn flag(on: bool) -> String {

@@ -4,7 +4,8 @@
 
 use super::key::{Allowed, Key};
 use super::value;
-use super::{Class, Escape, Level, TokenSource};
+use super::{Escape, Level, TokenSource};
+use crate::traffic::class::Class;
 
 use Allowed::*;
 

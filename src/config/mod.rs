@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::traffic::class::{self, Class};
 use ipnet::IpNet;
 
 pub use value::Named;
@@ -164,27 +165,6 @@ pub enum Escape {
     Raw,
 }
 
-/// What an errcode means for the message that got it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Done.
-    Ok,
-    /// The access token is refused: refresh it, try again at once, once.
-    Token,
-    /// Another attempt may succeed.
-    Later,
-    /// As `Later`, but only one more attempt is made.
-    Once,
-    /// A limit of the account: nobody sends until its window has passed.
-    Rate,
-    /// A limit of one openid: this message later, the others go on.
-    OpenidRate,
-    /// This message can never be sent.
-    Permanent,
-    /// The account or the configuration is at fault: sending stops, single messages probe.
-    Config,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// The day's date is put before its extension.
@@ -229,16 +209,7 @@ impl Named for Escape {
 }
 
 impl Named for Class {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("ok", Self::Ok),
-        ("token", Self::Token),
-        ("later", Self::Later),
-        ("once", Self::Once),
-        ("rate", Self::Rate),
-        ("openid_rate", Self::OpenidRate),
-        ("permanent", Self::Permanent),
-        ("config", Self::Config),
-    ];
+    const NAMES: &'static [(&'static str, Self)] = &class::GIVEN;
 }
 
 impl Named for Level {

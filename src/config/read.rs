@@ -9,7 +9,8 @@ use super::ini::{self, Entry, Problem};
 use super::key::{Allowed, Key};
 use super::keys;
 use super::value::{self, Parsed};
-use super::{Class, Config, ConfigError, Log, Pdo, Queue, Secret, Server, Setting, Wechat};
+use super::{Config, ConfigError, Log, Pdo, Queue, Secret, Server, Setting, Wechat};
+use crate::traffic::class::Class;
 
 /// The configuration in `bytes`, which came from `file`.
 pub fn config(bytes: &[u8], file: &Path, root: &Path) -> Result<Config, ConfigError> {

@@ -157,6 +157,7 @@ fn the_originals_file_works_unchanged() {
     expected.wechat.app_id = "wx10c4b54cf0aae125".to_owned();
     expected.wechat.app_secret = Secret("e01207cc547f62d73f5099aae83a9f15".to_owned());
     expected.log.log_file = "/Mega-Wechat/logs/mega.log".into();
+    expected.log.message_log = Some("/Mega-Wechat/logs/mega-messages.log".into());
     expected.log.log_prefix = "mega".to_owned();
     assert_eq!(original, expected);
 }

@@ -113,6 +113,11 @@ impl Message {
         self.record.attempts = self.record.attempts.saturating_add(1);
     }
 
+    /// This hand-out was not the message's fault.
+    pub fn forgive_attempt(&mut self) {
+        self.record.attempts = self.record.attempts.saturating_sub(1);
+    }
+
     /// This hand-out came to nothing that is known: WeChat may have taken the message.
     pub fn mark_unclear(&mut self) {
         if self.record.unclear == 0 {

@@ -1,116 +1,330 @@
-//! Whether messages may be sent at all: closed by a limit of the account or a fault of its
-//! configuration, opened again by one message that gets through. Part of the spool's state.
+//! Whether messages may be sent at all: closed by a limit of the account, a fault of its configuration or a
+//! WeChat that cannot be reached, and opened by the one message that finds out. Part of the spool's state;
+//! knows neither messages nor threads.
 
+use crate::clock::until_next_wechat_day;
+use crate::traffic::class::{self, Fault};
+use crate::traffic::job::Reason;
 use crate::wechat::errcode;
 use std::time::{Duration, Instant};
 
-/// WeChat's day ends at midnight, UTC+8.
-const DAY: u64 = 86_400;
-const UTC_PLUS_8: u64 = 8 * 3_600;
-
 const CONFIG_DELAY: Duration = Duration::from_secs(30);
+
+/// WeChat may take an hour or a day to confirm an address; to ask again sooner is punished.
+const CONFIRM_WITHIN_HOUR: Duration = Duration::from_secs(3_600);
+const CONFIRM_WITHIN_DAY: Duration = Duration::from_secs(86_400);
 
 /// Waits for a used-up daily quota; the new day cuts the last one short.
 const QUOTA_STEPS: [u64; 5] = [60, 300, 900, 1_800, 3_600];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Rate,
-    Config,
+/// The pause before the first probe of a WeChat that cannot be reached; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A run of failures closes the gate at once when it is as long as there are workers, and otherwise when
+/// nothing has succeeded for so long: where few messages come, each is worth more.
+const WITHOUT_SUCCESS: Duration = Duration::from_secs(5);
+
+/// How many messages may be handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowance {
+    Open,
+    /// One, to find out.
+    Probe,
+    Shut,
+}
+
+/// What an outcome did to the gate.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Moved {
+    Opened,
+    Closed(Fault),
+    /// Open or closed, as before.
+    Not,
 }
 
 struct Closed {
-    until: Instant,
+    fault: Fault,
+    errcode: Option<i64>,
     why: String,
+    /// Seconds since 1970.
+    since: u64,
+    until: Instant,
     /// Times in a row that a probe met the same fault.
     repeats: usize,
+    probing: bool,
 }
 
-#[derive(Default)]
-pub struct Gate(Option<Closed>);
+pub struct Gate {
+    closed: Option<Closed>,
+    workers: u32,
+    /// Failures since the last answer that speaks of its message alone, and when that was.
+    run: u32,
+    answered: Instant,
+}
+
+/// An outcome, as far as it concerns the gate.
+pub struct Told<'a> {
+    pub what: class::Gate,
+    pub probe: bool,
+    pub reason: Option<&'a Reason>,
+    pub now: Instant,
+    pub unix_seconds: u64,
+}
 
 impl Gate {
-    /// Why nothing is sent, if so.
-    pub fn why(&self) -> Option<&str> {
-        self.0.as_ref().map(|closed| closed.why.as_str())
+    pub fn new(workers: usize, now: Instant) -> Gate {
+        Gate { closed: None, workers: workers as u32, run: 0, answered: now }
     }
 
-    /// How many messages may be in flight: all, none, or one that probes.
-    pub fn allowed(&self, limit: usize, now: Instant) -> usize {
-        match &self.0 {
-            None => limit,
-            Some(closed) if now < closed.until => 0,
-            Some(_) => 1,
+    /// Why nothing is sent, and since when (seconds since 1970).
+    pub fn why(&self) -> Option<(&str, u64)> {
+        self.closed.as_ref().map(|closed| (closed.why.as_str(), closed.since))
+    }
+
+    pub fn allowance(&self, now: Instant) -> Allowance {
+        match &self.closed {
+            None => Allowance::Open,
+            Some(closed) if closed.probing || now < closed.until => Allowance::Shut,
+            Some(_) => Allowance::Probe,
         }
     }
 
-    /// When a probe may go, if the gate is closed.
-    pub fn opens(&self) -> Option<Instant> {
-        self.0.as_ref().map(|closed| closed.until)
+    /// When the next probe may go, if it is known.
+    pub fn next_probe(&self) -> Option<Instant> {
+        self.closed.as_ref().filter(|closed| !closed.probing).map(|closed| closed.until)
     }
 
-    /// Closes, or stays closed for longer; true if it was open.
-    pub fn close(
-        &mut self,
-        fault: Fault,
-        errcode: Option<i64>,
-        why: &str,
-        now: Instant,
-        unix_seconds: u64,
-    ) -> bool {
-        let (was_open, repeats) = match &self.0 {
-            // Others that were in flight meet the same fault; that is not a repeat.
-            Some(closed) if now < closed.until => return false,
-            Some(closed) => (false, closed.repeats + 1),
-            None => (true, 0),
+    /// A probe is on its way.
+    pub fn probe(&mut self) {
+        if let Some(closed) = &mut self.closed {
+            closed.probing = true;
+        }
+    }
+
+    /// The probe was not begun, or says nothing: the next one may go at once.
+    pub fn probe_again(&mut self) {
+        if let Some(closed) = &mut self.closed {
+            closed.probing = false;
+        }
+    }
+
+    /// Takes an outcome in. While the gate is closed only the probe's can open it, or keep it closed for longer:
+    /// what else comes back was on its way before.
+    pub fn hear(&mut self, told: Told) -> Moved {
+        let Told { what, probe, now, .. } = told;
+        match what {
+            class::Gate::Opens => {
+                (self.run, self.answered) = (0, now);
+                let opened = probe && self.closed.take().is_some();
+                if opened { Moved::Opened } else { Moved::Not }
+            }
+            class::Gate::Silent => {
+                if probe {
+                    self.probe_again();
+                }
+                Moved::Not
+            }
+            class::Gate::Closes(fault) => self.close(fault, told),
+            class::Gate::Fails { in_a_row } => {
+                self.run += 1;
+                let long = self.run >= in_a_row;
+                let few = now.duration_since(self.answered) >= WITHOUT_SUCCESS;
+                match probe || long && (few || self.run >= self.workers) {
+                    true => self.close(Fault::Unreachable, told),
+                    false => Moved::Not,
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, fault: Fault, told: Told) -> Moved {
+        let errcode = told.reason.and_then(|reason| reason.errcode);
+        let (since, repeats, moved) = match &self.closed {
+            None => (told.unix_seconds, 0, Moved::Closed(fault)),
+            Some(closed) if told.probe => {
+                let same = (closed.fault, closed.errcode) == (fault, errcode);
+                let moved = if same { Moved::Not } else { Moved::Closed(fault) };
+                (closed.since, if closed.fault == fault { closed.repeats + 1 } else { 0 }, moved)
+            }
+            // WeChat's own word weighs more than that it could not be reached.
+            Some(closed) if closed.fault == Fault::Unreachable && fault != Fault::Unreachable => {
+                (closed.since, 0, Moved::Closed(fault))
+            }
+            Some(_) => return Moved::Not,
         };
-        let delay = delay(fault, errcode, repeats, unix_seconds);
-        self.0 = Some(Closed { until: now + delay, why: why.to_owned(), repeats });
-        was_open
-    }
-
-    /// A message got an answer that says nothing against sending; true if it was closed.
-    pub fn open(&mut self) -> bool {
-        self.0.take().is_some()
-    }
-
-    /// A probe found out nothing: the next one waits a little.
-    pub fn postpone(&mut self, now: Instant) {
-        if let Some(closed) = &mut self.0 {
-            closed.until = closed.until.max(now + CONFIG_DELAY);
-        }
+        let delay = delay(fault, errcode, repeats, told.unix_seconds);
+        let why = told.reason.map_or(String::new(), |reason| reason.text.clone());
+        let why = match fault {
+            Fault::Unreachable => format!("unreachable: {why}"),
+            Fault::Rate | Fault::Config => why,
+        };
+        let until = told.now + delay;
+        // There is never a second one, whatever else closes the gate meanwhile.
+        let probing = !told.probe && self.closed.as_ref().is_some_and(|closed| closed.probing);
+        self.closed = Some(Closed { fault, errcode, why, since, until, repeats, probing });
+        moved
     }
 }
 
 fn delay(fault: Fault, errcode: Option<i64>, repeats: usize, unix_seconds: u64) -> Duration {
-    let next_minute = 60 - unix_seconds % 60;
-    let seconds = match (fault, errcode) {
-        (Fault::Config, Some(errcode::CONFIRM_WITHIN_DAY)) => DAY,
-        (Fault::Config, Some(errcode::CONFIRM_WITHIN_HOUR)) => 3_600,
-        (Fault::Config, _) => return CONFIG_DELAY,
+    match (fault, errcode) {
+        (Fault::Config, Some(errcode::CONFIRM_WITHIN_DAY)) => CONFIRM_WITHIN_DAY,
+        (Fault::Config, Some(errcode::CONFIRM_WITHIN_HOUR)) => CONFIRM_WITHIN_HOUR,
+        (Fault::Config, _) => CONFIG_DELAY,
         (Fault::Rate, Some(errcode::DAILY_QUOTA)) if repeats > 0 => {
-            let next_day = DAY - (unix_seconds + UTC_PLUS_8) % DAY;
-            QUOTA_STEPS[repeats.min(QUOTA_STEPS.len() - 1)].min(next_day)
+            let step = Duration::from_secs(QUOTA_STEPS[repeats.min(QUOTA_STEPS.len() - 1)]);
+            step.min(until_next_wechat_day(unix_seconds))
         }
-        (Fault::Rate, _) => next_minute,
-    };
-    Duration::from_secs(seconds)
+        (Fault::Rate, _) => Duration::from_secs(60 - unix_seconds % 60),
+        (Fault::Unreachable, _) => (FIRST_PAUSE * (1 << repeats.min(5))).min(LONGEST_PAUSE),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traffic::class::Class;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A gate and its time, in seconds since it was made.
+    struct Case {
+        gate: Gate,
+        start: Instant,
+        at: u64,
+    }
+
+    impl Case {
+        fn new(workers: usize) -> Case {
+            let start = Instant::now();
+            Case { gate: Gate::new(workers, start), start, at: 0 }
+        }
+
+        fn now(&self) -> Instant {
+            self.start + SECOND * self.at as u32
+        }
+
+        fn allowance(&self) -> Allowance {
+            self.gate.allowance(self.now())
+        }
+
+        fn hear(&mut self, class: Class, probe: bool) -> Moved {
+            let reason = Reason::text(class.name());
+            let (now, what) = (self.now(), class.row().gate);
+            let reason = Some(&reason);
+            self.gate.hear(Told { what, probe, reason, now, unix_seconds: self.at })
+        }
+
+        /// Hands the probe out that must be allowed now.
+        fn probe(&mut self, class: Class) -> Moved {
+            assert_eq!(self.allowance(), Allowance::Probe);
+            self.gate.probe();
+            assert_eq!(self.allowance(), Allowance::Shut, "one at a time");
+            self.hear(class, true)
+        }
+
+        fn closed() -> Case {
+            let mut case = Case::new(8);
+            assert_eq!(case.hear(Class::Config, false), Moved::Closed(Fault::Config));
+            case
+        }
+    }
 
     #[test]
     fn one_probe_goes_after_the_delay_and_opens_the_gate() {
-        let (mut gate, start) = (Gate::default(), Instant::now());
-        assert_eq!(gate.allowed(8, start), 8);
-        assert!(gate.close(Fault::Config, Some(40164), "40164", start, 0));
-        assert!(!gate.close(Fault::Config, Some(40164), "40164", start, 0));
-        assert_eq!(gate.allowed(8, start + Duration::from_secs(29)), 0);
-        assert_eq!(gate.allowed(8, start + Duration::from_secs(30)), 1);
-        assert!(gate.open());
-        assert_eq!(gate.allowed(8, start), 8);
+        let mut case = Case::closed();
+        assert_eq!(case.hear(Class::Config, false), Moved::Not);
+        case.at = 29;
+        assert_eq!(case.allowance(), Allowance::Shut);
+        case.at = 30;
+        assert_eq!(case.probe(Class::Ok), Moved::Opened);
+        assert_eq!(case.allowance(), Allowance::Open);
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_the_gate_closed_does_not_open_it() {
+        let mut case = Case::closed();
+        for class in [Class::Ok, Class::Permanent, Class::Unclear, Class::Data] {
+            assert_eq!(case.hear(class, false), Moved::Not);
+            assert_eq!(case.allowance(), Allowance::Shut);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_concerns_the_recipient_alone_is_an_answer() {
+        for class in [Class::Ok, Class::Permanent, Class::Once, Class::OpenidRate] {
+            let mut case = Case::closed();
+            case.at = 30;
+            assert_eq!(case.probe(class), Moved::Opened, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_is_followed_by_the_next() {
+        let mut case = Case::closed();
+        case.at = 30;
+        assert_eq!(case.probe(Class::Data), Moved::Not);
+        assert_eq!(case.probe(Class::Ok), Moved::Opened);
+    }
+
+    #[test]
+    fn nobody_reached_by_any_worker_closes_it_and_probes_come_less_and_less_often() {
+        let mut case = Case::new(8);
+        for _ in 0..7 {
+            assert_eq!(case.hear(Class::Unreachable, false), Moved::Not);
+        }
+        assert_eq!(case.hear(Class::Unreachable, false), Moved::Closed(Fault::Unreachable));
+        assert_eq!(case.gate.why(), Some(("unreachable: unreachable", 0)));
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            case.at += pause - 1;
+            assert_eq!(case.allowance(), Allowance::Shut);
+            case.at += 1;
+            assert_eq!(case.probe(Class::Unreachable), Moved::Not);
+        }
+        case.at += 30;
+        assert_eq!(case.probe(Class::Permanent), Moved::Opened);
+    }
+
+    #[test]
+    fn where_few_messages_come_three_failures_are_enough_after_a_while_without_success() {
+        let mut case = Case::new(8);
+        for (at, moved) in
+            [(1, Moved::Not), (2, Moved::Not), (5, Moved::Closed(Fault::Unreachable))]
+        {
+            case.at = at;
+            assert_eq!(case.hear(Class::Unclear, false), moved);
+        }
+        let mut case = Case::new(8);
+        for at in 0..100 {
+            case.at = at;
+            assert_eq!(case.hear(Class::Unclear, false), Moved::Not);
+            assert_eq!(case.hear(Class::Unclear, false), Moved::Not);
+            assert_eq!(case.hear(Class::Ok, false), Moved::Not);
+        }
+    }
+
+    #[test]
+    fn wechats_own_word_takes_the_place_of_unreachable_and_not_the_other_way_round() {
+        let mut case = Case::new(1);
+        case.at = 9;
+        (0..3).for_each(|_| drop(case.hear(Class::Unreachable, false)));
+        assert_eq!(case.hear(Class::Config, false), Moved::Closed(Fault::Config));
+        assert_eq!(case.hear(Class::Unreachable, false), Moved::Not);
+        assert_eq!(case.gate.why(), Some(("config", 9)));
+    }
+
+    #[test]
+    fn what_closes_the_gate_meanwhile_allows_no_second_probe() {
+        let mut case = Case::new(1);
+        case.at = 9;
+        (0..3).for_each(|_| drop(case.hear(Class::Unreachable, false)));
+        case.at = 10;
+        case.gate.probe();
+        case.hear(Class::Config, false);
+        case.at = 100;
+        assert_eq!(case.allowance(), Allowance::Shut);
+        assert_eq!(case.hear(Class::Ok, true), Moved::Opened);
     }
 
     #[test]

@@ -1,140 +1,153 @@
-//! Hands jobs to the workers, as many as the gate allows and in the order that was asked for, and
+//! Hands jobs to the workers, as many as the throttle allows and in the order that was asked for, and
 //! takes back what none of them has begun. Part of the spool's loop.
 
 use super::Spool;
-use crate::clock::now_ms;
+use super::gate::Allowance;
+use crate::clock::Now;
 use crate::queue::Message;
+use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Reason};
-use crate::wire::command;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// WeChat drops a repeated client_msg_id for ten minutes; a call may take some of that.
 const RECOGNISED_FOR: Duration = Duration::from_secs(10 * 60 - 30);
 
 impl Spool {
-    /// When the pace lets the next message go, if something waits for that.
-    pub(super) fn pace_asks(&self, now: Instant) -> Option<Instant> {
-        let waits = self.sends.next_before().is_some() || self.peeked.is_some();
-        let waits = waits || self.queue.depth() > self.pushes_in_flight as u64;
-        let open = waits && self.gate.allowed(1, now) > 0 && self.stopping.is_none();
-        if open && !self.pace.allows() { self.pace.asks_again(now, now_ms() / 1_000) } else { None }
+    /// Messages in workers' hands or ready for them.
+    pub(super) fn in_flight(&self) -> usize {
+        self.pushes.in_flight() + self.sends.in_flight()
     }
 
-    /// The day's limit stops sending as WeChat's own does, and is shown as such.
-    fn tell_the_day(&mut self) {
-        let over = self.pace.day_is_over();
-        if over == self.day_told {
-            return;
-        }
-        self.day_told = over;
-        let limit = self.config.wechat.daily_limit;
-        let why = format!("daily_limit = {limit} is reached, until midnight UTC+8");
-        match over {
-            true => log::warn!("sending suspended: {why}"),
-            false => crate::notice!("sending goes on: a new day"),
-        }
-        *self.stats.suspended.lock() = over.then_some(why);
+    /// Something could be handed out, if it were allowed.
+    pub(super) fn something_waits(&self) -> bool {
+        let queued = self.queue.depth() > self.pushes.in_flight() as u64;
+        queued || !self.sends.none_ready() || self.pushes.is_peeked()
     }
 
-    /// How many jobs of each kind may be in workers' hands now.
-    pub(super) fn may_hand_out(&self, now: Instant) -> usize {
-        let in_flight = self.pushes_in_flight + self.sends.in_flight();
-        match self.gate.allowed(self.inside.limit, now) {
-            _ if self.stopping.is_some() || !self.pace.allows() => 0,
-            1 if in_flight > 0 => 0,
-            allowed => allowed,
+    fn allowance(&self, now: Now) -> Allowance {
+        match self.stopping {
+            Some(_) => Allowance::Shut,
+            None => self.throttle.allowance(now),
         }
     }
 
-    pub(super) fn hand_out(&mut self) {
-        let now = Instant::now();
-        self.handed_out = now_ms();
-        self.pace.turn(now, self.handed_out / 1_000);
-        self.tell_the_day();
-        // A closed gate allows one at a time, so each one handed out is asked for anew.
-        while let limit @ 1.. = self.may_hand_out(now) {
-            let job = match self.next_job(limit) {
-                Some(job) => job,
-                None => return,
-            };
-            self.pace.spend();
-            self.inside.halted.store(false, Ordering::Relaxed);
-            let apart = job.waiting.is_some() && self.config.queue.send_first;
-            let channel = if apart { &self.inside.sends } else { &self.inside.pushes };
-            // S3: `limit` jobs of each kind fit, and workers hold their ends as long as we do.
-            let handed = channel.try_send(job);
-            debug_assert!(handed.is_ok(), "invariant S3: there is room for every job");
+    /// A push that is due could be handed out now.
+    pub(super) fn may_hand_out(&self, now: Now) -> bool {
+        self.allowance(now) != Allowance::Shut && self.pushes.in_flight() < self.inside.limit
+    }
+
+    pub(super) fn hand_out(&mut self, now: Now) {
+        if self.throttle.turn(now) {
+            self.answer_waiting_sends();
+        }
+        loop {
+            let allowance = self.allowance(now);
+            if allowance == Allowance::Shut {
+                return;
+            }
+            let Some(mut job) = self.next_job(now) else { return };
+            job.probe = allowance == Allowance::Probe;
+            job.round = self.round;
+            self.throttle.spend(job.probe);
+            self.hand(job, now);
+        }
+    }
+
+    fn hand(&mut self, job: Job, now: Now) {
+        let apart = job.waiting.is_some() && self.config.queue.send_first;
+        let channel = if apart { &self.inside.sends } else { &self.inside.pushes };
+        // S3: there is room for every job in flight, and workers hold their ends as long as we do.
+        if let Err(refused) = channel.try_send(job) {
+            log::error!("a job found no room on its way to the workers; it is kept");
+            self.take_back(refused.into_inner(), now);
         }
     }
 
     /// The next job whose kind still has room; sends first, or in the order of arrival.
-    fn next_job(&mut self, limit: usize) -> Option<Job> {
+    fn next_job(&mut self, now: Now) -> Option<Job> {
+        let limit = self.inside.limit;
         let send_room = self.sends.in_flight() < limit;
-        let push_room = self.pushes_in_flight < limit;
+        let push_room = self.pushes.in_flight() < limit;
         let Some(before) = self.sends.next_before() else {
-            return if push_room { self.next_push(u64::MAX) } else { None };
+            return if push_room { self.next_push(u64::MAX, now) } else { None };
         };
         if self.config.queue.send_first {
             return match (send_room, push_room) {
                 (true, _) => self.sends.take(),
-                (false, true) => self.next_push(u64::MAX),
+                (false, true) => self.next_push(u64::MAX, now),
                 (false, false) => None,
             };
         }
         match (send_room, push_room) {
-            (true, true) => self.next_push(before).or_else(|| self.sends.take()),
+            (true, true) => self.next_push(before, now).or_else(|| self.sends.take()),
             // Whose turn it is cannot be told without taking one; the next outcome makes room.
             _ => None,
         }
     }
 
     /// The next push, if its id is below `before`.
-    fn next_push(&mut self, before: u64) -> Option<Job> {
-        let message = self.peeked.take().or_else(|| self.next_sure_push())?;
+    fn next_push(&mut self, before: u64, now: Now) -> Option<Job> {
+        let message = self.pushes.take_peeked().or_else(|| self.next_sure_push(now))?;
         if message.id() >= before {
-            self.peeked = Some(message);
+            self.pushes.peek(message);
             return None;
         }
-        self.pushes_in_flight += 1;
-        Some(Job { message, waiting: None })
+        self.pushes.leave();
+        Some(Job { message, waiting: None, probe: false, round: self.round })
     }
 
     /// The next push that WeChat will not deliver twice: one whose first try is of unknown outcome
     /// and too long ago for WeChat to recognise it by its client_msg_id has failed.
-    fn next_sure_push(&mut self) -> Option<Message> {
-        let now = now_ms();
+    fn next_sure_push(&mut self, now: Now) -> Option<Message> {
         loop {
-            let message = self.queue.take(now)?;
+            let message = self.queue.take(now.ms)?;
             let since = message.unclear_since();
-            if since.is_none_or(|since| now < since + RECOGNISED_FOR.as_millis() as u64) {
+            if since.is_none_or(|since| now.ms < since + RECOGNISED_FOR.as_millis() as u64) {
                 return Some(message);
             }
             let text = "unknown: WeChat may have taken it, and it is too late to ask again";
-            self.fail(&message, &Reason::text(text));
+            self.fail(&message, Class::Unknown, &Reason::text(text), now);
         }
     }
 
+    /// Nobody begins what is handed out already: the round ends, what no worker has taken comes back, and who
+    /// waits for a send is told.
+    pub(super) fn halt(&mut self, now: Now) {
+        self.inside.round.end(self.round);
+        self.round = self.inside.round.current();
+        self.recall(now);
+        self.answer_waiting_sends();
+    }
+
     /// Takes back what no worker has begun.
-    pub(super) fn recall(&mut self) {
-        while let Ok(job) = self.inside.unstarted.try_recv() {
-            self.take_back(job);
+    pub(super) fn recall(&mut self, now: Now) {
+        for unstarted in self.inside.unstarted.clone() {
+            while let Ok(job) = unstarted.try_recv() {
+                self.take_back(job, now);
+            }
+        }
+    }
+
+    fn answer_waiting_sends(&mut self) {
+        let Some(why) = self.throttle.suspended() else { return };
+        for to in self.sends.give_up_waiting() {
+            self.answers.refuse(to, format!("sending suspended: {why}"));
         }
     }
 
     /// A job that was handed out and not begun.
-    pub(super) fn take_back(&mut self, job: Job) {
-        self.pace.refund();
+    pub(super) fn take_back(&mut self, job: Job, now: Now) {
+        self.throttle.refund(job.probe);
         let Some(waiting) = job.waiting else {
-            self.pushes_in_flight -= 1;
+            self.pushes.land();
             return self.queue.give_back(&job.message);
         };
         self.sends.landed(&job);
-        let suspended = self.gate.why().map(|why| format!("sending suspended: {why}"));
+        let suspended = self.throttle.suspended().map(|why| format!("sending suspended: {why}"));
         match suspended.or_else(|| self.stopping.map(|_| "stopping".into())) {
-            Some(why) => self.reply(waiting.to, command::UNAVAILABLE, why),
-            // The outcome that closes the gate is on its way.
-            None => self.sends.arrive(job),
+            Some(why) => self.answers.refuse(waiting.to, why),
+            // The outcome that ended its round is on its way.
+            None => self.sends.delay(job, now.at),
         }
     }
 }

@@ -1,87 +1,111 @@
 //! Takes requests in: pushes into the queue, sends into memory. Part of the spool's loop.
 
 use super::Spool;
-use crate::clock::now_ms;
-use crate::queue::{Message, New, Refused};
-use crate::stats;
+use super::gate::Allowance;
+use crate::clock::Now;
+use crate::queue::{New, Refused};
 use crate::traffic::batch::{Batch, Kind, ReplyTo, Request};
-use crate::traffic::job::{Job, Waiting};
 use crate::wire::command;
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How often a segment is asked for again that could not be created.
+const SPARE_RETRY: Duration = Duration::from_secs(1);
+
+/// Batches that wait for the next segment, and why there is none.
+#[derive(Default)]
+pub struct Intake {
+    held: VecDeque<Batch>,
+    /// How far the first of them has got.
+    from: usize,
+    no_segment: Option<String>,
+    ask_again: Option<Instant>,
+}
+
+impl Intake {
+    /// Creating the next segment failed: what needs it is refused until there is one.
+    pub fn no_segment(&mut self, why: String) {
+        self.no_segment = Some(why);
+        self.ask_again = Some(Instant::now() + SPARE_RETRY);
+    }
+
+    /// There is a next segment; true if there was none before.
+    pub fn segment_came(&mut self) -> bool {
+        self.no_segment.take().is_some()
+    }
+
+    pub fn asks_again(&self) -> Option<Instant> {
+        self.ask_again
+    }
+
+    /// True if a segment is to be asked for again now.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.ask_again.is_some_and(|at| at <= now);
+        if due {
+            self.ask_again = None;
+        }
+        due
+    }
+}
 
 impl Spool {
-    pub(super) fn take_batch(&mut self, batch: Batch) {
-        self.held.push_back(batch);
-        self.work_off_held();
+    pub(super) fn take_batch(&mut self, batch: Batch, now: Now) {
+        self.intake.held.push_back(batch);
+        self.work_off_held(now);
     }
 
     /// Takes in what is held, as far as segments reach.
-    pub(super) fn work_off_held(&mut self) {
-        let now = now_ms();
-        while let Some(batch) = self.held.pop_front() {
-            let from = std::mem::take(&mut self.held_from);
+    pub(super) fn work_off_held(&mut self, now: Now) {
+        while let Some(batch) = self.intake.held.pop_front() {
+            let from = std::mem::take(&mut self.intake.from);
             let stuck = batch.requests().skip(from).position(|request| !self.accept(&request, now));
             if let Some(index) = stuck {
-                self.held_from = from + index;
-                self.held.push_front(batch);
+                self.intake.from = from + index;
+                self.intake.held.push_front(batch);
                 return;
             }
-            self.finished.push(batch);
+            self.answers.finish(batch);
         }
     }
 
     /// Takes one request in, or answers why not; false if it must wait for the next segment.
-    fn accept(&mut self, request: &Request, now: u64) -> bool {
+    fn accept(&mut self, request: &Request, now: Now) -> bool {
         let Request { to, kind, new } = *request;
         if self.stopping.is_some() {
-            self.reply(to, command::UNAVAILABLE, "stopping");
+            self.answers.refuse(to, "stopping");
             return true;
         }
         match kind {
             Kind::Send => self.accept_send(to, new, now),
-            Kind::Push => match self.queue.append(new, now) {
-                Ok(_) => {
-                    stats::add(&self.stats.accepted, 1);
-                    self.accepted.push(to);
-                }
-                Err(Refused::NoSegment) => match self.no_segment.clone() {
-                    Some(why) => self.reply(to, command::UNAVAILABLE, why),
+            Kind::Push => match self.queue.append(new, now.ms) {
+                Ok(_) => self.answers.accept(to),
+                Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
+                    Some(why) => self.answers.refuse(to, why),
                     None => return false,
                 },
-                Err(Refused::Full) => self.reply(to, command::UNAVAILABLE, "queue full"),
+                Err(Refused::Full) => self.answers.refuse(to, "queue full"),
                 Err(Refused::TooLarge) => {
-                    self.reply(
-                        to,
-                        command::BAD_REQUEST,
-                        "invalid data: larger than a queue segment",
-                    );
+                    let text = "invalid data: larger than a queue segment";
+                    self.answers.say(to, command::BAD_REQUEST, text);
                 }
             },
         }
         true
     }
 
-    fn accept_send(&mut self, to: ReplyTo, new: New, now: u64) {
-        if let Some(why) = self.gate.why()
-            && self.gate.allowed(1, Instant::now()) == 0
+    /// A send is answered at once while nobody may send; but where a probe is due and no other send waits to be
+    /// it, this one is.
+    fn accept_send(&mut self, to: ReplyTo, new: New, now: Now) {
+        let probes = || self.sends.none_ready() && self.throttle.allowance(now) == Allowance::Probe;
+        if let Some(why) = self.throttle.suspended()
+            && !probes()
         {
-            let text = format!("sending suspended: {why}");
-            return self.reply(to, command::UNAVAILABLE, text);
-        }
-        if self.pace.day_is_over() {
-            return self.reply(
-                to,
-                command::UNAVAILABLE,
-                "sending suspended: daily_limit is reached",
-            );
+            return self.answers.refuse(to, format!("sending suspended: {why}"));
         }
         if self.sends.full() {
-            return self.reply(to, command::UNAVAILABLE, "queue full");
+            return self.answers.refuse(to, "queue full");
         }
-        self.send_ids += 1;
-        let message = Message::in_memory(self.run, self.send_ids, now, new);
-        let until = Instant::now() + self.config.wechat.send_retry_for;
-        let waiting = Some(Waiting { to, until, before: self.queue.next_id() });
-        self.sends.arrive(Job { message, waiting });
+        let until = now.at + self.config.wechat.send_retry_for;
+        self.sends.accept(to, new, until, self.queue.next_id(), now);
     }
 }

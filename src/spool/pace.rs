@@ -1,14 +1,10 @@
 //! How fast messages go out: at most so many a second and a day, and slower for a while when WeChat
 //! says that it is busy. Part of the spool's state; knows neither messages nor threads.
 
-use std::io;
+use crate::clock::{until_next_wechat_day, wechat_day};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-const DAY: u64 = 86_400;
-
-/// WeChat's day begins at midnight, UTC+8.
-const UTC_PLUS_8: u64 = 8 * 3_600;
 
 /// What was not sent in time may be made up for within so much of a second.
 const BURST: f64 = 0.05;
@@ -46,7 +42,7 @@ pub struct Pace {
 
 impl Pace {
     /// Zero is no limit.
-    pub fn new(per_second: u32, daily_limit: u64, file: PathBuf) -> Pace {
+    pub fn open(per_second: u32, daily_limit: u64, file: PathBuf) -> io::Result<Pace> {
         let now = Instant::now();
         let mut pace = Pace {
             per_second: (per_second > 0).then(|| f64::from(per_second)),
@@ -64,13 +60,28 @@ impl Pace {
             busy: 0,
             calm: 0,
         };
-        // Without a file, or with a damaged one, the day counts from here.
-        let text = std::fs::read_to_string(&pace.file).unwrap_or_default();
+        pace.load()?;
+        Ok(pace)
+    }
+
+    /// Without a file the day counts from here. One that cannot be read would let a second day's messages out:
+    /// where there is a limit that is an error.
+    fn load(&mut self) -> io::Result<()> {
+        let text = match std::fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(_) if self.daily_limit.is_none() => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let mut words = text.split_whitespace().map(str::parse);
-        if let (Some(Ok(day)), Some(Ok(sent))) = (words.next(), words.next()) {
-            (pace.day, pace.sent_today, pace.saved) = (day, sent, sent);
+        match (words.next(), words.next()) {
+            (Some(Ok(day)), Some(Ok(sent))) => {
+                (self.day, self.sent_today, self.saved) = (day, sent, sent);
+                Ok(())
+            }
+            _ if self.daily_limit.is_none() => Ok(()),
+            _ => Err(io::Error::new(ErrorKind::InvalidData, format!("it holds {text:?}"))),
         }
-        pace
     }
 
     fn rate(&self) -> Option<f64> {
@@ -82,7 +93,7 @@ impl Pace {
 
     /// Brings the state up to now. To be called once before messages are counted.
     pub fn turn(&mut self, now: Instant, unix_seconds: u64) {
-        let today = (unix_seconds + UTC_PLUS_8) / DAY;
+        let today = wechat_day(unix_seconds);
         if today != self.day {
             (self.day, self.sent_today) = (today, 0);
         }
@@ -110,8 +121,7 @@ impl Pace {
     /// When it makes sense to ask again after `allows` said no.
     pub fn asks_again(&self, now: Instant, unix_seconds: u64) -> Option<Instant> {
         if self.day_is_over() {
-            let next_day = DAY - (unix_seconds + UTC_PLUS_8) % DAY;
-            return Some(now + Duration::from_secs(next_day));
+            return Some(now + until_next_wechat_day(unix_seconds));
         }
         let rate = self.rate().filter(|_| self.credit < 1.0)?;
         Some(now + Duration::from_secs_f64((1.0 - self.credit) / rate))
@@ -153,12 +163,18 @@ impl Pace {
         }
     }
 
-    /// Keeps the day's count, if there is a limit that it matters for.
+    /// Keeps the day's count, if there is a limit that it matters for: in a new file that takes the old one's
+    /// place, so that there is always a whole one.
     pub fn save(&mut self) -> io::Result<()> {
-        if self.daily_limit.is_some() && self.saved != self.sent_today {
-            std::fs::write(&self.file, format!("{} {}\n", self.day, self.sent_today))?;
-            self.saved = self.sent_today;
+        if self.daily_limit.is_none() || self.saved == self.sent_today {
+            return Ok(());
         }
+        let new = self.file.with_extension("new");
+        let mut file = std::fs::File::create(&new)?;
+        writeln!(file, "{} {}", self.day, self.sent_today)?;
+        file.sync_data()?;
+        std::fs::rename(new, &self.file)?;
+        self.saved = self.sent_today;
         Ok(())
     }
 }
@@ -168,7 +184,7 @@ mod tests {
     use super::*;
 
     fn pace(per_second: u32, daily_limit: u64) -> Pace {
-        Pace::new(per_second, daily_limit, PathBuf::from("/nonexistent/sent"))
+        Pace::open(per_second, daily_limit, PathBuf::from("/nonexistent/sent")).unwrap()
     }
 
     /// Messages that go out in so many steps of 10 ms.
@@ -223,13 +239,16 @@ mod tests {
     fn the_count_of_the_day_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sent");
-        let mut pace = Pace::new(0, 5, file.clone());
+        let mut pace = Pace::open(0, 5, file.clone()).unwrap();
         pace.turn(Instant::now(), 0);
         pace.spend();
         pace.save().unwrap();
-        let mut again = Pace::new(0, 5, file);
+        let mut again = Pace::open(0, 5, file.clone()).unwrap();
         again.turn(Instant::now(), 0);
         assert_eq!(again.sent_today, 1);
+        std::fs::write(&file, "half a li").unwrap();
+        assert!(Pace::open(0, 5, file.clone()).is_err(), "the day's limit would begin anew");
+        assert!(Pace::open(0, 0, file).is_ok(), "nobody asks for the number");
     }
 
     #[test]

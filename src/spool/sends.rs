@@ -1,8 +1,10 @@
 //! Sends on their way: a client waits for each, so they live in memory only, bounded, and every one
 //! of them ends with a reply. Part of the spool's state.
 
+use crate::clock::Now;
+use crate::queue::{Message, New};
 use crate::traffic::batch::ReplyTo;
-use crate::traffic::job::Job;
+use crate::traffic::job::{Job, Waiting};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
@@ -11,8 +13,10 @@ use std::time::Instant;
 const COUNT_LIMIT: usize = 100_000;
 const BYTES_LIMIT: usize = 64 << 20;
 
-#[derive(Default)]
 pub struct Sends {
+    /// What makes a send's client_msg_id its own: random for each run of the daemon, and a number in it.
+    origin: u64,
+    last: u64,
     ready: VecDeque<Job>,
     delayed: BinaryHeap<Delayed>,
     /// Those in workers' hands, by message id: whom to tell when there is no time to wait.
@@ -26,6 +30,18 @@ struct Delayed {
 }
 
 impl Sends {
+    pub fn new() -> std::io::Result<Sends> {
+        let origin = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(Sends {
+            origin,
+            last: 0,
+            ready: VecDeque::new(),
+            delayed: BinaryHeap::new(),
+            in_flight: HashMap::new(),
+            bytes: 0,
+        })
+    }
+
     pub fn full(&self) -> bool {
         self.len() >= COUNT_LIMIT || self.bytes >= BYTES_LIMIT
     }
@@ -38,7 +54,16 @@ impl Sends {
         self.in_flight.len()
     }
 
-    pub fn arrive(&mut self, job: Job) {
+    pub fn none_ready(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// `until`: how long its client waits. `before`: the id of the first push behind it.
+    pub fn accept(&mut self, to: ReplyTo, new: New, until: Instant, before: u64, now: Now) {
+        self.last += 1;
+        let message = Message::in_memory(self.origin, self.last, now.ms, new);
+        let waiting = Some(Waiting { to, until, before });
+        let job = Job { message, waiting, probe: false, round: 0 };
         self.bytes += size(&job);
         self.ready.push_back(job);
     }

@@ -1,6 +1,7 @@
 //! What cannot be waited for in a test of the whole daemon.
 
 use super::*;
+use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{New, Options};
 use crate::traffic::Channels;
@@ -32,7 +33,7 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         let queue = open(now_ms());
         let inside = channels.inside();
         let mut spool = Spool::new(config, queue, inside, mailbox, Arc::clone(&stats)).unwrap();
-        spool.hand_out();
+        spool.hand_out(Now::read());
         assert_eq!(stats.failed.load(Ordering::Relaxed), fails);
         assert_eq!(pushes.len() as u64, 1 - fails);
     }
@@ -58,9 +59,9 @@ fn what_is_due_and_finds_no_room_wakes_nobody() {
     let message = queue.take(now_ms()).unwrap();
     let stats = Arc::new(Stats::default());
     let mut spool = Spool::new(config, queue, inside, mailbox, stats).unwrap();
-    spool.hand_out();
+    spool.hand_out(Now::read());
     spool.queue.give_back(&message);
-    spool.hand_out();
+    spool.hand_out(Now::read());
     assert_eq!(pushes.len(), spool.inside.limit);
-    assert_eq!(spool.wakes_at(Instant::now()), None);
+    assert_eq!(spool.wakes_at(Now::read()), None);
 }

@@ -40,7 +40,11 @@ impl Sandbox {
 
     pub fn with(options: &[&str]) -> Sandbox {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mega-sandbox"))
-            .args(["--listen", "127.0.0.1:0"])
+            .args(if options.contains(&"--listen") {
+                &[][..]
+            } else {
+                &["--listen", "127.0.0.1:0"]
+            })
             .args(options)
             .stdout(Stdio::piped())
             .spawn()

@@ -1,7 +1,7 @@
 //! How the spool waits for its next event. Part of the spool's loop.
 
 use super::Spool;
-use crate::clock::now_ms;
+use crate::clock::Now;
 use crate::linger::linger;
 use crate::traffic::Event;
 use crossbeam_channel::RecvTimeoutError;
@@ -13,59 +13,73 @@ const LINGER: Duration = Duration::from_micros(100);
 /// How long outcomes may lie before they are booked.
 const NAP: Duration = Duration::from_micros(50);
 
+/// How fast events have come of late.
+#[derive(Default)]
+pub struct Rhythm {
+    /// Batches come one upon the other.
+    brisk: bool,
+    /// Outcomes since the last look.
+    outcomes: usize,
+}
+
+impl Rhythm {
+    pub fn outcome(&mut self) {
+        self.outcomes += 1;
+    }
+}
+
 impl Spool {
-    /// The next event, or what time brings.
-    pub(super) fn wait(&mut self) -> Result<Event, RecvTimeoutError> {
-        if self.napping() {
+    /// The next event, or what time brings after `now`, up to which all is done.
+    pub(super) fn wait(&mut self, now: Now) -> Result<Event, RecvTimeoutError> {
+        if self.naps() {
             std::thread::sleep(NAP);
         }
         let began = Instant::now();
-        let event = self.linger().map_or_else(|| self.sleep(began), Ok);
+        let event = self.lingers().map_or_else(|| self.sleep(now), Ok);
         let followed = match &event {
             Ok(Event::Batch(batch)) => batch.is_followed(),
             Ok(Event::Outcome(_)) => true,
             _ => false,
         };
-        self.brisk = followed && began.elapsed() < 2 * LINGER;
+        self.rhythm.brisk = followed && began.elapsed() < 2 * LINGER;
         event
     }
 
     /// While outcomes come in fast and enough jobs lie ready, the spool does not let itself be woken
     /// by each of them: it books all that came meanwhile at once.
-    fn napping(&mut self) -> bool {
-        let outcomes = std::mem::take(&mut self.outcomes);
-        outcomes > 0 && self.pushes_in_flight > self.inside.workers + self.inside.workers / 2
+    fn naps(&mut self) -> bool {
+        let outcomes = std::mem::take(&mut self.rhythm.outcomes);
+        outcomes > 0 && self.pushes.in_flight() > self.inside.workers + self.inside.workers / 2
     }
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
     /// woken would take longer, and no worker could use the processor; whoever else could, may.
-    fn linger(&self) -> Option<Event> {
-        if !self.brisk || self.pushes_in_flight + self.sends.in_flight() > 1 {
+    fn lingers(&self) -> Option<Event> {
+        if !self.rhythm.brisk || self.in_flight() > 1 {
             return self.inside.events.try_recv().ok();
         }
         linger(LINGER, || self.inside.events.try_recv().ok())
     }
 
-    fn sleep(&self, now: Instant) -> Result<Event, RecvTimeoutError> {
+    fn sleep(&self, now: Now) -> Result<Event, RecvTimeoutError> {
         match self.wakes_at(now) {
             Some(at) => self.inside.events.recv_deadline(at),
             None => self.inside.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
-    /// When time brings something to do.
-    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
-        // What was due already found no room: the outcome that makes some is an event.
-        let later = |due: &u64| *due > self.handed_out && self.may_hand_out(now) > 0;
+    /// When time brings something to do: what was due up to `now` is done already, or waits for an event.
+    pub(super) fn wakes_at(&self, now: Now) -> Option<Instant> {
+        let later = |due: &u64| *due > now.ms && self.may_hand_out(now);
         let queue_due = self.queue.next_due().filter(later);
+        let throttled = self.stopping.is_none() && self.something_waits();
         let times = [
-            queue_due.map(|due| now + Duration::from_millis(due.saturating_sub(now_ms()))),
-            self.gate.opens().filter(|at| *at > now),
-            self.pace_asks(now),
+            queue_due.map(|due| now.at + Duration::from_millis(due - now.ms)),
+            self.throttle.asks_again(now).filter(|_| throttled),
             self.sends.next_due(),
-            self.next_sync,
-            self.spare_again,
-            self.stopping.filter(|at| *at > now),
+            self.syncing.next(),
+            self.intake.asks_again(),
+            self.stopping.filter(|at| *at > now.at),
         ];
         times.into_iter().flatten().min()
     }

@@ -1,0 +1,68 @@
+//! Results on their way to clients, and batches on their way back to the reactor. Part of the spool's state.
+//! S1: a push is answered 200 only by `kept`.
+
+use crate::stats::{self, Stats};
+use crate::traffic::batch::{Batch, Reply, ReplyTo};
+use crate::traffic::mailbox::{Mail, Mailbox};
+use crate::wire::command;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub struct Answers {
+    mailbox: Mailbox,
+    stats: Arc<Stats>,
+    /// Whose pushes are in the queue, but not as safe as promised yet.
+    accepted: Vec<ReplyTo>,
+    replies: Vec<Reply>,
+    finished: Vec<Batch>,
+}
+
+impl Answers {
+    pub fn new(mailbox: Mailbox, stats: Arc<Stats>) -> Answers {
+        let (accepted, replies, finished) = (Vec::new(), Vec::new(), Vec::new());
+        Answers { mailbox, stats, accepted, replies, finished }
+    }
+
+    pub fn say(&mut self, to: ReplyTo, code: u16, message: impl Into<Cow<'static, str>>) {
+        self.replies.push(Reply { to, code, message: message.into(), close: false });
+    }
+
+    /// Not now, and why.
+    pub fn refuse(&mut self, to: ReplyTo, why: impl Into<Cow<'static, str>>) {
+        stats::add(&self.stats.refused, 1);
+        self.say(to, command::UNAVAILABLE, why);
+    }
+
+    /// Its push is in the queue.
+    pub fn accept(&mut self, to: ReplyTo) {
+        self.accepted.push(to);
+    }
+
+    /// What was accepted is as safe as promised (S1).
+    pub fn kept(&mut self) {
+        stats::add(&self.stats.accepted, self.accepted.len() as u64);
+        let told = |to| Reply { to, code: command::OK, message: "".into(), close: false };
+        self.replies.extend(self.accepted.drain(..).map(told));
+    }
+
+    /// What was accepted cannot be kept, and nobody is told otherwise (S1).
+    pub fn not_kept(&mut self, why: &str) {
+        for to in std::mem::take(&mut self.accepted) {
+            self.say(to, command::FAILED, why.to_owned());
+        }
+    }
+
+    /// All of its requests are taken in, or answered.
+    pub fn finish(&mut self, batch: Batch) {
+        self.finished.push(batch);
+    }
+
+    pub fn mail(&mut self) {
+        if self.replies.is_empty() && self.finished.is_empty() {
+            return;
+        }
+        let replies = std::mem::take(&mut self.replies);
+        let batches = std::mem::take(&mut self.finished);
+        self.mailbox.send(Mail::Replies { replies, batches });
+    }
+}

@@ -1,0 +1,182 @@
+//! Whether and how fast messages go out: the gate, the pace and the day's limit together. Part of the spool's
+//! state, and the only writer of what status shows as `suspended`.
+
+use super::gate::{Allowance, Gate, Moved, Told};
+use super::pace::Pace;
+use crate::clock::{Now, Seldom, until_next_wechat_day};
+use crate::config::Config;
+use crate::stats::{Stats, Suspended};
+use crate::traffic::class::Fault;
+use crate::traffic::job::{Reason, Verdict};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The file beside the segments that keeps how many messages went out today.
+const SENT_TODAY: &str = "sent-today";
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub struct Throttle {
+    gate: Gate,
+    pace: Pace,
+    daily_limit: u64,
+    /// Since when the day's messages are used up, seconds since 1970.
+    day_over: Option<u64>,
+    saved: Instant,
+    stats: Arc<Stats>,
+    said: Seldom,
+}
+
+impl Throttle {
+    pub fn open(config: &Config, stats: Arc<Stats>, now: Now) -> io::Result<Throttle> {
+        let wechat = &config.wechat;
+        let file = config.server.queue_file_path.join(SENT_TODAY);
+        let pace = Pace::open(wechat.max_per_second, wechat.daily_limit, file.clone());
+        let pace = pace.map_err(|error| {
+            let text = format!(
+                "cannot read how many messages went out today from {}: {error} (correct it, or remove it to \
+                 count from here)",
+                file.display()
+            );
+            io::Error::new(error.kind(), text)
+        })?;
+        Ok(Throttle {
+            gate: Gate::new(config.setting.task_worker_num, now.at),
+            pace,
+            daily_limit: wechat.daily_limit,
+            day_over: None,
+            saved: now.at,
+            stats,
+            said: Seldom::default(),
+        })
+    }
+
+    /// Brings the state up to now. True if the day's limit has just been reached.
+    pub fn turn(&mut self, now: Now) -> bool {
+        self.pace.turn(now.at, now.unix);
+        let over = self.pace.day_is_over();
+        let turned = over != self.day_over.is_some();
+        if turned {
+            self.day_over = over.then_some(now.unix);
+            match over {
+                true => log::warn!("sending suspended: {}", self.day_text()),
+                false => crate::notice!("sending goes on: a new day"),
+            }
+            self.show(now);
+        }
+        turned && over
+    }
+
+    fn day_text(&self) -> String {
+        format!("daily_limit = {} is reached, until midnight UTC+8", self.daily_limit)
+    }
+
+    pub fn allowance(&self, now: Now) -> Allowance {
+        match self.pace.allows() {
+            true => self.gate.allowance(now.at),
+            false => Allowance::Shut,
+        }
+    }
+
+    /// Why a send is answered at once instead of waiting for its turn.
+    pub fn suspended(&self) -> Option<String> {
+        let why = self.gate.why().map(|(why, _)| why.to_owned());
+        why.or_else(|| self.day_over.map(|_| "daily_limit is reached".into()))
+    }
+
+    /// When to look again, if something waits to go out and may not.
+    pub fn asks_again(&self, now: Now) -> Option<Instant> {
+        match self.pace.allows() {
+            true => self.gate.next_probe().filter(|at| *at > now.at),
+            false => self.pace.asks_again(now.at, now.unix),
+        }
+    }
+
+    /// One goes out.
+    pub fn spend(&mut self, probe: bool) {
+        self.pace.spend();
+        if probe {
+            self.gate.probe();
+        }
+    }
+
+    /// One that was to go out was not begun.
+    pub fn refund(&mut self, probe: bool) {
+        self.pace.refund();
+        if probe {
+            self.gate.probe_again();
+        }
+    }
+
+    /// Takes an outcome in; true if nobody may begin anything that is handed out already.
+    pub fn hear(&mut self, verdict: &Verdict, probe: bool, now: Now) -> bool {
+        let (what, reason) = match verdict {
+            Verdict::Delivered { .. } => (verdict.class().row().gate, None),
+            Verdict::Refused(class, reason) => (class.row().gate, Some(reason)),
+        };
+        self.pace.answered(is_busy(verdict));
+        let moved =
+            self.gate.hear(Told { what, probe, reason, now: now.at, unix_seconds: now.unix });
+        let text = reason.map_or("", |reason| reason.text.as_str());
+        match moved {
+            Moved::Not if probe => self.show(now),
+            Moved::Not => {}
+            Moved::Opened => {
+                crate::notice!("sending goes on");
+                self.show(now);
+            }
+            Moved::Closed(fault) => {
+                match fault {
+                    Fault::Rate => log::warn!("sending suspended, a limit is reached: {text}"),
+                    Fault::Unreachable => log::warn!(
+                        "sending suspended, WeChat cannot be reached: {text} (messages are kept; single ones \
+                         probe until one gets through)"
+                    ),
+                    Fault::Config => log::error!(
+                        "sending suspended, the account or the configuration is at fault: {text} (see the \
+                         errcode in WeChat's documents; messages are kept)"
+                    ),
+                }
+                self.show(now);
+            }
+        }
+        matches!(moved, Moved::Closed(_))
+    }
+
+    /// The gate's reason is shown before the day's: it is the one that somebody can do something about.
+    fn show(&self, now: Now) {
+        let next = |at: Instant| now.unix + at.saturating_duration_since(now.at).as_secs();
+        let gate = self.gate.why().map(|(why, since)| Suspended {
+            why: why.to_owned(),
+            since,
+            next_probe: self.gate.next_probe().map(next),
+        });
+        let day = || {
+            self.day_over.map(|since| Suspended {
+                why: self.day_text(),
+                since,
+                next_probe: Some(now.unix + until_next_wechat_day(now.unix).as_secs()),
+            })
+        };
+        *self.stats.suspended.lock() = gate.or_else(day);
+    }
+
+    /// Keeps the day's count, now and then or `at_once`.
+    pub fn save(&mut self, now: Instant, at_once: bool) {
+        if !at_once && now.duration_since(self.saved) < SAVE_INTERVAL {
+            return;
+        }
+        self.saved = now;
+        if let Err(error) = self.pace.save()
+            && self.said.now()
+        {
+            log::warn!("cannot keep the number of messages sent today: {error}");
+        }
+    }
+}
+
+/// WeChat says that it is busy.
+fn is_busy(verdict: &Verdict) -> bool {
+    use crate::traffic::class::Class;
+    matches!(verdict, Verdict::Refused(Class::Later, Reason { errcode: Some(_), .. }))
+}
