@@ -3,6 +3,7 @@
 
 use crate::config::{Config, Dsn};
 use crate::daemon::{self, Notifier, Owner, PidFile};
+use crate::ledger::{self, Ledger};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Queue, janitor};
 use crate::reactor::{self, Links, Reactor};
@@ -111,6 +112,7 @@ struct Running {
     store: Sender<Order>,
     reactor: thread::JoinHandle<()>,
     janitor: thread::JoinHandle<()>,
+    ledger: thread::JoinHandle<()>,
 }
 
 /// Opens everything and spawns the threads.
@@ -122,13 +124,19 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     }
     open_log(config)?;
     let listen = addresses(&listeners)?;
-    let (disk, queue) = open_queue(config)?;
+    let (disk, mut queue) = open_queue(config)?;
+    let mut ledger = open_ledger(config)?;
+    let in_doubt = ledger.in_doubt();
+    // Until what they came to is recorded; the ledger confirms it.
+    queue.keep_finished(!in_doubt.is_empty());
+    ledger.settle(queue.holding(&in_doubt));
     let (table, database) = load_templates(config)?;
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
     let (mailbox, letters) = Mailbox::new(waker);
     let (orders, orders_in) = bounded(traffic::ORDERS);
+    let (asks, asks_in) = bounded(traffic::ASKS);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
     let channels = Channels::new(setting.task_worker_num);
@@ -138,6 +146,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         stats: Arc::clone(&stats),
         spool: channels.events.clone(),
         store: orders.clone(),
+        ledger: asks,
         listen: listen.clone(),
     };
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
@@ -150,12 +159,24 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         store::run(database, &table, size, &orders_in, &store_mailbox);
     })
     .map_err(why)?;
+    let links = ledger::Links {
+        notes: channels.notes.clone(),
+        blocks: channels.blocks.clone(),
+        asks: asks_in,
+        spool: channels.events.clone(),
+        mailbox: mailbox.clone(),
+        stats: Arc::clone(&stats),
+    };
+    let ledger = spawn("ledger", &happens, move || ledger.run(links)).map_err(why)?;
     let inside = channels.inside();
+    // The ledger ends when nobody can tell it anything any more, and not before the spool has said how it ended.
+    let last = inside.notes.clone();
     let spool =
         Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
     let (ended, died) = (happens.clone(), happens.clone());
     spawn("spool", &died, move || {
         let _ = ended.send(Happening::SpoolEnded(spool.run()));
+        drop(last);
     })
     .map_err(why)?;
     let reactor = spawn("reactor", &happens, move || {
@@ -172,7 +193,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
-    Ok(Running { greeting, happenings, mailbox, store: orders, reactor, janitor })
+    Ok(Running { greeting, happenings, mailbox, store: orders, reactor, janitor, ledger })
 }
 
 impl Running {
@@ -207,6 +228,7 @@ impl Running {
         self.mailbox.send(Mail::Quit { left });
         // A panic of theirs is in the log already.
         let _ = self.reactor.join();
+        let _ = self.ledger.join();
         match ended {
             Ok(left) => {
                 // The spool has dropped its channel, so the janitor ends with its last chore.
@@ -330,12 +352,18 @@ fn hand_over(config: &Config, owner: &Owner) -> Result<(), String> {
     {
         owned.push(database.clone());
     }
-    let log = &config.log.log_file;
-    let stem = log.file_stem().unwrap_or_default().to_string_lossy();
+    for part in ["", "-wal", "-shm"] {
+        let path = PathBuf::from(format!("{}{part}", config.server.ledger_file.display()));
+        owned.extend(path.exists().then_some(path));
+    }
     // Nothing else in these folders is touched: a log may stand among those of others.
     owned.extend(entries(queue, |name| name.contains(".seg"))?);
-    if let Some(folder) = log.parent() {
-        owned.extend(entries(folder, |name| name.starts_with(&format!("{stem}-")))?);
+    for log in [Some(&config.log.log_file), config.log.message_log.as_ref()].into_iter().flatten() {
+        let stem = log.file_stem().unwrap_or_default().to_string_lossy();
+        if let Some(folder) = log.parent() {
+            daemon::make_folder(folder, Some(owner))?;
+            owned.extend(entries(folder, |name| name.starts_with(&format!("{stem}-")))?);
+        }
     }
     for path in owned {
         owner.give(&path)?;
@@ -385,6 +413,13 @@ fn open_queue(config: &Config) -> Result<(Folder, Queue), String> {
     let queue = opened.map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
     notice!("queue opened, {} messages are waiting", queue.depth());
     Ok((disk, queue))
+}
+
+fn open_ledger(config: &Config) -> Result<Ledger, String> {
+    Ledger::open(config).map_err(|error| {
+        let path = config.log.message_log.as_deref().unwrap_or(Path::new(""));
+        format!("cannot open the message log {}: {error} (see log.message_log)", path.display())
+    })
 }
 
 fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {

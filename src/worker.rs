@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a worker rests after a panic.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
@@ -47,7 +47,8 @@ pub fn run(shared: &Shared, links: &Links) {
         if let Some(job) = held.take() {
             let reason = Reason::text("internal error while it was sent, see the log");
             let verdict = Some(Verdict::Refused(Class::Internal, reason));
-            if links.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+            let outcome = Outcome { job, verdict, called: None };
+            if links.outcomes.send(Event::Outcome(Box::new(outcome))).is_err() {
                 return;
             }
         }
@@ -59,7 +60,7 @@ pub fn run(shared: &Shared, links: &Links) {
 /// Takes jobs until the spool has dropped its ends; `held` is the one in hand.
 fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
     let client = Client::new(Arc::clone(&shared.hosts));
-    let mut worker = Worker { shared, client, body: Vec::new() };
+    let mut worker = Worker { shared, client, body: Vec::new(), called: None };
     let (mut sends, mut pushes) = (links.sends.clone(), links.pushes.clone());
     loop {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
@@ -78,7 +79,8 @@ fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
             links.round.end(job.round);
         }
         let Some(job) = held.take() else { return };
-        if links.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+        let outcome = Outcome { job, verdict, called: worker.called.take() };
+        if links.outcomes.send(Event::Outcome(Box::new(outcome))).is_err() {
             return;
         }
         shared.tokens.renew_if_due(&mut worker.client);
@@ -90,6 +92,8 @@ struct Worker<'a> {
     client: Client,
     /// The rendered message; kept to spare an allocation per job.
     body: Vec<u8>,
+    /// How many ms the job's last call took.
+    called: Option<u32>,
 }
 
 impl Worker<'_> {
@@ -120,7 +124,10 @@ impl Worker<'_> {
             }
         };
         let path = format!("/cgi-bin/message/template/send?access_token={token}");
-        match self.client.post(&path, &self.body) {
+        let began = Instant::now();
+        let answer = self.client.post(&path, &self.body);
+        self.called = Some(began.elapsed().as_millis() as u32);
+        match answer {
             Ok(answer) => {
                 let verdict = self.judge(job, answer);
                 if verdict.class() == Class::Token {
@@ -144,7 +151,8 @@ impl Worker<'_> {
         };
         let class = self.shared.errcodes.class(errcode);
         if class == Class::Ok {
-            return Verdict::Delivered { duplicate: errcode == errcode::DUPLICATE };
+            let duplicate = errcode == errcode::DUPLICATE;
+            return Verdict::Delivered { duplicate, msgid: answer.msgid() };
         }
         let answer = answer.into_object();
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();

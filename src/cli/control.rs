@@ -4,6 +4,7 @@ use super::{DEAD_WITH_PIDFILE, NOT_RUNNING};
 use crate::client::Client;
 use crate::config::Config;
 use crate::daemon::{self, Probe};
+use crate::ledger::order::{Answer, Request};
 use crate::server::{self, admin_path, exit};
 use crate::wire::command;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -19,6 +20,9 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// How long the daemon may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a step of an order may take, which waits for the disk several times.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn probe(config: &Config) -> Probe {
     daemon::probe(&config.setting.pid_file)
@@ -151,6 +155,31 @@ pub fn ask_status(config: &Config) -> Result<Value, String> {
     serde_json::from_str(&answer.message).map_err(|error| format!("its status is garbled: {error}"))
 }
 
+/// A daemon answers on the administration socket.
+pub fn is_running(config: &Config) -> bool {
+    Client::admin(&admin_path(config), PATIENCE).is_ok()
+}
+
+/// Takes one step of an order to the ledger.
+pub fn ask_ledger(config: &Config, order: &str, request: &Request) -> Result<Answer, String> {
+    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let mut frame = Vec::new();
+    command::encode_ask(&mut frame, 1, order, &body);
+    let asked = Client::admin(&admin_path(config), LEDGER_PATIENCE)
+        .and_then(|mut client| client.call(&frame));
+    let answer = asked.map_err(|error| {
+        format!(
+            "the daemon does not answer on {}: {error} (is mega {} running? the order can be given again)",
+            admin_path(config).display(),
+            config.name
+        )
+    })?;
+    if answer.code != command::OK {
+        return Err(answer.message);
+    }
+    serde_json::from_str(&answer.message).map_err(|error| format!("its answer is garbled: {error}"))
+}
+
 pub fn status(config: &Config, json: bool) -> Result<u8, String> {
     let name = &config.name;
     let pid = match probe(config) {
@@ -190,7 +219,7 @@ pub fn status(config: &Config, json: bool) -> Result<u8, String> {
     ] {
         line(&key.replace('_', " "), &status[key].to_string());
     }
-    for key in ["suspended", "full"] {
+    for key in ["suspended", "ledger", "full"] {
         if let Some(why) = status[key].as_str() {
             line(key, why);
         }

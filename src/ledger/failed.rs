@@ -13,6 +13,8 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row as SqlRow, params, params_from_iter};
 use serde_json::json;
 use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 /// What has become of a failed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,25 +174,30 @@ pub fn newest(read: &Connection) -> rusqlite::Result<i64> {
     read.query_row("SELECT coalesce(max(seq), 0) FROM failed", [], |row| row.get(0))
 }
 
-/// The first rows behind `after` that the filter lets through, in the order in which they failed.
+/// The first rows with such a `seq` that the filter lets through, in the order in which they failed.
 pub fn page(
     read: &Connection,
     filter: &Filter,
     states: &[State],
-    after: i64,
+    seqs: RangeInclusive<i64>,
     limit: usize,
 ) -> rusqlite::Result<Vec<Row>> {
     let mut condition = Condition::of(filter);
-    condition.and("seq > ?", after);
-    let states: Vec<String> = states.iter().map(|state| (*state as i64).to_string()).collect();
+    condition.and("seq >= ?", *seqs.start());
+    condition.and("seq <= ?", *seqs.end());
     let sql = format!(
         "SELECT {COLUMNS} FROM failed WHERE {} AND state IN ({}) ORDER BY seq LIMIT {limit}",
         condition.sql(),
-        states.join(", ")
+        list(states)
     );
     let mut statement = read.prepare_cached(&sql)?;
     let rows = statement.query_map(params_from_iter(condition.values), Row::read)?;
     rows.collect()
+}
+
+fn list(states: &[State]) -> String {
+    let numbers: Vec<String> = states.iter().map(|state| (*state as i64).to_string()).collect();
+    numbers.join(", ")
 }
 
 /// How many there are of each errcode, the most frequent last.
@@ -200,12 +207,11 @@ pub fn count(
     states: &[State],
 ) -> rusqlite::Result<Vec<(Option<i64>, String, u64)>> {
     let condition = Condition::of(filter);
-    let states: Vec<String> = states.iter().map(|state| (*state as i64).to_string()).collect();
     let sql = format!(
         "SELECT errcode, CASE WHEN errcode IS NULL THEN class ELSE '' END AS why, count(*) FROM failed \
          WHERE {} AND state IN ({}) GROUP BY errcode, why ORDER BY count(*), errcode",
         condition.sql(),
-        states.join(", ")
+        list(states)
     );
     let mut statement = read.prepare(&sql)?;
     let rows = statement.query_map(params_from_iter(condition.values), |row| {
@@ -222,7 +228,8 @@ pub fn change(
     to: State,
     changed: Option<(u64, &str)>,
 ) -> rusqlite::Result<()> {
-    let sql = "UPDATE failed SET state = ?, changed = ?, changed_by = ? WHERE seq = ? AND state = ?";
+    let sql =
+        "UPDATE failed SET state = ?, changed = ?, changed_by = ? WHERE seq = ? AND state = ?";
     let (at, by) = changed.map(|(at, by)| (at as i64, by)).unzip();
     write.prepare_cached(sql)?.execute(params![to as i64, at, by, seq, from as i64]).map(drop)
 }
@@ -247,35 +254,63 @@ fn none(error: rusqlite::Error) -> rusqlite::Result<()> {
     }
 }
 
+/// Dismisses the first rows with such a `seq` that the filter lets through; how many, and the last.
+pub fn dismiss(
+    write: &Connection,
+    filter: &Filter,
+    seqs: RangeInclusive<i64>,
+    limit: usize,
+    changed: (u64, &str),
+) -> rusqlite::Result<(usize, Option<i64>)> {
+    let rows = page(write, filter, &[State::Failed], seqs, limit)?;
+    for row in &rows {
+        change(write, row.seq, State::Failed, State::Dismissed, Some(changed))?;
+    }
+    Ok((rows.len(), rows.last().map(|row| row.seq)))
+}
+
 /// The rows about which a crash leaves doubt: those that were on their way back into the queue (L1),
-/// and those that failed in the last `window` ms of recording, whose records may not be marked done.
-pub fn in_doubt(read: &Connection, window: u64) -> rusqlite::Result<Vec<Row>> {
+/// and those whose records may not be marked done.
+pub fn in_doubt(read: &Connection) -> rusqlite::Result<Vec<Row>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM failed WHERE state = 1 OR (state = 0 AND time > \
-         (SELECT coalesce(max(time), 0) FROM failed) - ?)"
+        "SELECT {COLUMNS} FROM failed WHERE state = 1 \
+         OR (state = 0 AND seq > (SELECT seq FROM settled))"
     );
     let mut statement = read.prepare(&sql)?;
-    let rows = statement.query_map([window as i64], Row::read)?;
+    let rows = statement.query_map([], Row::read)?;
     rows.collect()
+}
+
+/// The records of all that failed before `before` are marked done, durably.
+pub fn marked(write: &Connection, before: u64) -> rusqlite::Result<()> {
+    let sql = "UPDATE settled SET seq = newest.seq FROM \
+               (SELECT coalesce(max(seq), 0) AS seq FROM failed WHERE time < ?) AS newest \
+               WHERE newest.seq > settled.seq";
+    write.execute(sql, [before as i64]).map(drop)
 }
 
 /// Ends the doubt by what the queue holds.
 pub fn settle(write: &Connection, rows: &[Row], held: &[Held], now: u64) -> rusqlite::Result<()> {
+    let mut by_id: HashMap<&str, Vec<&Held>> = HashMap::new();
+    for held in held {
+        by_id.entry(held.id.as_str()).or_default().push(held);
+    }
     for row in rows {
-        let mut records = held.iter().filter(|held| {
-            held.id.as_str() == row.id && *held.openid == *row.openid
-        });
+        let known = by_id.get(row.id.as_str()).into_iter().flatten();
+        let mut records = known.filter(|held| *held.openid == *row.openid);
         match row.state {
             // Its first record has the time of acceptance that stands here; the second has another.
             State::Moving => {
                 let moved = row.changed.as_ref().map_or(0, |(at, _)| *at);
-                let came = |held: &Held| match row.enqueued {
+                let came = |held: &&Held| match row.enqueued {
                     Some(enqueued) => held.enqueued != enqueued,
                     None => held.enqueued >= moved,
                 };
                 let by = row.changed.as_ref().map_or("", |(_, by)| by.as_str());
                 match records.any(came) {
-                    true => change(write, row.seq, State::Moving, State::Requeued, Some((now, by)))?,
+                    true => {
+                        change(write, row.seq, State::Moving, State::Requeued, Some((now, by)))?
+                    }
                     false => change(write, row.seq, State::Moving, State::Failed, None)?,
                 }
             }
@@ -290,13 +325,20 @@ pub fn settle(write: &Connection, rows: &[Row], held: &[Held], now: u64) -> rusq
     Ok(())
 }
 
+/// Nobody can say any more what became of rows that were on their way back into the queue: they are taken to
+/// have arrived, as nothing is to go out twice.
+pub fn give_up(write: &Connection, now: u64) -> rusqlite::Result<()> {
+    let sql = "UPDATE failed SET state = 2, changed = ?, changed_by = 'unsettled' WHERE state = 1";
+    write.execute(sql, [now as i64]).map(drop)
+}
+
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
     use crate::ledger::database::Database;
     use crate::queue::ClientMsgId;
 
-    pub fn new<'a>(id: &'a str, errcode: i64) -> New<'a> {
+    fn new<'a>(id: &'a str, errcode: i64) -> New<'a> {
         New {
             id,
             openid: b"o",
@@ -317,7 +359,11 @@ pub mod tests {
     }
 
     fn ids(read: &Connection, filter: &Filter, states: &[State]) -> Vec<String> {
-        page(read, filter, states, 0, 100).unwrap().into_iter().map(|row| row.id).collect()
+        page(read, filter, states, 0..=i64::MAX, 100)
+            .unwrap()
+            .into_iter()
+            .map(|row| row.id)
+            .collect()
     }
 
     #[test]
@@ -325,7 +371,7 @@ pub mod tests {
         with(|write| {
             record(write, new("1", 43004))?;
             record(write, new("2", 43004))?;
-            let first = &page(write, &Filter::default(), &[State::Failed], 0, 1)?[0];
+            let first = &page(write, &Filter::default(), &[State::Failed], 0..=i64::MAX, 1)?[0];
             change(write, first.seq, State::Failed, State::Requeued, Some((11_000, "root")))?;
             assert_eq!(ids(write, &Filter::default(), &[State::Failed]), ["2"]);
             import(write, new("1", 1))?;
@@ -335,7 +381,7 @@ pub mod tests {
             assert_eq!(ids(write, &Filter::default(), &[State::Failed]), ["2", "1"]);
             // Another recipient under the same id is another message.
             record(write, New { openid: b"\xff", ..new("1", 40003) })?;
-            let rows = page(write, &Filter::default(), &[State::Failed], 0, 100)?;
+            let rows = page(write, &Filter::default(), &[State::Failed], 0..=i64::MAX, 100)?;
             assert_eq!((rows.len(), rows[2].openid.as_slice()), (3, &b"\xff"[..]));
             assert_eq!(rows[1].errcode, Some(40003));
             assert!(rows[1].changed.is_none());
@@ -368,10 +414,14 @@ pub mod tests {
     fn the_data_and_the_times_are_shown_as_they_were() {
         with(|write| {
             record(write, new("1", 43004))?;
-            let row = &page(write, &Filter::default(), &[State::Failed], 0, 1)?[0];
+            let row = &page(write, &Filter::default(), &[State::Failed], 0..=i64::MAX, 1)?[0];
             let shown = row.to_json(|time| format!("at {time}")).to_string();
-            assert!(shown.starts_with(r#"{"time":"at 10000","openid":"o","key":"k","data":{"a":1.5"#));
-            assert!(shown.contains(r#""client_msg_id":"1","enqueued":"at 9000","state":"failed"}"#));
+            assert!(
+                shown.starts_with(r#"{"time":"at 10000","openid":"o","key":"k","data":{"a":1.5"#)
+            );
+            assert!(
+                shown.contains(r#""client_msg_id":"1","enqueued":"at 9000","state":"failed"}"#)
+            );
             Ok(())
         });
     }
@@ -407,7 +457,12 @@ pub mod tests {
             (State::Moving, Some(9_000), vec![], State::Failed),
             (State::Moving, Some(9_000), vec![held(9_000, true)], State::Failed),
             // It stands there anew, or went out already.
-            (State::Moving, Some(9_000), vec![held(9_000, true), held(12_000, false)], State::Requeued),
+            (
+                State::Moving,
+                Some(9_000),
+                vec![held(9_000, true), held(12_000, false)],
+                State::Requeued,
+            ),
             (State::Moving, Some(9_000), vec![held(12_000, true)], State::Requeued),
             // Of an old list: only what came after the claim is new.
             (State::Moving, None, vec![held(9_000, true)], State::Failed),
@@ -420,8 +475,14 @@ pub mod tests {
             with(|write| {
                 record(write, New { enqueued, ..new("1", 1) })?;
                 change(write, 1, State::Failed, state, Some((11_000, "root")))?;
-                settle(write, &in_doubt(write, 60_000)?, &held, 13_000)?;
-                let row = &page(write, &Filter::default(), &[State::Failed, State::Requeued], 0, 1)?[0];
+                settle(write, &in_doubt(write)?, &held, 13_000)?;
+                let row = &page(
+                    write,
+                    &Filter::default(),
+                    &[State::Failed, State::Requeued],
+                    0..=i64::MAX,
+                    1,
+                )?[0];
                 assert_eq!(row.state, expected, "{state:?} {enqueued:?} {held:?}");
                 Ok(())
             });

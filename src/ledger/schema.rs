@@ -28,6 +28,9 @@ CREATE TABLE failed (
 CREATE INDEX failed_state ON failed (state, seq);
 CREATE INDEX failed_time ON failed (time);
 CREATE INDEX failed_id ON failed (id);
+-- Up to this seq, the records of failed messages are known to be marked done.
+CREATE TABLE settled (seq INTEGER NOT NULL);
+INSERT INTO settled VALUES (0);
 ";
 
 /// What a file turned out to be.

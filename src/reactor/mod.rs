@@ -18,6 +18,7 @@ use crate::linger::linger;
 use crate::stats::Stats;
 use crate::template::Table;
 use crate::traffic::batch::{ConnId, Reply};
+use crate::traffic::ledger::Ask;
 use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Event, Order};
 use crate::wire::command;
@@ -55,6 +56,7 @@ pub struct Links {
     pub stats: Arc<Stats>,
     pub spool: Sender<Event>,
     pub store: Sender<Order>,
+    pub ledger: Sender<Ask>,
     /// Where clients connect to, as bound.
     pub listen: Vec<SocketAddr>,
 }

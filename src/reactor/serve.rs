@@ -8,6 +8,7 @@ use crate::config::SyncPolicy;
 use crate::queue::New;
 use crate::template::check_data;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
+use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
 use crate::wire::command::{self, Command, Request};
 use crate::wire::frame::{Split, split};
@@ -117,6 +118,12 @@ impl Desk {
                 conn.unanswered += 1;
                 Next::Frame
             }
+            Ok(Command::Requeue { opaque, body }) => {
+                self.ask(conn, id, opaque, What::Requeue, body)
+            }
+            Ok(Command::Dismiss { opaque, body }) => {
+                self.ask(conn, id, opaque, What::Dismiss, body)
+            }
             Err(bad) => {
                 let mut words = Vec::new();
                 command::encode_result(&mut words, command::FAILED, 0, bad.0.as_bytes());
@@ -158,6 +165,18 @@ impl Desk {
     fn tset(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, key: &[u8]) -> Next {
         let to = ReplyTo { conn: id, opaque };
         match self.links.store.try_send(Order::Tset { to, key: key.into() }) {
+            Ok(()) => {
+                conn.unanswered += 1;
+                Next::Frame
+            }
+            Err(_) => Next::Pause,
+        }
+    }
+
+    /// `requeue` and `dismiss`, the body a JSON object, see `ledger::order`.
+    fn ask(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, what: What, body: &[u8]) -> Next {
+        let to = ReplyTo { conn: id, opaque };
+        match self.links.ledger.try_send(Ask { to, what, body: body.into() }) {
             Ok(()) => {
                 conn.unanswered += 1;
                 Next::Frame

@@ -34,6 +34,10 @@ impl Intake {
         self.no_segment.take().is_some()
     }
 
+    pub fn why_no_segment(&self) -> Option<String> {
+        self.no_segment.clone()
+    }
+
     pub fn asks_again(&self) -> Option<Instant> {
         self.ask_again
     }

@@ -106,11 +106,10 @@ impl Sends {
     }
 
     /// Everyone whose send is not in a worker's hands; the sends are given up.
-    pub fn give_up_waiting(&mut self) -> Vec<ReplyTo> {
+    pub fn give_up_waiting(&mut self) -> Vec<Job> {
         self.bytes = 0;
         let delayed = std::mem::take(&mut self.delayed).into_iter().map(|delayed| delayed.job);
-        let jobs = self.ready.drain(..).chain(delayed);
-        jobs.filter_map(|job| job.waiting).map(|waiting| waiting.to).collect()
+        self.ready.drain(..).chain(delayed).collect()
     }
 
     /// Everyone whose send is in a worker's hands; their outcomes will find nobody.

@@ -4,7 +4,9 @@ use super::*;
 use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{New, Options};
-use crate::traffic::Channels;
+use crate::traffic::class::Class;
+use crate::traffic::job::{Outcome, Reason, Verdict};
+use crate::traffic::{Channels, UNRECORDED};
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -29,6 +31,7 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         let (mailbox, _letters) = Mailbox::new(waker);
         let channels = Channels::new(1);
         let (pushes, stats) = (channels.pushes.clone(), Arc::new(Stats::default()));
+        let notes = channels.notes.clone();
         let config = Arc::clone(&config);
         let queue = open(now_ms());
         let inside = channels.inside();
@@ -36,9 +39,16 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         spool.hand_out(Now::read());
         assert_eq!(stats.failed.load(Ordering::Relaxed), fails);
         assert_eq!(pushes.len() as u64, 1 - fails);
+        if fails > 0 {
+            let Ok(Note::Failed(failure)) = notes.try_recv() else { panic!("not recorded") };
+            assert!(failure.text.starts_with("unknown: WeChat may have taken it"));
+            // It is done when it is recorded, and not before.
+            assert_eq!(spool.queue.depth(), 1);
+            let recorded = vec![failure.message.ticket().unwrap()];
+            spool.turn(Event::Recorded(recorded)).ok().unwrap();
+            assert_eq!(spool.queue.depth(), 0);
+        }
     }
-    let list = &failed::files(&config.log.log_file).unwrap()[0];
-    assert!(std::fs::read_to_string(list).unwrap().contains("unknown: WeChat may have taken it"));
 }
 
 #[test]
@@ -64,4 +74,44 @@ fn what_is_due_and_finds_no_room_wakes_nobody() {
     spool.hand_out(Now::read());
     assert_eq!(pushes.len(), spool.inside.limit);
     assert_eq!(spool.wakes_at(Now::read()), None);
+}
+
+#[test]
+fn no_push_is_handed_out_while_too_many_failures_are_not_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Arc::new(Config::demo(folder.path()).unwrap());
+    let disk = Simulated::default();
+    let options = Options { segment_size: 1 << 20, max_bytes: 0 };
+    let mut queue = Queue::open(&disk, options, now_ms()).unwrap();
+    for _ in 0..2 * UNRECORDED {
+        queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()).unwrap();
+    }
+    queue.write_out().unwrap();
+    let (_poll, waker) = crate::reactor::poll().unwrap();
+    let (mailbox, _letters) = Mailbox::new(waker);
+    let channels = Channels::new(1);
+    let (pushes, notes) = (channels.pushes.clone(), channels.notes.clone());
+    let inside = channels.inside();
+    let most = UNRECORDED + inside.limit;
+    let mut spool = Spool::new(config, queue, inside, mailbox, Arc::default()).unwrap();
+    loop {
+        spool.hand_out(Now::read());
+        let jobs: Vec<_> = pushes.try_iter().collect();
+        if jobs.is_empty() {
+            break;
+        }
+        for job in jobs {
+            let verdict = Some(Verdict::Refused(Class::Permanent, Reason::text("no")));
+            spool.book(Outcome { job, verdict, called: None }, Now::read());
+        }
+    }
+    // All of them found room on their way to the ledger.
+    let unrecorded: Vec<_> = notes.try_iter().collect();
+    assert!((UNRECORDED..=most).contains(&unrecorded.len()), "{}", unrecorded.len());
+    assert_eq!(spool.wakes_at(Now::read()), spool.ends.wakes_at());
+    let Note::Failed(first) = &unrecorded[0] else { panic!() };
+    let tickets = vec![first.message.ticket().unwrap(); unrecorded.len() - UNRECORDED + 1];
+    spool.turn(Event::Recorded(tickets)).ok().unwrap();
+    spool.hand_out(Now::read());
+    assert!(!pushes.is_empty());
 }

@@ -3,28 +3,23 @@
 //! the ledger writes the blocks.
 //!
 //! ```text
-//! 2026-11-24T10:00:00.123+08:00 push OPENID KEY CLIENT_MSG_ID MSGID ATTEMPTS QUEUED CALL CLASS ERRCODE
+//! 2026-11-24T10:00:00.123+08:00 push OPENID KEY CLIENT_MSG_ID MSGID ATTEMPTS QUEUED CALL CLASS ERRCODE CLIENT
 //! ```
 //!
 //! Twelve words that are separated by one space each, in this order: the time of its end with its
 //! zone; `push` or `send`; openid; key; client_msg_id; WeChat's msgid; attempts; milliseconds from
 //! acceptance to the end without the last call; milliseconds of the last call to WeChat; the class
-//! that it ended with (`ok`, one of `[errcode]`'s words, or `network`, `data`, `unknown`); errcode;
-//! the client's address. `-` stands where there is nothing. Within a word, spaces, control
+//! that it ended with (see `class`, or `suspended`, `stopping` for a send that was given up); errcode;
+//! the client's address, of a send. `-` stands where there is nothing. Within a word, spaces, control
 //! characters, backslashes and bytes that are not UTF-8 are written as `\xNN`.
 
+use super::batch::Kind;
 use chrono::{DateTime, Local, NaiveDate};
 use std::io::Write as _;
 use std::net::IpAddr;
 
 /// A block is handed over when it has so many bytes.
 pub const BLOCK: usize = 32 * 1024;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Push,
-    Send,
-}
 
 /// How a message ended.
 #[derive(Clone, Copy)]
@@ -48,14 +43,14 @@ pub struct Block {
     pub day: NaiveDate,
     pub bytes: Vec<u8>,
     pub lines: u64,
+    /// Lines before these that could not be handed over.
+    pub missed: u64,
 }
 
 /// The block that lines are put into, and the second that it is, as text.
 pub struct Lines {
     bytes: Vec<u8>,
     lines: u64,
-    /// Unix time in ms at which the first line of the block was written.
-    since: u64,
     second: u64,
     day: NaiveDate,
     /// `2026-11-24T10:00:00.` and `+08:00`.
@@ -68,7 +63,6 @@ impl Default for Lines {
         let mut lines = Lines {
             bytes: Vec::new(),
             lines: 0,
-            since: 0,
             second: 0,
             day: NaiveDate::MIN,
             head: Vec::new(),
@@ -92,7 +86,6 @@ impl Lines {
             }
         }
         if self.lines == 0 {
-            self.since = now;
             self.bytes.reserve(BLOCK + 1024);
         }
         self.lines += 1;
@@ -143,15 +136,10 @@ impl Lines {
         self.bytes.len() >= BLOCK
     }
 
-    /// Since when a line waits, Unix time in ms.
-    pub fn since(&self) -> Option<u64> {
-        (self.lines > 0).then_some(self.since)
-    }
-
     /// What there is, to be handed over.
     pub fn take(&mut self) -> Block {
         let bytes = std::mem::take(&mut self.bytes);
-        Block { day: self.day, bytes, lines: std::mem::take(&mut self.lines) }
+        Block { day: self.day, bytes, lines: std::mem::take(&mut self.lines), missed: 0 }
     }
 }
 
@@ -288,11 +276,9 @@ mod tests {
         let noon = 86_400_000 * 20_000 + 43_200_000;
         assert!(lines.add(noon, &END).is_none());
         assert!(lines.add(noon + 10, &END).is_none());
-        assert_eq!(lines.since(), Some(noon));
         let before = lines.add(noon + 86_400_000, &END).unwrap();
         let after = lines.take();
         assert_eq!((before.lines, after.lines), (2, 1));
         assert_eq!((after.day - before.day).num_days(), 1);
-        assert_eq!(lines.since(), None);
     }
 }
