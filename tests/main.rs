@@ -12,6 +12,7 @@ mod delivery;
 mod disk;
 mod failed;
 mod hostile;
+mod ledger;
 mod outage;
 mod outcomes;
 mod php;
