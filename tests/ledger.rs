@@ -12,7 +12,7 @@ fn failed(site: &Site) -> Vec<Value> {
 
 fn message_log(site: &Site) -> PathBuf {
     let day = chrono::Local::now().date_naive();
-    site.folder.path().join(format!("logs/mega-messages-{day}.log"))
+    site.folder.path().join(format!("logs/test-messages-{day}.log"))
 }
 
 fn log_lines(site: &Site) -> Vec<String> {
@@ -66,7 +66,7 @@ fn a_ledger_that_is_damaged_at_the_start_is_set_aside_and_stops_nobody() {
     site.push_many(3);
     wait_for("three failures", || failed(&site).len() == 3);
     assert!(run.join("test.ledger.db.bad").exists());
-    assert!(site.log().contains("mega.ERROR: the ledger"));
+    assert!(site.log().contains(".ERROR: the ledger"));
 }
 
 struct Small<'a>(&'a Path);
@@ -87,13 +87,13 @@ fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_aske
     let folder = site.folder.path().join("small");
     std::fs::create_dir_all(&folder).unwrap();
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1M", "tmpfs"]).arg(&folder).status();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=8M", "tmpfs"]).arg(&folder).status();
     assert!(mounted.unwrap().success());
     let small = Small(&folder);
     site.start();
     let filler = folder.join("filler");
     // Until nothing more fits.
-    let _ = std::fs::write(&filler, vec![1; 2 << 20]);
+    let _ = std::fs::write(&filler, vec![1; 16 << 20]);
     sandbox.faults(json!({"answer": {"errcode": 43004}}));
     site.push_many(1_500);
     wait_for("the status to say so", || site.status()["ledger"].is_string());
