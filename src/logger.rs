@@ -6,16 +6,15 @@
 //! ```
 
 use crate::config::{Level, Named};
-use crate::daemon::file::append;
-use chrono::{Local, NaiveDate};
+use crate::day_file::DayFile;
+use chrono::Local;
 use log::kv::{Error, Key, Value, VisitSource};
 use parking_lot::RwLock;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Targets that stand for the levels which `log` has no name for.
 pub const NOTICE: &str = "mega:notice";
@@ -40,7 +39,6 @@ const SECRET_LENGTH: usize = 6;
 const SECRETS: usize = 32;
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Warning as u8);
-static REOPEN: AtomicBool = AtomicBool::new(false);
 static HIDDEN: RwLock<VecDeque<String>> = RwLock::new(VecDeque::new());
 
 pub struct Options {
@@ -75,18 +73,13 @@ pub fn init(options: Options) -> io::Result<()> {
                 line(&time.to_string(), &prefix, &message.to_string(), record)
             ));
         })
-        .chain(fern::Output::writer(Box::new(file), "\n"));
+        .chain(fern::Output::writer(Box::new(Lines(file)), "\n"));
     if options.stderr {
         dispatch = dispatch.chain(io::stderr());
     }
     dispatch.apply().map_err(io::Error::other)?;
     set_level(options.level);
     Ok(())
-}
-
-/// The files were moved away: the next line opens a new one.
-pub fn reopen() {
-    REOPEN.store(true, Ordering::Relaxed);
 }
 
 pub fn set_level(level: Level) {
@@ -175,63 +168,12 @@ impl<'kvs> VisitSource<'kvs> for Context {
     }
 }
 
-/// Writes to the file of the day; a line that cannot be written is counted, never waited for.
-struct DayFile {
-    log_file: PathBuf,
-    max_files: usize,
-    day: NaiveDate,
-    file: Option<File>,
-    lost: u64,
-}
+/// The file of the day, as fern writes to it.
+struct Lines(DayFile);
 
-impl DayFile {
-    fn open(log_file: PathBuf, max_files: usize, day: NaiveDate) -> io::Result<DayFile> {
-        let file = append(&dated(&log_file, day))?;
-        let opened = DayFile { log_file, max_files, day, file: Some(file), lost: 0 };
-        opened.remove_old();
-        Ok(opened)
-    }
-
-    fn write_on(&mut self, day: NaiveDate, bytes: &[u8]) {
-        let asked = REOPEN.swap(false, Ordering::Relaxed);
-        if asked || day != self.day || self.file.is_none() {
-            self.file = append(&dated(&self.log_file, day)).ok();
-            if day != self.day {
-                self.day = day;
-                self.remove_old();
-            }
-        }
-        let written = self.file.as_mut().is_some_and(|file| {
-            if self.lost > 0 {
-                let note = format!("({} lines before this one could not be written)\n", self.lost);
-                if file.write_all(note.as_bytes()).is_err() {
-                    return false;
-                }
-                self.lost = 0;
-            }
-            file.write_all(bytes).is_ok()
-        });
-        self.lost += u64::from(!written);
-    }
-
-    /// Keeps the newest files, judged by the dates in their names.
-    fn remove_old(&self) {
-        let (Some(folder), true) = (self.log_file.parent(), self.max_files > 0) else { return };
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        let mut days: Vec<NaiveDate> =
-            entries.flatten().filter_map(|entry| day_of(&self.log_file, &entry.path())).collect();
-        days.sort_unstable();
-        days.reverse();
-        for day in days.iter().skip(self.max_files) {
-            // A file that cannot be removed today is tried again tomorrow.
-            let _ = std::fs::remove_file(dated(&self.log_file, *day));
-        }
-    }
-}
-
-impl Write for DayFile {
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_on(Local::now().date_naive(), bytes);
+        self.0.write(Local::now().date_naive(), bytes, 1);
         Ok(bytes.len())
     }
 
@@ -240,26 +182,9 @@ impl Write for DayFile {
     }
 }
 
-/// `/x/mega.log` → `/x/mega-2026-11-23.log`.
-fn dated(log_file: &Path, day: NaiveDate) -> PathBuf {
-    let stem = log_file.file_stem().unwrap_or_default().to_string_lossy();
-    let ending = log_file.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
-    log_file.with_file_name(format!("{stem}-{day}{}", ending.unwrap_or_default()))
-}
-
-fn day_of(log_file: &Path, path: &Path) -> Option<NaiveDate> {
-    let stem = path.file_stem()?.to_str()?;
-    let day: NaiveDate = stem.get(stem.len().checked_sub(10)?..)?.parse().ok()?;
-    (dated(log_file, day) == path).then_some(day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn day(text: &str) -> NaiveDate {
-        text.parse().unwrap()
-    }
 
     #[test]
     fn a_record_is_one_line_in_monologs_format() {
@@ -290,34 +215,5 @@ mod tests {
         hide("e01207cc547f62d7");
         hide("root");
         assert_eq!(mask("a e01207cc547f62d7 root".into()), "a *** root");
-    }
-
-    #[test]
-    fn a_new_day_begins_a_new_file_and_removes_the_oldest() {
-        let folder = tempfile::tempdir().unwrap();
-        let log_file = folder.path().join("mega.log");
-        for kept in ["mega-failed-2026-11-01.jsonl", "mega-2026-11-0x.log", "other-2026-11-01.log"]
-        {
-            std::fs::write(folder.path().join(kept), "").unwrap();
-        }
-        let mut file = DayFile::open(log_file, 2, day("2026-11-23")).unwrap();
-        for today in ["2026-11-23", "2026-11-24", "2026-11-25"] {
-            file.write_on(day(today), b"line\n");
-        }
-        let mut names: Vec<String> = std::fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert_eq!(
-            names,
-            [
-                "mega-2026-11-0x.log",
-                "mega-2026-11-24.log",
-                "mega-2026-11-25.log",
-                "mega-failed-2026-11-01.jsonl",
-                "other-2026-11-01.log"
-            ]
-        );
     }
 }

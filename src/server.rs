@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::daemon::{self, Notifier, Owner, PidFile, admin};
 use crate::exit;
+use crate::ledger::{self, Ledger};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
@@ -18,7 +19,7 @@ use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::worker::{self, Shared};
-use crate::{logger, notice};
+use crate::{day_file, logger, notice};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ipnet::IpNet;
 use std::net::{SocketAddr, TcpListener};
@@ -114,6 +115,7 @@ struct Running {
     allow: Vec<IpNet>,
     reactor: thread::JoinHandle<()>,
     janitors: [thread::JoinHandle<()>; 2],
+    ledger: thread::JoinHandle<()>,
 }
 
 /// Opens everything and spawns the threads.
@@ -122,7 +124,9 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let admin = admin::bind(config)?;
     open_log(config)?;
     let listen = addresses(&listeners)?;
-    let queue = open_queue(config)?;
+    let mut queue = open_queue(config)?;
+    let mut ledger = open_ledger(config)?;
+    settle_doubt(&mut ledger, &mut queue)?;
     let (table, database) = load_templates(config)?;
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
@@ -132,6 +136,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (poll, waker) = reactor::poll().map_err(why)?;
     let (mailbox, letters) = Mailbox::new(waker);
     let (orders, orders_in) = bounded(traffic::ORDERS);
+    let (asks, asks_in) = bounded(traffic::ASKS);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
     let channels = Channels::new(setting.task_worker_num);
@@ -142,6 +147,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         tokens: Arc::clone(&tokens),
         spool: channels.events.clone(),
         store: orders.clone(),
+        ledger: asks,
         listen: listen.clone(),
     };
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
@@ -156,13 +162,29 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         Ended::AsPlanned
     })
     .map_err(why)?;
+    let links = ledger::Links {
+        notes: channels.notes.clone(),
+        blocks: channels.blocks.clone(),
+        asks: asks_in,
+        spool: channels.events.clone(),
+        mailbox: mailbox.clone(),
+        stats: Arc::clone(&stats),
+    };
+    let ledger = spawn("ledger", &happens, move || {
+        ledger.run(links);
+        Ended::AsPlanned
+    })
+    .map_err(why)?;
     let inside = channels.inside();
+    // The ledger ends when nobody can tell it anything any more, and not before the spool has said how it ended.
+    let last = inside.notes.clone();
     let spool =
         Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
     let ended = happens.clone();
     spawn("spool", &happens, move || {
         // A main thread that has ended takes the process with it.
         let _ = ended.send(Happening::SpoolEnded(spool.run()));
+        drop(last);
         Ended::AsPlanned
     })
     .map_err(why)?;
@@ -183,7 +205,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
     let allow = config.server.allow.clone();
-    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors })
+    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors, ledger })
 }
 
 impl Running {
@@ -200,7 +222,7 @@ impl Running {
                     notice!("stopping");
                     self.mailbox.send(Mail::Stop { now: false });
                 }
-                Happening::Signal(Signal::ReopenLogs) => logger::reopen(),
+                Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),
                 Happening::Signal(Signal::Reload) => self.reload(config),
                 Happening::SpoolEnded(ended) => return self.end(ended),
                 Happening::Died(name) => {
@@ -217,6 +239,7 @@ impl Running {
         self.mailbox.send(Mail::Quit { left });
         // A panic of theirs is in the log already.
         let _ = self.reactor.join();
+        let _ = self.ledger.join();
         match ended {
             Ok(left) => {
                 // The spool has dropped their channels, so they end with their last chores. A panic of
@@ -369,6 +392,26 @@ fn open_queue(config: &Config) -> Result<Queue, String> {
     let queue = opened.map_err(|error| format!("cannot open the queue {shown}: {error}"))?;
     notice!("queue opened, {} messages are waiting", queue.depth());
     Ok(queue)
+}
+
+/// What the end of the last run has left open between ledger and queue: finished segments stay until the
+/// ledger has recorded what the queue holds, and confirms it.
+fn settle_doubt(ledger: &mut Ledger, queue: &mut Queue) -> Result<(), String> {
+    let in_doubt = ledger.in_doubt();
+    queue.keep_finished(!in_doubt.is_empty());
+    let held = queue.holding(&in_doubt);
+    ledger.settle(held.map_err(|error| format!("cannot read the queue: {error}"))?);
+    Ok(())
+}
+
+fn open_ledger(config: &Config) -> Result<Ledger, String> {
+    Ledger::open(config).map_err(|error| {
+        let path = config.log.message_log.as_ref().map(|path| path.display().to_string());
+        format!(
+            "cannot open the message log {}: {error} (see log.message_log)",
+            path.unwrap_or_default()
+        )
+    })
 }
 
 fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {

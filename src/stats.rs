@@ -43,6 +43,8 @@ pub struct Stats {
     /// What attempts came to, by class.
     pub classes: [AtomicU64; TABLE.len()],
     pub suspended: Mutex<Option<Suspended>>,
+    /// Why failed messages cannot be recorded.
+    pub ledger: Mutex<Option<String>>,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
 }
@@ -77,6 +79,7 @@ impl Stats {
             "suspended": suspended.map(|it| &it.why),
             "suspended_since": suspended.map(|it| local_time(it.since)),
             "next_probe": suspended.and_then(|it| it.next_probe).map(local_time),
+            "ledger": *self.ledger.lock(),
             "full": *self.full.lock(),
         })
     }

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So much room is kept for the next message.
 const KEPT_BYTES: usize = 8 * 1024;
@@ -52,7 +52,8 @@ fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mu
         if let Some(job) = held.take() {
             let reason = Reason::text("internal error while it was sent, see the log");
             let verdict = Some(Verdict::Refused(Class::Internal, reason));
-            if outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+            let outcome = Outcome { job, verdict, called: None };
+            if outcomes.send(Event::Outcome(Box::new(outcome))).is_err() {
                 return;
             }
         }
@@ -64,7 +65,7 @@ fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mu
 /// Takes jobs until the spool has dropped its ends; `held` is the one in hand.
 fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
     let client = Client::new(Arc::clone(&shared.network));
-    let mut worker = Worker { shared, client, body: Vec::new() };
+    let mut worker = Worker { shared, client, body: Vec::new(), called: None };
     let (mut sends, mut pushes) = (links.sends.clone(), links.pushes.clone());
     loop {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
@@ -83,7 +84,8 @@ fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
             links.round.end(job.round);
         }
         let Some(job) = held.take() else { return };
-        if links.outcomes.send(Event::Outcome(Box::new(Outcome { job, verdict }))).is_err() {
+        let outcome = Outcome { job, verdict, called: worker.called.take() };
+        if links.outcomes.send(Event::Outcome(Box::new(outcome))).is_err() {
             return;
         }
         shared.tokens.renew_if_due(&mut worker.client);
@@ -95,6 +97,8 @@ struct Worker<'a> {
     client: Client,
     /// The rendered message; kept to spare an allocation per job.
     body: Vec<u8>,
+    /// How many ms the job's last call took.
+    called: Option<u32>,
 }
 
 impl Worker<'_> {
@@ -106,9 +110,8 @@ impl Worker<'_> {
         self.body.clear();
         let openid = String::from_utf8_lossy(message.openid());
         let id = message.client_msg_id();
-        if let Err(error) =
-            template.render(&openid, message.data(), Some(id.as_str()), &mut self.body)
-        {
+        let id = Some(id.as_str());
+        if let Err(error) = template.render(&openid, message.data(), id, &mut self.body) {
             return Verdict::Refused(Class::Data, Reason::text(format!("invalid data: {error}")));
         }
         let verdict = match self.attempt(job) {
@@ -137,7 +140,10 @@ impl Worker<'_> {
             }
         };
         let path = format!("/cgi-bin/message/template/send?access_token={}", token.text);
-        match self.client.post(&path, &self.body) {
+        let began = Instant::now();
+        let answer = self.client.post(&path, &self.body);
+        self.called = Some(began.elapsed().as_millis() as u32);
+        match answer {
             Ok(answer) => self.judge(job, answer, &token),
             Err(Trouble { text, reached }) => {
                 let reason = Reason::text(text);
@@ -160,7 +166,7 @@ impl Worker<'_> {
         }
         if class == Class::Ok {
             let duplicate = errcode == errcode::DUPLICATE;
-            return Attempt::Came(Verdict::Delivered { duplicate });
+            return Attempt::Came(Verdict::Delivered { duplicate, msgid: answer.msgid() });
         }
         let answer = answer.into_object();
         let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
@@ -235,7 +241,7 @@ mod tests {
     fn judged(answer: &[u8], waits: bool) -> Attempt {
         let shared = shared();
         let client = Client::new(Arc::clone(&shared.network));
-        let worker = Worker { shared: &shared, client, body: Vec::new() };
+        let worker = Worker { shared: &shared, client, body: Vec::new(), called: None };
         worker.judge(&job(waits), Answer::new(answer.to_vec()).unwrap(), &token())
     }
 
@@ -271,7 +277,7 @@ mod tests {
         for (code, is) in [(0, false), (40241, true)] {
             let answer = format!(r#"{{"errcode":{code}}}"#);
             match judged(answer.as_bytes(), false) {
-                Attempt::Came(Verdict::Delivered { duplicate }) => assert_eq!(duplicate, is),
+                Attempt::Came(Verdict::Delivered { duplicate, .. }) => assert_eq!(duplicate, is),
                 _ => panic!("{code} is a success"),
             }
         }

@@ -13,6 +13,7 @@ mod delivery;
 mod disk;
 mod failed;
 mod hostile;
+mod ledger;
 mod outage;
 mod outcomes;
 mod php;

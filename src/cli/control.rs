@@ -1,11 +1,13 @@
 //! start, stop, restart, reload and status: what the init scripts call.
 
-use super::state::{State, find};
+use super::state::{State, cannot_ask, find};
 use crate::client::Client;
 use crate::config::Config;
 use crate::daemon::{self, InUse, Listeners, Owner, Process};
 use crate::exit;
+use crate::ledger::order::{Answer, Request};
 use crate::server;
+use crate::wire::command;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -15,6 +17,9 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// How long the daemon may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a step of an order may take, which waits for the disk several times.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether a stop waits for calls to WeChat that are under way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,6 +168,26 @@ fn status_of(client: &mut Client) -> Result<Value, String> {
     serde_json::from_str(&answer.message).map_err(|error| format!("its status is garbled: {error}"))
 }
 
+/// A daemon answers on the administration socket.
+pub fn is_running(config: &Config) -> bool {
+    matches!(find(config, PATIENCE), State::Listens(_))
+}
+
+/// Takes one step of an order to the ledger.
+pub fn ask_ledger(config: &Config, order: &str, request: &Request) -> Result<Answer, String> {
+    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let mut frame = Vec::new();
+    command::encode_ask(&mut frame, 1, order, &body);
+    let asked = Client::admin(config, LEDGER_PATIENCE).and_then(|mut client| client.call(&frame));
+    let answer = asked.map_err(|error| {
+        format!("{} (the order can be given again)", cannot_ask(config, &error))
+    })?;
+    if answer.code != command::OK {
+        return Err(answer.message);
+    }
+    serde_json::from_str(&answer.message).map_err(|error| format!("its answer is garbled: {error}"))
+}
+
 pub fn status(config: &Config, json: bool) -> Result<u8, String> {
     let name = &config.name;
     let mut client = match find(config, PATIENCE) {
@@ -217,7 +242,7 @@ pub fn status(config: &Config, json: bool) -> Result<u8, String> {
     ] {
         line(&key.replace('_', " "), &status[key].to_string());
     }
-    for key in ["suspended", "full"] {
+    for key in ["suspended", "ledger", "full"] {
         if let Some(why) = status[key].as_str() {
             line(key, why);
         }

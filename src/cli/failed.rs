@@ -1,195 +1,249 @@
-//! `failed`: shows and counts the messages that ended undelivered. `requeue`: pushes those of a file
-//! again, and can be stopped and started again without pushing one twice.
+//! `failed`: shows and counts the pushes that ended undelivered, and dismisses those that need no care any
+//! more. Reads the ledger's file, and needs no daemon.
 
-use super::state::cannot_ask;
-use crate::client::{Client, PATIENCE};
+use super::control::{ask_ledger, is_running};
+use super::when;
 use crate::config::Config;
 use crate::exit;
-use crate::spool::failed::files;
-use crate::wire::command::{self, Request};
-use clap::Args;
-use rustix::fs::{FlockOperation, flock};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write, stdout};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use crate::ledger;
+use crate::ledger::database::Database;
+use crate::ledger::failed::{State, count, page};
+use crate::ledger::filter::Filter;
+use crate::ledger::order::{Answer, Request, STEP};
+use crate::wechat::meaning;
+use clap::{Args, Subcommand};
+use std::io::{Write, stdout};
+use std::time::Duration;
+
+/// Rows that are read at a time: no look at the file lasts long enough to be in the daemon's way.
+const PAGE: usize = 500;
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Failed {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    filters: Filters,
+    /// Print how many there are of each errcode and what it means, and not the messages
+    #[arg(long)]
+    count: bool,
+    /// Those that were requeued or dismissed since, too
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Take failures off the list: they are shown with --all only, and not requeued
+    Dismiss {
+        #[command(flatten)]
+        filters: Filters,
+        /// All there are
+        #[arg(long)]
+        everything: bool,
+    },
+}
+
+#[derive(Args)]
+pub struct Filters {
     /// Those with this errcode only
     #[arg(long, allow_negative_numbers = true)]
     errcode: Option<i64>,
-    /// Print how many there are of each errcode, and not the messages
+    /// Those to this openid only
     #[arg(long)]
-    count: bool,
-    /// Files of the failed list [default: all that are kept beside the log]
-    files: Vec<PathBuf>,
+    openid: Option<String>,
+    /// Those with this template's key only
+    #[arg(long)]
+    key: Option<String>,
+    /// Those that ended with this class only, such as permanent or unknown
+    #[arg(long)]
+    class: Option<String>,
+    /// Those that failed since: 2026-11-24, "2026-11-24 10:00", or so long ago: 30m, 2h, 7d
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    since: Option<u64>,
+    /// Those that failed before: the same
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    until: Option<u64>,
+    /// So many at most, the oldest first
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
 }
 
-#[derive(Deserialize)]
-struct Line<'a> {
-    openid: String,
-    key: String,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    errcode: Option<i64>,
+impl Filters {
+    pub fn filter(&self) -> Filter {
+        Filter {
+            errcode: self.errcode,
+            openid: self.openid.clone(),
+            key: self.key.clone(),
+            class: self.class.clone(),
+            since: self.since,
+            until: self.until,
+            id: None,
+        }
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(usize::MAX)
+    }
+
+    fn are_none(&self) -> bool {
+        let Filters { errcode, openid, key, class, since, until, limit } = self;
+        let texts = [openid, key, class].iter().all(|text| text.is_none());
+        texts && errcode.is_none() && since.or(*until).is_none() && limit.is_none()
+    }
 }
 
 pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
-    let files = match options.files.is_empty() {
-        true => {
-            files(&config.log.log_file).map_err(|error| format!("the log's folder: {error}"))?
+    if let Some(Action::Dismiss { filters, everything }) = &options.action {
+        return dismiss(config, filters, *everything);
+    }
+    let path = &config.server.ledger_file;
+    let Some(read) = Database::read_only(path)? else { return Ok(exit::OK) };
+    let why = |error: rusqlite::Error| format!("the ledger {}: {error}", path.display());
+    let every = [State::Failed, State::Moving, State::Requeued, State::Dismissed];
+    let states = if options.all { &every[..] } else { &every[..2] };
+    let filter = options.filters.filter();
+    if options.count {
+        for (errcode, class, count) in count(&read, &filter, states).map_err(why)? {
+            crate::say!("{}", counted(errcode, &class, count));
         }
-        false => options.files.clone(),
-    };
-    let mut counts: BTreeMap<Option<i64>, u64> = BTreeMap::new();
+        return Ok(exit::OK);
+    }
+    let (mut from, mut left) = (0, options.filters.limit());
     let mut out = stdout().lock();
-    for path in files {
-        let cannot_read = |error| format!("cannot read {}: {error}", path.display());
-        let mut reader = BufReader::new(File::open(&path).map_err(cannot_read)?);
-        let (mut text, mut number) = (String::new(), 0);
-        while next(&mut reader, &mut text).map_err(cannot_read)? {
-            number += 1;
-            let line = parse(&path, number, &text)?;
-            if options.errcode.is_some_and(|wanted| line.errcode != Some(wanted)) {
-                continue;
-            }
-            *counts.entry(line.errcode).or_default() += 1;
-            if !options.count && out.write_all(text.as_bytes()).is_err() {
+    loop {
+        let rows = page(&read, &filter, states, from..=i64::MAX, left.min(PAGE)).map_err(why)?;
+        let Some(last) = rows.last() else { return Ok(exit::OK) };
+        (from, left) = (last.seq + 1, left - rows.len());
+        for row in &rows {
+            if writeln!(out, "{}", row.to_json(when::shown)).is_err() {
                 // Whoever reads has seen enough.
                 return Ok(exit::OK);
             }
         }
     }
-    if options.count {
-        for (errcode, count) in counts {
-            let errcode = errcode.map_or("none".into(), |errcode| errcode.to_string());
-            crate::say!("{errcode:>8} {count}");
-        }
+}
+
+/// One line of `--count`.
+fn counted(errcode: Option<i64>, class: &str, count: u64) -> String {
+    let name = errcode.map_or_else(|| class.to_owned(), |errcode| errcode.to_string());
+    let meaning = errcode.and_then(meaning::of).map_or("", meaning::Meaning::text);
+    format!("{name:>8} {count:>8}  {meaning}").trim_end().to_owned()
+}
+
+fn dismiss(config: &Config, filters: &Filters, everything: bool) -> Result<u8, String> {
+    if filters.are_none() && !everything {
+        return Err("which ones? Give a filter, or --everything".into());
     }
+    let step = |request: &Request| match is_running(config) {
+        true => ask_ledger(config, "dismiss", request),
+        false => ledger::dismiss(&mut Database::new(&config.server.ledger_file), request),
+    };
+    let count = steps(filters, step, |_| {})?.count;
+    crate::say!("{count} dismissed");
     Ok(exit::OK)
 }
 
-/// The next whole line; what a daemon is writing at the moment is none yet.
-fn next(reader: &mut impl BufRead, text: &mut String) -> std::io::Result<bool> {
-    text.clear();
-    reader.read_line(text)?;
-    Ok(text.ends_with('\n'))
+/// What the steps of one order came to.
+#[derive(Default)]
+pub struct Total {
+    pub count: usize,
+    pub too_large: usize,
+    /// Why it ended before its time.
+    pub stopped: Option<String>,
 }
 
-fn parse<'a>(path: &Path, number: u64, text: &'a str) -> Result<Line<'a>, String> {
-    serde_json::from_str(text).map_err(|error| {
-        format!("{}:{number}: not a line of the failed list: {error}", path.display())
-    })
+/// How often an order is tried on that gets nowhere, and how long it waits in between.
+pub const FRUITLESS: usize = 10;
+pub const PAUSE: Duration = Duration::from_millis(200);
+
+/// Takes step after step until nothing is left that failed before the first one.
+pub fn steps(
+    filters: &Filters,
+    mut step: impl FnMut(&Request) -> Result<Answer, String>,
+    mut progress: impl FnMut(usize),
+) -> Result<Total, String> {
+    let (mut total, mut fruitless) = (Total::default(), 0);
+    let mut request = Request { filter: filters.filter(), by: whoami(), ..Request::default() };
+    loop {
+        request.limit = STEP.min(filters.limit().saturating_sub(total.count));
+        if request.limit == 0 {
+            return Ok(total);
+        }
+        let answer = step(&request)?;
+        total.count += answer.count;
+        total.too_large += answer.too_large;
+        (request.after, request.bound) = (answer.after, Some(answer.bound));
+        progress(total.count);
+        if answer.done {
+            return Ok(total);
+        }
+        let Some(why) = answer.stopped else { continue };
+        fruitless = if answer.count > 0 { 0 } else { fruitless + 1 };
+        if fruitless == FRUITLESS {
+            total.stopped = Some(why);
+            return Ok(total);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
-pub fn requeue(config: &Config, path: &Path) -> Result<u8, String> {
-    let cannot =
-        |what: &str, error: std::io::Error| format!("cannot {what} {}: {error}", path.display());
-    let mut file = File::open(path).map_err(|error| cannot("read", error))?;
-    let (mut progress, resumed) = Progress::open(path)?;
-    if let Some((from, to)) = resumed {
-        eprintln!(
-            "mega: the message at bytes {from} to {to} of {} was being pushed when the last run \
-             ended; it may be queued, so it is not pushed again",
-            path.display()
+/// Who gives the order, for the record.
+pub fn whoami() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    match std::env::var("SUDO_USER") {
+        Ok(before) if !before.is_empty() => format!("{before} as {user}"),
+        _ => user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_says_what_its_errcode_means() {
+        let line = counted(Some(43004), "", 12);
+        assert!(line.starts_with("   43004       12  "), "{line}");
+        assert!(line.len() > 30);
+        assert_eq!(counted(Some(123_456), "", 1), "  123456        1");
+        assert_eq!(counted(None, "unknown", 1), " unknown        1");
+    }
+
+    #[test]
+    fn an_order_goes_on_until_it_gets_nowhere_or_is_done() {
+        let filters = || Filters {
+            errcode: None,
+            openid: None,
+            key: None,
+            class: None,
+            since: None,
+            until: None,
+            limit: Some(1_000),
+        };
+        let answer = |count, done, stopped| Answer {
+            count,
+            after: 5,
+            bound: 9,
+            done,
+            too_large: 0,
+            stopped,
+        };
+        let mut asked = Vec::new();
+        let total = steps(
+            &filters(),
+            |request| {
+                asked.push((request.after, request.bound, request.limit));
+                Ok(answer(STEP.min(request.limit), false, None))
+            },
+            |_| {},
         );
-    }
-    file.seek(SeekFrom::Start(progress.done)).map_err(|error| cannot("read", error))?;
-    let mut reader = BufReader::new(file);
-    let unreachable = |error: std::io::Error| cannot_ask(config, &error);
-    let mut client = Client::admin(config, PATIENCE).map_err(unreachable)?;
-    let (mut pushed, mut refused) = (0_u64, 0_u64);
-    let (mut text, mut frame) = (String::new(), Vec::new());
-    while next(&mut reader, &mut text).map_err(|error| cannot("read", error))? {
-        let line = parse(path, pushed + refused + 1, &text)?;
-        let request = Request {
-            opaque: 1,
-            openid: line.openid.as_bytes(),
-            key: line.key.as_bytes(),
-            data: line.data.map_or("null", RawValue::get).as_bytes(),
-        };
-        frame.clear();
-        command::encode_push(&mut frame, request);
-        progress.begin(text.len() as u64)?;
-        let answer = client.call(&frame).map_err(unreachable)?;
-        match answer.code {
-            command::OK => pushed += 1,
-            command::BAD_REQUEST => {
-                refused += 1;
-                eprintln!("mega: {} to {}: {}", line.key, line.openid, answer.message);
-            }
-            _ => {
-                progress.give_up()?;
-                let message = answer.message;
-                return Err(format!(
-                    "{pushed} pushed, then: {message}; run the command again later"
-                ));
-            }
-        }
-        progress.end()?;
-    }
-    crate::say!("{pushed} pushed, {refused} refused");
-    Ok(if refused == 0 { exit::OK } else { exit::FAILED })
-}
-
-/// How far a file has been pushed, in `FILE.requeued`: the bytes that are done, and those that are
-/// done or under way. Written before and after each push, so that a run that was killed in between
-/// leaves one message in doubt and no more.
-struct Progress {
-    state: File,
-    path: PathBuf,
-    done: u64,
-    asked: u64,
-}
-
-impl Progress {
-    /// What was under way when the last run ended is returned, and counts as done.
-    fn open(list: &Path) -> Result<(Progress, Option<(u64, u64)>), String> {
-        let path = PathBuf::from(format!("{}.requeued", list.display()));
-        let cannot = |error: std::io::Error| format!("cannot use {}: {error}", path.display());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let state = options.open(&path).map_err(cannot)?;
-        if flock(&state, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(format!("another requeue of {} is running", list.display()));
-        }
-        let text = std::io::read_to_string(&state).map_err(cannot)?;
-        let mut words = text.split_whitespace().map(str::parse::<u64>);
-        let (done, asked) = match (words.next(), words.next()) {
-            (None, _) => (0, 0),
-            (Some(Ok(done)), Some(Ok(asked))) => (done, asked),
-            _ => return Err(format!("{} holds {text:?}, not two numbers", path.display())),
-        };
-        let mut progress = Progress { state, path, done: asked, asked };
-        progress.write()?;
-        Ok((progress, (asked > done).then_some((done, asked))))
-    }
-
-    fn begin(&mut self, bytes: u64) -> Result<(), String> {
-        self.asked = self.done + bytes;
-        self.write()
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        self.done = self.asked;
-        self.write()
-    }
-
-    /// It was not taken.
-    fn give_up(&mut self) -> Result<(), String> {
-        self.asked = self.done;
-        self.write()
-    }
-
-    fn write(&mut self) -> Result<(), String> {
-        // Of one length, so that it is replaced at once and as a whole.
-        let text = format!("{:020} {:020}\n", self.done, self.asked);
-        self.state
-            .write_all_at(text.as_bytes(), 0)
-            .map_err(|error| format!("cannot write {}: {error}", self.path.display()))
+        assert_eq!(total.unwrap().count, 1_000);
+        assert_eq!(asked, [(0, None, 512), (5, Some(9), 488)]);
+        let full = || Some("queue full".to_owned());
+        let total = steps(&filters(), |_| Ok(answer(0, false, full())), |_| {}).unwrap();
+        assert_eq!((total.count, total.stopped), (0, full()));
     }
 }

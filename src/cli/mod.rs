@@ -3,10 +3,13 @@
 
 mod control;
 mod failed;
+mod find;
 mod queue;
 mod request;
+mod requeue;
 mod state;
 mod template;
+mod when;
 
 use crate::config::Config;
 use crate::daemon::step_down;
@@ -56,11 +59,12 @@ enum Command {
     Template(template::Template),
     /// Show the pushes that ended undelivered, one JSON line each
     Failed(failed::Failed),
-    /// Push the messages of a failed list again; a run that was interrupted goes on where it was
-    Requeue {
-        /// The list, as `failed` prints it
-        file: PathBuf,
-    },
+    /// Queue failed messages again, each under the id that WeChat knows it by; can be stopped and asked for again
+    /// at any time, and queues none twice
+    Requeue(requeue::Requeue),
+    /// Say where a message is, or what became of it: looks through queue, ledger and message log (exit code 1 if it
+    /// is nowhere)
+    Find(find::Find),
     /// Look into the queue's folder
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -135,7 +139,11 @@ impl Line {
                 step_down(&config)?;
                 failed::failed(&config, &options)
             }
-            Command::Requeue { file } => failed::requeue(&config, &file),
+            Command::Requeue(options) => requeue::requeue(&config, &options),
+            Command::Find(options) => {
+                step_down(&config)?;
+                find::find(&config, &options)
+            }
             Command::Queue(command) => {
                 step_down(&config)?;
                 queue::run(&config, &command)

@@ -141,6 +141,15 @@ impl<'a> New<'a> {
     }
 }
 
+/// A record that `holding` found.
+#[derive(Debug)]
+pub struct Held {
+    pub id: ClientMsgId,
+    pub openid: Box<[u8]>,
+    pub enqueued: u64,
+    pub done: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     segment: u64,
@@ -350,16 +359,20 @@ impl Queue {
         Mark(self.next_id)
     }
 
-    /// Which of these stand as a record, done or not, in a segment that is kept. Reads everything
-    /// that was committed, so it takes its time.
-    pub fn holding(&self, ids: &HashSet<ClientMsgId>) -> io::Result<HashSet<ClientMsgId>> {
-        let mut found = HashSet::new();
-        for segment in &self.segments {
+    /// The records, done or not, in the segments that are kept, which go by one of these ids. Reads
+    /// everything that was committed, so it takes its time.
+    pub fn holding(&self, ids: &HashSet<ClientMsgId>) -> io::Result<Vec<Held>> {
+        let mut found = Vec::new();
+        for segment in self.segments.iter().filter(|_| !ids.is_empty()) {
             let file = self.disk.open(&segment::name(segment.number))?;
             let mut file = Reader::new(file, segment.written(), BLOCK);
             inspect::walk(segment, &mut file, &mut Summary::default(), |_, record, payload| {
                 let id = record.client_msg_id(self.origin, payload);
-                found.extend(ids.get(&id));
+                if ids.contains(&id) {
+                    let [_, openid, _, _] = record.parts(payload);
+                    let Record { enqueued, done, .. } = *record;
+                    found.push(Held { id, openid: openid.into(), enqueued, done });
+                }
             });
         }
         Ok(found)

@@ -76,7 +76,7 @@ pub enum Course {
 pub enum Hold {
     /// Room for a batch.
     Spool,
-    /// Room for an order.
+    /// Room for an order, of the store or of the ledger.
     Store,
     /// Its own results: it has had its share.
     Results,

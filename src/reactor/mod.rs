@@ -27,6 +27,7 @@ use crate::linger::linger;
 use crate::stats::Stats;
 use crate::template::Table;
 use crate::traffic::batch::{ConnId, Reply};
+use crate::traffic::ledger::Ask;
 use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Event, Order};
 use crate::wechat::token::Tokens;
@@ -77,6 +78,7 @@ pub struct Links {
     pub tokens: Arc<Tokens>,
     pub spool: Sender<Event>,
     pub store: Sender<Order>,
+    pub ledger: Sender<Ask>,
     /// Where clients connect to, as bound.
     pub listen: Vec<SocketAddr>,
 }

@@ -10,6 +10,7 @@ use crate::queue::New;
 use crate::stats;
 use crate::template::check_data;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
+use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
 use crate::wire::command::{self, Command, Request};
 use crate::wire::frame::{Split, split};
@@ -129,6 +130,12 @@ impl Desk {
             Ok(Command::Listeners { opaque }) => {
                 self.heir = Some(opaque);
                 Next::Frame
+            }
+            Ok(Command::Requeue { opaque, body }) => {
+                self.ask(conn, id, opaque, What::Requeue, body)
+            }
+            Ok(Command::Dismiss { opaque, body }) => {
+                self.ask(conn, id, opaque, What::Dismiss, body)
             }
             Err(bad) => {
                 let mut words = Vec::new();
@@ -265,6 +272,20 @@ impl Desk {
             code => code,
         };
         command::encode_result(out, code, opaque, message);
+    }
+
+    /// `requeue` and `dismiss`, the body a JSON object, see `ledger::order`.
+    fn ask(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, what: What, body: &[u8]) -> Next {
+        if self.links.ledger.is_full() {
+            return Next::Hold(Hold::Store);
+        }
+        let weight = body.len() + REQUEST_COST;
+        let to = self.owe(conn, id, opaque, weight);
+        // This thread alone sends here, and there was room; a ledger that has ended ends the daemon, too.
+        if self.links.ledger.try_send(Ask { to, what, body: body.into() }).is_err() {
+            log::error!("the ledger takes no orders any more");
+        }
+        Next::Frame
     }
 
     /// Hands this turn's requests to the spool; false if they must wait for a batch to come back.

@@ -48,6 +48,7 @@ impl Bench {
             stats: Arc::new(Stats::default()),
             spool: to_spool,
             store: to_store,
+            ledger: bounded(1).0,
             listen: vec![address],
         };
         let reactor = Reactor::new(poll, letters, vec![listener], admin, links).unwrap();

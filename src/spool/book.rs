@@ -2,11 +2,14 @@
 //! closes. Part of the spool's loop.
 
 use super::Spool;
+use super::ends::Learnt;
 use crate::clock::Now;
 use crate::queue::Message;
 use crate::stats;
+use crate::traffic::batch::Kind;
 use crate::traffic::class::{Class, Gate, Push, Send};
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
+use crate::traffic::ledger::Failure;
 use crate::wire::command;
 use std::time::Duration;
 
@@ -16,12 +19,16 @@ const ONCE: u8 = 2;
 /// The first pause of a send's retries; somebody is waiting.
 const SEND_BACKOFF: Duration = Duration::from_millis(250);
 
-/// A failed push that cannot be written to the failed list stays in the queue for so long.
-const LIST_RETRY: Duration = Duration::from_secs(60);
+/// Why a message was not delivered, and how many ms its last call took.
+pub(super) struct Failed {
+    pub class: Class,
+    pub reason: Reason,
+    pub called: Option<u32>,
+}
 
 impl Spool {
     pub(super) fn book(&mut self, outcome: Outcome, now: Now) {
-        let Outcome { job, verdict } = outcome;
+        let Outcome { job, verdict, called } = outcome;
         let Some(verdict) = verdict else { return self.take_back(job, now) };
         self.stats.came_to(verdict.class());
         let probe = job.probe;
@@ -29,78 +36,80 @@ impl Spool {
         match job.waiting {
             None => {
                 self.pushes.land();
-                self.book_push(job, verdict, now);
+                self.book_push(job, verdict, called, now);
             }
             Some(waiting) => {
                 self.sends.landed(&job);
-                self.book_send(job, waiting, verdict, now);
+                self.book_send(job, waiting, verdict, called, now);
             }
         }
         if closed {
             self.halt(now);
         } else if probe {
-            self.answer_waiting_sends();
+            self.answer_waiting_sends(now);
         }
     }
 
-    fn book_push(&mut self, mut job: Job, verdict: Verdict, now: Now) {
+    fn book_push(&mut self, mut job: Job, verdict: Verdict, called: Option<u32>, now: Now) {
         let Some(ticket) = job.message.ticket() else { return };
         let (class, reason) = match verdict {
-            Verdict::Delivered { duplicate } => {
-                self.delivered(duplicate);
+            Verdict::Delivered { duplicate, msgid } => {
+                self.delivered(Kind::Push, &job.message, Learnt::ok(duplicate, msgid, called), now);
                 return self.queue.done(ticket);
             }
             Verdict::Refused(class, reason) => (class, reason),
         };
         let most = self.config.queue.retry_max;
+        let failed = Failed { class, reason, called };
         match class.row().push {
             Push::Done => self.queue.done(ticket),
-            Push::Fails => self.fail(&job.message, class, &reason, now),
+            Push::Fails => self.fail(job.message, failed, now),
             Push::Back => self.queue.give_back(&job.message),
-            Push::Again => self.retry_push(job, class, reason, most, now),
-            Push::AgainOnce => self.retry_push(job, class, reason, ONCE, now),
+            Push::Again => self.retry_push(job, failed, most, now),
+            Push::AgainOnce => self.retry_push(job, failed, ONCE, now),
             Push::AgainUnclear => {
                 job.message.mark_unclear();
-                self.retry_push(job, class, reason, most, now);
+                self.retry_push(job, failed, most, now);
             }
         }
     }
 
-    fn retry_push(&mut self, mut job: Job, class: Class, reason: Reason, limit: u8, now: Now) {
+    fn retry_push(&mut self, mut job: Job, failed: Failed, limit: u8, now: Now) {
         // That nobody gets through is not the fault of the one who finds out.
-        if job.probe && matches!(class.row().gate, Gate::Fails { .. }) {
+        if job.probe && matches!(failed.class.row().gate, Gate::Fails { .. }) {
             job.message.forgive_attempt();
         }
         let attempts = job.message.attempts();
         if attempts >= limit {
-            return self.fail(&job.message, class, &reason, now);
+            return self.fail(job.message, failed, now);
         }
         let (base, cap) = (self.config.queue.retry_base, self.config.queue.retry_cap);
         let delay = backoff(base, cap, attempts);
-        log::debug!("attempt {attempts} failed, the next in {delay:?}: {}", reason.text);
+        log::debug!("attempt {attempts} failed, the next in {delay:?}: {}", failed.reason.text);
         stats::add(&self.stats.retried, 1);
         self.queue.retry(&job.message, now.ms + delay.as_millis() as u64, now.ms);
     }
 
-    /// Ends a push undelivered: on the failed list first, so that it is never just gone.
-    pub(super) fn fail(&mut self, message: &Message, _class: Class, reason: &Reason, now: Now) {
-        let Some(ticket) = message.ticket() else { return };
-        if let Err(error) = self.failed.write(message, reason) {
-            if self.said.now() {
-                log::error!("cannot write the failed list: {error}; failed messages stay queued");
-            }
-            return self.queue.keep_until(ticket, now.ms + LIST_RETRY.as_millis() as u64);
-        }
+    /// Ends a push undelivered: it is done when the ledger has it, so that it is never just gone.
+    pub(super) fn fail(&mut self, message: Message, failed: Failed, now: Now) {
+        let Failed { class, reason, called } = failed;
         log::info!("failed for good: {}", reason.text);
         stats::add(&self.stats.failed, 1);
-        self.queue.done(ticket);
+        self.ends.fail(Failure::new(message, class, reason, now.ms, called));
     }
 
-    fn book_send(&mut self, mut job: Job, waiting: Waiting, verdict: Verdict, now: Now) {
+    fn book_send(
+        &mut self,
+        mut job: Job,
+        waiting: Waiting,
+        verdict: Verdict,
+        called: Option<u32>,
+        now: Now,
+    ) {
         job.message.count_attempt();
         let (class, reason) = match verdict {
-            Verdict::Delivered { duplicate } => {
-                self.delivered(duplicate);
+            Verdict::Delivered { duplicate, msgid } => {
+                self.delivered(Kind::Send, &job.message, Learnt::ok(duplicate, msgid, called), now);
                 return self.answers.say(waiting.to, command::OK, "");
             }
             Verdict::Refused(class, reason) => (class, reason),
@@ -114,6 +123,9 @@ impl Spool {
             now.at + backoff(SEND_BACKOFF, self.config.queue.retry_cap, job.message.attempts());
         let ends = self.stopping.is_some() || self.throttle.suspended().is_some();
         if !again || due > waiting.until || ends {
+            let learnt =
+                Learnt { class: class.name(), errcode: reason.errcode, msgid: None, called };
+            self.ends.log(Kind::Send, &job.message, learnt, now);
             return self.answer(waiting, reason);
         }
         stats::add(&self.stats.retried, 1);
@@ -129,9 +141,10 @@ impl Spool {
         }
     }
 
-    fn delivered(&self, duplicate: bool) {
+    fn delivered(&mut self, kind: Kind, message: &Message, learnt: Learnt, now: Now) {
         stats::add(&self.stats.delivered, 1);
-        stats::add(&self.stats.duplicates, u64::from(duplicate));
+        stats::add(&self.stats.duplicates, u64::from(learnt.is_duplicate()));
+        self.ends.log(kind, message, learnt, now);
     }
 }
 

@@ -2,11 +2,15 @@
 //! takes back what none of them has begun. Part of the spool's loop.
 
 use super::Spool;
+use super::book::Failed;
+use super::ends::Learnt;
 use super::gate::Allowance;
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
+use crate::traffic::batch::Kind;
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Reason};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// WeChat drops a repeated client_msg_id for ten minutes; a call may take some of that.
@@ -33,12 +37,12 @@ impl Spool {
 
     /// A push that is due could be handed out now.
     pub(super) fn may_hand_out(&self, now: Now) -> bool {
-        self.allowance(now) != Allowance::Shut && self.pushes.in_flight() < self.inside.limit
+        self.allowance(now) != Allowance::Shut && self.push_has_room()
     }
 
     pub(super) fn hand_out(&mut self, now: Now) {
         if self.throttle.turn(now) {
-            self.answer_waiting_sends();
+            self.answer_waiting_sends(now);
         }
         loop {
             let allowance = self.allowance(now);
@@ -67,7 +71,7 @@ impl Spool {
     fn next_job(&mut self, now: Now) -> Option<Job> {
         let limit = self.inside.limit;
         let send_room = self.sends.in_flight() < limit;
-        let push_room = self.pushes.in_flight() < limit;
+        let push_room = self.push_has_room();
         let Some(before) = self.sends.next_before() else {
             return if push_room { self.next_push(None, now) } else { None };
         };
@@ -85,6 +89,11 @@ impl Spool {
         }
     }
 
+    /// One more may be in flight, and fail.
+    fn push_has_room(&self) -> bool {
+        self.pushes.in_flight() < self.inside.limit && self.ends.have_room()
+    }
+
     /// The next push, if it was accepted before that.
     fn next_push(&mut self, before: Option<Mark>, now: Now) -> Option<Job> {
         let message = self.pushes.take_peeked().or_else(|| self.next_sure_push(now))?;
@@ -99,15 +108,17 @@ impl Spool {
     /// The next push that WeChat will not deliver twice: one whose first try is of unknown outcome
     /// and too long ago for WeChat to recognise it by its client_msg_id has failed.
     fn next_sure_push(&mut self, now: Now) -> Option<Message> {
-        loop {
+        while self.ends.have_room() {
             let message = self.queue.take(now.ms)?;
             let since = message.unclear_since();
             if since.is_none_or(|since| now.ms < since + RECOGNISED_FOR.as_millis() as u64) {
                 return Some(message);
             }
             let text = "unknown: WeChat may have taken it, and it is too late to ask again";
-            self.fail(&message, Class::Unknown, &Reason::text(text), now);
+            let reason = Reason::text(text);
+            self.fail(message, Failed { class: Class::Unknown, reason, called: None }, now);
         }
+        None
     }
 
     /// Nobody begins what is handed out already: the round ends, what no worker has taken comes back, and who
@@ -116,7 +127,7 @@ impl Spool {
         self.inside.round.end(self.round);
         self.round = self.inside.round.current();
         self.recall(now);
-        self.answer_waiting_sends();
+        self.answer_waiting_sends(now);
     }
 
     /// Takes back what no worker has begun.
@@ -128,25 +139,42 @@ impl Spool {
         }
     }
 
+    /// A send ends that no worker holds.
+    pub(super) fn give_up(
+        &mut self,
+        job: Job,
+        class: &'static str,
+        why: impl Into<Cow<'static, str>>,
+        now: Now,
+    ) {
+        let Some(waiting) = job.waiting else { return };
+        let learnt = Learnt { class, errcode: None, msgid: None, called: None };
+        self.ends.log(Kind::Send, &job.message, learnt, now);
+        self.answers.refuse(waiting.to, why);
+    }
+
     /// While nobody may send, who waits for a send is told so instead of waiting on.
-    pub(super) fn answer_waiting_sends(&mut self) {
+    pub(super) fn answer_waiting_sends(&mut self, now: Now) {
         let Some(why) = self.throttle.suspended() else { return };
-        for to in self.sends.give_up_waiting() {
-            self.answers.refuse(to, format!("sending suspended: {why}"));
+        for job in self.sends.give_up_waiting() {
+            self.give_up(job, "suspended", format!("sending suspended: {why}"), now);
         }
     }
 
     /// A job that was handed out and not begun.
     pub(super) fn take_back(&mut self, job: Job, now: Now) {
         self.throttle.refund(job.probe);
-        let Some(waiting) = job.waiting else {
+        if job.waiting.is_none() {
             self.pushes.land();
             return self.queue.give_back(&job.message);
-        };
+        }
         self.sends.landed(&job);
-        let suspended = self.throttle.suspended().map(|why| format!("sending suspended: {why}"));
-        match suspended.or_else(|| self.stopping.map(|_| "stopping".into())) {
-            Some(why) => self.answers.refuse(waiting.to, why),
+        if let Some(why) = self.throttle.suspended() {
+            let why = format!("sending suspended: {why}");
+            return self.give_up(job, "suspended", why, now);
+        }
+        match self.stopping {
+            Some(_) => self.give_up(job, "stopping", "stopping", now),
             // The outcome that ended its round is on its way.
             None => self.sends.delay(job, now.at),
         }

@@ -51,6 +51,10 @@ impl Intake {
         }
     }
 
+    pub fn why_no_segment(&self) -> Option<String> {
+        self.no_segment.clone()
+    }
+
     pub fn asks_again(&self) -> Option<Instant> {
         self.ask_again
     }

@@ -4,7 +4,7 @@
 //! but the sync that `sync = always` promises.
 //!
 //! Its state is in parts that own their rules: `intake`, `answers`, `throttle` (gate, pace, day), `pushes`,
-//! `sends`, `syncing`, `rhythm`.
+//! `sends`, `ends`, `syncing`, `rhythm`.
 //!
 //! - S1: a push is answered 200 only after `commit`, that is when it is as safe as `sync` asks.
 //! - S2: every send ends with exactly one reply.
@@ -14,12 +14,13 @@
 mod answers;
 mod book;
 mod chores;
-pub mod failed;
+mod ends;
 mod gate;
 mod hand_out;
 mod intake;
 mod pace;
 mod pushes;
+mod requeue;
 mod rhythm;
 mod sends;
 mod syncing;
@@ -31,11 +32,12 @@ use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
 use crate::stats::{self, Stats};
+use crate::traffic::ledger::Note;
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{Event, Inside};
 use answers::Answers;
 use crossbeam_channel::RecvTimeoutError;
-use failed::FailedList;
+use ends::Ends;
 use intake::Intake;
 use pushes::Pushes;
 use rhythm::Rhythm;
@@ -60,7 +62,7 @@ pub struct Spool {
     intake: Intake,
     pushes: Pushes,
     sends: Sends,
-    failed: FailedList,
+    ends: Ends,
     answers: Answers,
     throttle: Throttle,
     syncing: Syncing,
@@ -83,7 +85,11 @@ impl Spool {
         stats: Arc<Stats>,
     ) -> io::Result<Spool> {
         Ok(Spool {
-            failed: FailedList::beside(&config.log.log_file),
+            ends: Ends::new(
+                inside.notes.clone(),
+                inside.blocks.clone(),
+                config.log.message_log.is_some(),
+            ),
             answers: Answers::new(mailbox, Arc::clone(&stats)),
             throttle: Throttle::open(&config, Arc::clone(&stats), Now::read())?,
             syncing: Syncing::new(config.queue.sync),
@@ -143,6 +149,12 @@ impl Spool {
                     self.book(*outcome, now);
                 }
                 Event::Chore(done) => self.chore_done(done, now)?,
+                Event::Recorded(tickets) => {
+                    self.ends.recorded(tickets.len());
+                    tickets.into_iter().for_each(|ticket| self.queue.done(ticket));
+                }
+                Event::Requeue(batch) => self.requeue(&batch, now)?,
+                Event::Confirmed => self.queue.keep_finished(false),
                 Event::Stop { within } => self.stop(within, now),
             }
             next = self.inside.events.try_recv().ok();
@@ -168,6 +180,7 @@ impl Spool {
         let now = Now::read();
         self.sends.wake(now.at);
         self.throttle.save(now.at, false);
+        self.ends.flush(now.at, false);
         if self.intake.is_due(now.at) {
             self.queue.order_spare(now.ms);
         }
@@ -210,8 +223,8 @@ impl Spool {
 
     fn stop(&mut self, within: Duration, now: Now) {
         self.stopping = Some(now.at + within);
-        for to in self.sends.give_up_waiting() {
-            self.answers.refuse(to, "stopping");
+        for job in self.sends.give_up_waiting() {
+            self.give_up(job, "stopping", "stopping", now);
         }
         self.recall(now);
         if let Some(message) = self.pushes.take_peeked() {
@@ -230,7 +243,8 @@ impl Spool {
 
     fn ended(&self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
-        (self.in_flight() == 0 || now.at >= deadline) && !self.syncing.is_under_way()
+        let nothing_open = self.in_flight() == 0 && self.ends.all_recorded();
+        (nothing_open || now.at >= deadline) && !self.syncing.is_under_way()
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {
@@ -246,7 +260,11 @@ impl Spool {
         let synced = self.queue.sync_all();
         self.answers.mail();
         self.publish();
+        self.ends.flush(Instant::now(), true);
         synced.map_err(SyncFailed)?;
+        if self.ends.all_recorded() {
+            self.ends.tell(Note::Ended);
+        }
         Ok(self.queue.depth())
     }
 }

@@ -90,6 +90,7 @@ impl Spool {
             self.sends.next_due(),
             self.syncing.next(),
             self.intake.asks_again(),
+            self.ends.wakes_at(),
             self.stopping.filter(|at| *at > now.at),
         ];
         times.into_iter().flatten().min()

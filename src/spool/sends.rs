@@ -105,11 +105,10 @@ impl Sends {
     }
 
     /// Everyone whose send is not in a worker's hands; the sends are given up.
-    pub fn give_up_waiting(&mut self) -> Vec<ReplyTo> {
+    pub fn give_up_waiting(&mut self) -> Vec<Job> {
         self.bytes = 0;
         let delayed = std::mem::take(&mut self.delayed).into_iter().map(|delayed| delayed.job);
-        let jobs = self.ready.drain(..).chain(delayed);
-        jobs.filter_map(|job| job.waiting).map(|waiting| waiting.to).collect()
+        self.ready.drain(..).chain(delayed).collect()
     }
 
     /// Everyone whose send is in a worker's hands; their outcomes will find nobody.
@@ -223,7 +222,7 @@ mod tests {
         let delayed = sends.take().unwrap();
         sends.landed(&delayed);
         sends.delay(delayed, now.at);
-        let mut waiting: Vec<u32> = sends.give_up_waiting().iter().map(|to| to.opaque).collect();
+        let mut waiting: Vec<u32> = sends.give_up_waiting().iter().map(opaque).collect();
         waiting.sort_unstable();
         assert_eq!(waiting, [1, 2, 3]);
         assert_eq!(sends.give_up_in_flight(), [to(0)]);

@@ -4,11 +4,12 @@ use super::*;
 use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{Durability, New, Options};
-use crate::traffic::Channels;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict};
+use crate::traffic::ledger::Note;
 use crate::traffic::mailbox::{Letters, Mail};
+use crate::traffic::{Channels, UNRECORDED};
 use crossbeam_channel::Receiver;
 use std::sync::atomic::Ordering;
 
@@ -18,9 +19,10 @@ struct Alone {
     pushes: Receiver<Job>,
     sends: Receiver<Job>,
     letters: Letters,
+    notes: Receiver<Note>,
     stats: Arc<Stats>,
     _poll: mio::Poll,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 fn open(disk: &Simulated, now: u64) -> Queue {
@@ -47,11 +49,12 @@ impl Alone {
         let (mailbox, letters) = Mailbox::new(waker);
         let channels = Channels::new(1);
         let (pushes, sends) = (channels.pushes.clone(), channels.sends.clone());
+        let notes = channels.notes.clone();
         let stats = Arc::new(Stats::default());
         let inside = channels.inside();
         let spool =
             Spool::new(Arc::new(config), queue, inside, mailbox, Arc::clone(&stats)).unwrap();
-        Alone { spool, pushes, sends, letters, stats, _poll, folder }
+        Alone { spool, pushes, sends, letters, notes, stats, _poll, _folder: folder }
     }
 
     fn ask(&mut self, kind: Kind, count: u32, now: Now) {
@@ -72,7 +75,7 @@ impl Alone {
     fn book(&mut self, job: Job, class: Class, now: Now) {
         let reason = Reason { errcode: Some(1), text: class.name().into(), answer: None };
         let verdict = Some(Verdict::Refused(class, reason));
-        self.spool.book(Outcome { job, verdict }, now);
+        self.spool.book(Outcome { job, verdict, called: None }, now);
         self.spool.answers.mail();
     }
 
@@ -111,9 +114,13 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         assert_eq!(alone.stats.failed.load(Ordering::Relaxed), fails);
         assert_eq!(alone.pushes.len() as u64, 1 - fails);
         if fails > 0 {
-            let list = &failed::files(&alone.folder.path().join("logs/demo.log")).unwrap()[0];
-            let list = std::fs::read_to_string(list).unwrap();
-            assert!(list.contains("unknown: WeChat may have taken it"));
+            let Ok(Note::Failed(failure)) = alone.notes.try_recv() else { panic!("not recorded") };
+            assert!(failure.text.starts_with("unknown: WeChat may have taken it"));
+            // It is done when it is recorded, and not before.
+            assert_eq!(alone.spool.queue.depth(), 1);
+            let recorded = vec![failure.message.ticket().unwrap()];
+            alone.spool.turn(Event::Recorded(recorded)).ok().unwrap();
+            assert_eq!(alone.spool.queue.depth(), 0);
         }
     }
 }
@@ -150,8 +157,8 @@ fn every_job_finds_room_whichever_way_sends_go() {
         let mut done = 0;
         while done < 4 * limit {
             let job = alone.sends.try_recv().or_else(|_| alone.pushes.try_recv()).unwrap();
-            let verdict = Some(Verdict::Delivered { duplicate: false });
-            alone.spool.book(Outcome { job, verdict }, now);
+            let verdict = Some(Verdict::Delivered { duplicate: false, msgid: None });
+            alone.spool.book(Outcome { job, verdict, called: None }, now);
             alone.spool.hand_out(now);
             done += 1;
         }
@@ -267,4 +274,45 @@ fn a_send_that_probes_in_vain_is_answered_and_so_are_those_behind_it() {
     alone.book(probe, Class::Unclear, due);
     assert_eq!(alone.replies(), ["unclear"]);
     assert_eq!(alone.spool.sends.len(), 0);
+}
+
+#[test]
+fn no_push_is_handed_out_while_too_many_failures_are_not_recorded() {
+    let mut queue = open(&Simulated::default(), now_ms());
+    let mut appended = 0;
+    while appended < 2 * UNRECORDED {
+        match queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()) {
+            Ok(_) => appended += 1,
+            Err(_) => {
+                let chore = queue.chore().unwrap();
+                queue.chore_done(chore.run(), now_ms()).unwrap();
+            }
+        }
+    }
+    queue.commit(Durability::Never).unwrap();
+    let mut alone = Alone::with(queue, |_| {});
+    let most = UNRECORDED + alone.spool.inside.limit;
+    loop {
+        alone.spool.hand_out(Now::read());
+        let jobs: Vec<_> = alone.pushes.try_iter().collect();
+        if jobs.is_empty() {
+            break;
+        }
+        jobs.into_iter().for_each(|job| alone.book(job, Class::Permanent, Now::read()));
+    }
+    // All of them found room on their way to the ledger.
+    let unrecorded: Vec<_> = alone.notes.try_iter().collect();
+    assert!((UNRECORDED..=most).contains(&unrecorded.len()), "{}", unrecorded.len());
+    assert_eq!(alone.spool.wakes_at(Now::read()), alone.spool.ends.wakes_at());
+    let tickets = |notes: &[Note]| {
+        let ticket = |note: &Note| match note {
+            Note::Failed(failure) => failure.message.ticket().unwrap(),
+            _ => panic!("another note"),
+        };
+        notes.iter().map(ticket).collect()
+    };
+    let enough = &unrecorded[..unrecorded.len() - UNRECORDED + 1];
+    alone.spool.turn(Event::Recorded(tickets(enough))).ok().unwrap();
+    alone.spool.hand_out(Now::read());
+    assert!(!alone.pushes.is_empty());
 }

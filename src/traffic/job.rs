@@ -32,6 +32,8 @@ pub struct Outcome {
     pub job: Job,
     /// None: it was not begun, because its round was over.
     pub verdict: Option<Verdict>,
+    /// How many ms the last call to WeChat took.
+    pub called: Option<u32>,
 }
 
 /// What an attempt came to.
@@ -40,6 +42,8 @@ pub enum Verdict {
     Delivered {
         /// WeChat had it already.
         duplicate: bool,
+        /// WeChat's own number for it.
+        msgid: Option<u64>,
     },
     Refused(Class, Reason),
 }

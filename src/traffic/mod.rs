@@ -4,12 +4,16 @@
 pub mod batch;
 pub mod class;
 pub mod job;
+pub mod ledger;
+pub mod line;
 pub mod mailbox;
 
-use crate::queue::{Chore, ChoreDone};
+use crate::queue::{Chore, ChoreDone, Ticket};
 use batch::{Batch, ReplyTo};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use job::{Job, Outcome, Round};
+use ledger::{Again, Note};
+use line::Block;
 use std::time::Duration;
 
 /// Everything that can happen to the spool.
@@ -17,6 +21,12 @@ pub enum Event {
     Batch(Batch),
     Outcome(Box<Outcome>),
     Chore(ChoreDone),
+    /// The failures of these are in the ledger.
+    Recorded(Vec<Ticket>),
+    /// Put these into the queue again, and say what came of it.
+    Requeue(Vec<Again>),
+    /// What became of them is in the ledger too.
+    Confirmed,
     /// Hand nothing out any more and end when the workers have brought back what they hold.
     Stop {
         within: Duration,
@@ -42,6 +52,23 @@ const STOPS: usize = 2;
 const CHORES: usize = 1;
 const SYNCS: usize = 1;
 
+/// Failed pushes that the ledger has not recorded yet: beyond that no push is handed out. Those in flight may
+/// fail all the same.
+pub const UNRECORDED: usize = 1024;
+
+/// Batches under way to be requeued: the ledger begins the next when the last is confirmed.
+const REQUEUES: usize = 1;
+
+/// The last note: everything is marked and durable.
+const LAST: usize = 1;
+
+/// Blocks of the message log that may wait for the disk: a second's at the highest rate there is. Where the disk
+/// stands still for longer the log misses lines and says how many; nobody waits for it.
+const BLOCKS: usize = 512;
+
+/// Administrators' requests to the ledger that may wait; beyond that the reactor stops reading who sends them.
+pub const ASKS: usize = 4;
+
 /// Jobs that lie ready at least, as long as there are so many.
 const STOCK: usize = 32;
 
@@ -52,6 +79,8 @@ pub struct Channels {
     pub pushes: Receiver<Job>,
     pub chores: Receiver<Chore>,
     pub syncs: Receiver<Chore>,
+    pub notes: Receiver<Note>,
+    pub blocks: Receiver<Block>,
     pub round: Round,
     inside: Inside,
 }
@@ -65,6 +94,8 @@ pub struct Inside {
     pub unstarted: [Receiver<Job>; 2],
     pub chores: Sender<Chore>,
     pub syncs: Sender<Chore>,
+    pub notes: Sender<Note>,
+    pub blocks: Sender<Block>,
     pub round: Round,
     pub workers: usize,
     /// Jobs of each kind, sends and pushes, that may be in flight at once: one in each worker's hands and as
@@ -80,8 +111,13 @@ impl Channels {
         let (sends, sends_out) = bounded(limit);
         let (pushes, pushes_out) = bounded(2 * limit);
         // Batches are counted by the reactor (R1); every job in flight comes back once; the others are counted
-        // by who orders them.
-        let (events, events_in) = bounded(BATCHES + 2 * limit + CHORES + SYNCS + STOPS);
+        // by who orders them. Each `Recorded` is of one failure at least, and a batch to be requeued is followed
+        // by its `Confirmed`.
+        let unrecorded = UNRECORDED + limit;
+        let (events, events_in) =
+            bounded(BATCHES + 2 * limit + CHORES + SYNCS + STOPS + unrecorded + 2 * REQUEUES);
+        let (notes, notes_out) = bounded(unrecorded + REQUEUES + LAST);
+        let (blocks, blocks_out) = bounded(BLOCKS);
         let (chores, chores_out) = bounded(CHORES);
         let (syncs, syncs_out) = bounded(SYNCS);
         let round = Round::default();
@@ -92,6 +128,8 @@ impl Channels {
             pushes,
             chores,
             syncs,
+            notes,
+            blocks,
             round: round.clone(),
             workers,
             limit,
@@ -102,6 +140,8 @@ impl Channels {
             pushes: pushes_out,
             chores: chores_out,
             syncs: syncs_out,
+            notes: notes_out,
+            blocks: blocks_out,
             round,
             inside,
         }
@@ -129,12 +169,16 @@ mod tests {
             let channels = Channels::new(workers);
             let events = channels.events.clone();
             let inside = channels.inside();
-            let outcome = || Event::Outcome(Box::new(Outcome { job: job(), verdict: None }));
+            let outcome =
+                || Event::Outcome(Box::new(Outcome { job: job(), verdict: None, called: None }));
             let expected = [
                 (BATCHES, &(|| Event::Batch(Batch::default())) as &dyn Fn() -> Event),
                 (2 * inside.limit, &outcome),
                 (CHORES + SYNCS, &outcome),
                 (STOPS, &|| Event::Stop { within: Duration::ZERO }),
+                (UNRECORDED + inside.limit, &|| Event::Recorded(Vec::new())),
+                (REQUEUES, &|| Event::Requeue(Vec::new())),
+                (REQUEUES, &|| Event::Confirmed),
             ];
             for (count, event) in expected {
                 (0..count).for_each(|_| assert!(events.try_send(event()).is_ok()));

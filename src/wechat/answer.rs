@@ -22,6 +22,17 @@ impl Answer {
         Some(Answer { errcode, bytes })
     }
 
+    /// WeChat's number for the message: the digits behind `"msgid"`, which is a number or a text.
+    pub fn msgid(&self) -> Option<u64> {
+        const NAME: &[u8] = b"\"msgid\"";
+        let at = self.bytes.windows(NAME.len()).position(|window| window == NAME)?;
+        let value = self.bytes[at + NAME.len()..].trim_ascii_start().strip_prefix(b":")?;
+        let value = value.trim_ascii_start();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let end = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
+        std::str::from_utf8(&value[..end]).ok()?.parse().ok()
+    }
+
     pub fn into_object(self) -> Map<String, Value> {
         let whole = serde_json::from_slice(&self.bytes);
         // That it is an object was seen when it was read, so what is wrong is in one of its members.
@@ -223,6 +234,23 @@ mod tests {
     fn what_is_not_an_object_is_no_answer() {
         for answer in ["", "[0]", "0", "\"errcode\"", "<html>", "{\"errcode\":0", "{} {}", "\\"] {
             assert_eq!(errcode(answer.as_bytes()), None, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_msgid_is_read_as_it_is() {
+        for (text, msgid) in [
+            (
+                r#"{"errcode":0,"errmsg":"ok","msgid":9007199254740993}"#,
+                Some(9_007_199_254_740_993),
+            ),
+            (r#"{"msgid" : "42" , "errcode":0}"#, Some(42)),
+            (r#"{"errcode":0}"#, None),
+            (r#"{"errcode":0,"msgid":null}"#, None),
+            (r#"{"errcode":0,"msgid":99999999999999999999}"#, None),
+        ] {
+            let answer = Answer::new(text.into()).unwrap();
+            assert_eq!(answer.msgid(), msgid, "{text}");
         }
     }
 }

@@ -55,6 +55,15 @@ pub enum Command<'a> {
     Listeners {
         opaque: u32,
     },
+    /// Failed messages are to go out again, or to be dismissed; `body` is JSON (see `ledger::order`).
+    Requeue {
+        opaque: u32,
+        body: &'a [u8],
+    },
+    Dismiss {
+        opaque: u32,
+        body: &'a [u8],
+    },
 }
 
 /// A frame that cannot be understood; the text is what the client is told, with opaque 0.
@@ -112,13 +121,20 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
     }
 }
 
-/// Decodes a frame of the administration socket: a client's commands, `status`, `wait` and
-/// `listeners`.
+/// Decodes a frame of the administration socket: a client's commands, and those that only it understands.
 pub fn decode_admin(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
     match counted(payload) {
         Ok((b"status", rest)) => Ok(Command::Status { opaque: integer(rest)?.0 }),
         Ok((b"listeners", rest)) => Ok(Command::Listeners { opaque: integer(rest)?.0 }),
         Ok((b"wait", rest)) => Ok(Command::Wait { opaque: integer(rest)?.0 }),
+        Ok((b"requeue", rest)) => {
+            let (opaque, rest) = integer(rest)?;
+            Ok(Command::Requeue { opaque, body: counted(rest)?.0 })
+        }
+        Ok((b"dismiss", rest)) => {
+            let (opaque, rest) = integer(rest)?;
+            Ok(Command::Dismiss { opaque, body: counted(rest)?.0 })
+        }
         _ => decode(payload),
     }
 }
@@ -176,6 +192,11 @@ pub fn encode_tset(out: &mut Vec<u8>, opaque: u32, key: &[u8]) {
 /// Appends `status`, `wait` or `listeners`, which only the administration socket understands.
 pub fn encode_admin(out: &mut Vec<u8>, opaque: u32, name: &str) {
     frame::encode(out, &[name.as_bytes()], opaque, None);
+}
+
+/// Appends `requeue` or `dismiss`, which only the administration socket understands, with JSON.
+pub fn encode_ask(out: &mut Vec<u8>, opaque: u32, name: &str, body: &[u8]) {
+    frame::encode(out, &[name.as_bytes()], opaque, Some(body));
 }
 
 #[cfg(test)]
@@ -242,9 +263,7 @@ mod tests {
                     assert_eq!(code, want.trim_matches('"').as_bytes(), "{name}");
                     assert_eq!((got, message), (opaque, text(args, "message")), "{name}");
                 }
-                Command::Status { .. } | Command::Wait { .. } | Command::Listeners { .. } => {
-                    panic!("{name}")
-                }
+                _ => panic!("{name}"),
             }
         }
     }

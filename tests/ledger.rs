@@ -1,0 +1,211 @@
+//! What becomes of each message: failures that are recorded before they are done, and the message log.
+
+use crate::support::{KEY, Sandbox, Site, wait_for};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn failed(site: &Site) -> Vec<Value> {
+    site.ok(&["failed"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn message_log(site: &Site) -> PathBuf {
+    let day = chrono::Local::now().date_naive();
+    site.folder.path().join(format!("logs/test-messages-{day}.log"))
+}
+
+fn log_lines(site: &Site) -> Vec<String> {
+    let text = std::fs::read_to_string(message_log(site)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_push_that_failed_is_in_the_queue_or_in_the_ledger_whenever_the_daemon_is_killed() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    let mut site = Site::started(&sandbox, "[setting]\ntask_worker_num = 32");
+    let count = 4_000;
+    site.push_many(count);
+    for round in 0..8_u64 {
+        std::thread::sleep(std::time::Duration::from_millis(5 + 11 * round));
+        site.kill_process(site.pid());
+        site.start();
+    }
+    wait_for("the queue to be empty", || site.count("queue_depth") == 0);
+    wait_for("every message to be in the ledger", || failed(&site).len() >= count as usize);
+    let rows = failed(&site);
+    let openids: HashSet<&str> = rows.iter().map(|row| row["openid"].as_str().unwrap()).collect();
+    assert_eq!((rows.len(), openids.len()), (count as usize, count as usize));
+}
+
+#[test]
+fn a_ledger_that_was_moved_or_removed_while_it_is_written_is_begun_anew() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    let site = Site::started(&sandbox, "");
+    site.push_many(10);
+    wait_for("ten failures", || failed(&site).len() == 10);
+    let file = site.folder.path().join("run/test.ledger.db");
+    std::fs::remove_file(&file).unwrap();
+    site.push_many(5);
+    wait_for("the next failures", || failed(&site).len() == 5);
+    assert!(site.log().contains("was moved or removed"));
+    assert!(site.status()["ledger"].is_null());
+}
+
+#[test]
+fn a_ledger_that_is_damaged_at_the_start_is_set_aside_and_stops_nobody() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    let mut site = Site::new(&sandbox, "");
+    let run = site.folder.path().join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join("test.ledger.db"), "garbage ".repeat(1_000)).unwrap();
+    site.start();
+    site.push_many(3);
+    wait_for("three failures", || failed(&site).len() == 3);
+    assert!(run.join("test.ledger.db.bad").exists());
+    assert!(site.log().contains(".ERROR: the ledger"));
+}
+
+struct Small<'a>(&'a Path);
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_asked_again() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("not run: only root can mount a small filesystem");
+    }
+    let sandbox = Sandbox::start();
+    let mut site = Site::new(&sandbox, "[server]\nledger_file = small/ledger.db");
+    let folder = site.folder.path().join("small");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=8M", "tmpfs"]).arg(&folder).status();
+    assert!(mounted.unwrap().success());
+    let small = Small(&folder);
+    site.start();
+    let filler = folder.join("filler");
+    // Until nothing more fits.
+    let _ = std::fs::write(&filler, vec![1; 16 << 20]);
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    site.push_many(1_500);
+    wait_for("the status to say so", || site.status()["ledger"].is_string());
+    let calls = || sandbox.stats()["calls"].as_u64().or(sandbox.stats()["requests"].as_u64());
+    let seen = || sandbox.ids().iter().map(|(_, _, seen)| seen).sum::<u64>();
+    wait_for("no more to be handed out", || {
+        let before = (seen(), calls());
+        std::thread::sleep(std::time::Duration::from_millis(2_500));
+        before == (seen(), calls())
+    });
+    let (depth, failures) = (site.count("queue_depth"), site.count("failed"));
+    assert_eq!(depth, 1_500, "none is done that is not recorded");
+    assert!((1_024..1_500).contains(&failures), "{failures}");
+    assert!(site.log().contains("stay in the queue until they can be recorded"));
+    std::fs::remove_file(filler).unwrap();
+    wait_for("all to be recorded", || failed(&site).len() == 1_500);
+    wait_for("all to be done", || site.count("queue_depth") == 0);
+    assert_eq!(site.count("failed"), 1_500, "each was decided once");
+    assert!(site.status()["ledger"].is_null());
+    site.ok(&["stop"]);
+    drop(small);
+}
+
+#[test]
+fn every_message_that_ends_is_a_line_and_a_moved_log_is_begun_anew() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"bad": {"errcode": 43004}, "bad-send": {"errcode": 40003}}}));
+    let site = Site::started(&sandbox, "");
+    let mut client = site.client();
+    client.push(1, "good", r#"{"first":"1"}"#);
+    client.push(2, "bad", r#"{"first":"1"}"#);
+    client.send(3, "用户", "null");
+    client.send(4, "bad-send", "null");
+    (0..4).for_each(|_| drop(client.read()));
+    wait_for("four lines", || log_lines(&site).len() == 4);
+    let lines = log_lines(&site);
+    let words = |openid: &str| -> Vec<String> {
+        let line = lines.iter().find(|line| line.split(' ').nth(2) == Some(openid));
+        let line = line.unwrap_or_else(|| panic!("{openid} is not in {lines:?}"));
+        line.split(' ').map(str::to_owned).collect()
+    };
+    let good = words("good");
+    assert_eq!(good.len(), 12, "{good:?}");
+    assert!(chrono::DateTime::parse_from_rfc3339(&good[0]).is_ok());
+    assert_eq!([&good[1], &good[3], &good[6], &good[9], &good[10]], ["push", KEY, "1", "ok", "0"]);
+    assert_eq!((good[4].len(), good[5].parse::<u64>().is_ok()), (32, true), "{good:?}");
+    let bad = words("bad");
+    assert_eq!([&bad[1], &bad[5], &bad[9], &bad[10]], ["push", "-", "permanent", "43004"]);
+    assert_eq!(words("用户")[1], "send");
+    assert_eq!([&words("bad-send")[9], &words("bad-send")[10]], ["permanent", "40003"]);
+
+    let moved = site.folder.path().join("moved.log");
+    std::fs::rename(message_log(&site), &moved).unwrap();
+    let pid = rustix::process::Pid::from_raw(site.pid()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    wait_for("lines in a new file", || {
+        client.push(5, "later", "null");
+        client.read();
+        !log_lines(&site).is_empty()
+    });
+    assert_eq!(std::fs::read_to_string(&moved).unwrap().lines().take(4).count(), 4);
+}
+
+#[test]
+fn a_message_is_found_wherever_it_is() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"failing": {"errcode": 43004}}}));
+    let site = Site::started(&sandbox, "");
+    let mut client = site.client();
+    for (n, openid) in ["delivered", "failing"].into_iter().enumerate() {
+        client.push(n as u32, openid, r#"{"first":"1"}"#);
+        assert_eq!(client.read().code, 200);
+    }
+    let find = |what: &str| -> Vec<Value> {
+        let found = site.run(&["find", what]);
+        let found = String::from_utf8(found.stdout).unwrap();
+        found.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let places = |found: &[Value]| -> Vec<String> {
+        found.iter().map(|found| found["where"].as_str().unwrap().to_owned()).collect()
+    };
+    wait_for("the line", || places(&find("delivered")) == ["log"]);
+    wait_for("both traces of the failure", || places(&find("failing")) == ["log", "ledger"]);
+    let id = find("failing")[1]["client_msg_id"].as_str().unwrap().to_owned();
+    assert_eq!(find(&id), find("failing"));
+    assert_eq!(find("delivered")[0]["class"], "ok");
+    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    client.push(3, "waiting", "null");
+    assert_eq!(client.read().code, 200);
+    assert_eq!(places(&find("waiting")), ["queue"]);
+    let nowhere = site.run(&["find", "nobody"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert_eq!(site.run(&["find", "waiting"]).status.code(), Some(0));
+}
+
+#[test]
+fn rows_end_after_the_days_that_they_are_kept() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "[server]\nfailed_keep = 30");
+    let line = |id: &str, time: &str| json!({"time": time, "openid": "o", "key": "gone", "data": null, "client_msg_id": id});
+    let list = site.folder.path().join("old.jsonl");
+    let text = format!("{}\n{}\n", line("old", "2020-01-01 00:00:00"), line("new", "1h"));
+    std::fs::write(&list, text).unwrap();
+    site.ok(&["requeue", "--file", list.to_str().unwrap()]);
+    // They fail again, as their template is not there.
+    wait_for("both to fail again", || failed(&site).len() == 2);
+    site.ok(&["stop"]);
+    let ledger = site.folder.path().join("run/test.ledger.db");
+    let database = rusqlite::Connection::open(ledger).unwrap();
+    database.execute("UPDATE failed SET time = 1000 WHERE id = 'old'", []).unwrap();
+    drop(database);
+    site.start();
+    wait_for("the old one to be gone", || failed(&site).len() == 1);
+    assert_eq!(failed(&site)[0]["client_msg_id"], "new");
+}
