@@ -4,15 +4,7 @@ use crate::support::{KEY, Sandbox, Site, wait_for};
 use serde_json::{Value, json};
 
 fn failed_list(site: &Site) -> Vec<Value> {
-    let folder = site.folder.path().join("logs");
-    let mut lines = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        if entry.path().extension().is_some_and(|ending| ending == "jsonl") {
-            let text = std::fs::read_to_string(entry.path()).unwrap();
-            lines.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
-        }
-    }
-    lines
+    site.ok(&["failed"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]

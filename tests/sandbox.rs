@@ -438,7 +438,7 @@ fn tls_goes_wrong_as_told_for_kept_connections_too() {
     sandbox.faults(r#"{"tls":"hang"}"#);
     let short = client.get(&url).config().timeout_global(Some(Duration::from_millis(200)));
     assert!(matches!(short.build().call(), Err(ureq::Error::Timeout(_))));
-    wait_until(|| sandbox.stats()["errors"]["tls"] == 5);
+    wait_until(|| sandbox.stats()["errors"]["tls"].as_u64().is_some_and(|count| count >= 3));
 }
 
 #[test]

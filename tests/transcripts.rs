@@ -162,6 +162,10 @@ fn transcripts_of_wechats_answers_are_answered_as_recorded() {
     let answered: Vec<Value> =
         cases().into_iter().filter(|case| case.get("wechat_answers").is_some()).collect();
     assert_eq!(answered.len(), 8);
+    // The original asked for one token after the other; a fresh one that is refused is a fault of the account.
+    let (refused, answered): (Vec<Value>, Vec<Value>) =
+        answered.into_iter().partition(|case| case["name"] == "send_errcode_42001_x5_then_ok");
+    assert_eq!(refused.len(), 1);
     std::thread::scope(|scope| {
         for case in &answered {
             for segmentation in SEGMENTATIONS {
@@ -177,6 +181,20 @@ fn transcripts_of_wechats_answers_are_answered_as_recorded() {
             }
         }
     });
+}
+
+#[test]
+fn a_token_that_is_refused_again_and_again_is_no_reason_to_ask_for_more() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 42001}}));
+    let site = Site::started(&sandbox, "[wechat]\nsend_retry_for = 1500ms");
+    let mut client = site.client();
+    client.send(11, "m11", "null");
+    let answer = client.read();
+    assert_eq!((answer.code, answer.opaque), (500, 11));
+    assert!(answer.message.contains("42001"), "{answer:?}");
+    let calls = sandbox.stats()["token_calls"].clone();
+    assert!(calls["stable"].as_u64().unwrap() + calls["forced"].as_u64().unwrap() <= 2, "{calls}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
             Refused::NoSegment => "queue full: the next segment is not there yet",
-            Refused::Full => "queue full: queue.queue_max_bytes is reached",
+            Refused::Full => "queue full",
             Refused::TooLarge => "invalid data: larger than a queue segment",
         })
     }

@@ -45,7 +45,7 @@ impl Spool {
                 if self.said.now() {
                     log::error!("{why}; it is tried again every second");
                 }
-                self.intake.no_segment(&self.stats, why);
+                self.intake.no_segment(why);
                 self.work_off_held(now);
             }
             Progress::NotRetired(name, error) => {

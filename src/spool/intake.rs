@@ -27,8 +27,7 @@ pub struct Intake {
 
 impl Intake {
     /// Creating the next segment failed: what needs it is refused until there is one.
-    pub fn no_segment(&mut self, stats: &Stats, why: String) {
-        self.full(stats, why.clone());
+    pub fn no_segment(&mut self, why: String) {
         self.no_segment = Some(why);
         self.ask_again = Some(Instant::now() + SPARE_RETRY);
     }
@@ -38,10 +37,11 @@ impl Intake {
         self.no_segment.take().is_some()
     }
 
-    /// Pushes are refused, and this is why.
-    pub fn full(&mut self, stats: &Stats, why: String) {
-        *stats.full.lock() = Some(why);
-        self.shown = true;
+    /// A push is refused, and status says why.
+    fn refuses(&mut self, stats: &Stats, why: &str) {
+        if !std::mem::replace(&mut self.shown, true) {
+            *stats.full.lock() = Some(why.to_owned());
+        }
     }
 
     /// A push has found room.
@@ -104,11 +104,14 @@ impl Spool {
                     self.answers.accept(to);
                 }
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
-                    Some(why) => self.answers.refuse(to, why),
+                    Some(why) => {
+                        self.intake.refuses(&self.stats, &why);
+                        self.answers.refuse(to, why);
+                    }
                     None => return false,
                 },
                 Err(Refused::Full) => {
-                    self.intake.full(&self.stats, Refused::Full.to_string());
+                    self.intake.refuses(&self.stats, "queue.queue_max_bytes is reached");
                     self.answers.refuse(to, Refused::Full.to_string());
                 }
                 Err(Refused::TooLarge) => {
