@@ -6,10 +6,11 @@
 //! read, and what somebody cut off, is then an error to handle and not a signal that ends the
 //! process. Many records travel in one call, so it costs no more.
 
-use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
 use std::fs::OpenOptions;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,9 @@ pub trait Disk: Send + Sync {
     fn sync_folder(&self) -> io::Result<()>;
 }
 
+/// What `write_anew` writes starts and ends at multiples of it: the largest block of usual disks.
+pub const ALIGN: usize = 4096;
+
 /// An open file.
 pub trait File: Send + Sync {
     /// Bytes it had when it was opened.
@@ -37,6 +41,12 @@ pub trait File: Send + Sync {
     /// A process that is killed in the middle leaves the first of these bytes written, and the rest
     /// as they were.
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes what is there already so that it really gets to the disk. What a file system failed to
+    /// write for the first time it may take for written where it is, and go on writing it to a place
+    /// that the file does not know of, as ext4 does: so this goes past the page cache, where that is
+    /// possible. Starts at a multiple of `ALIGN`, and ends at one or at the file's end.
+    fn write_anew(&self, at: usize, bytes: &[u8]) -> io::Result<()>;
 
     /// Returns when every byte written before the call is on the disk. After an error nobody knows
     /// what is: the kernel forgets what it could not write, and the next call may succeed.
@@ -101,6 +111,24 @@ impl File for Opened {
 
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, at as u64)
+    }
+
+    fn write_anew(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let name = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let Ok(direct) = rustix::fs::open(name, flags, Mode::empty()) else {
+            // A file system in memory, or one that has no such way.
+            return self.write(at, bytes);
+        };
+        let mut buffer = vec![0; bytes.len() + ALIGN];
+        let start = buffer.as_ptr().align_offset(ALIGN);
+        let aligned = &mut buffer[start..start + bytes.len()];
+        aligned.copy_from_slice(bytes);
+        match std::fs::File::from(direct).write_all_at(aligned, at as u64) {
+            // The last bytes of a file that was cut off are no whole block.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.write(at, bytes),
+            done => done,
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -14,7 +14,7 @@
 //! - between two steps of a rotation: an empty segment too many, which becomes the spare, or a file
 //!   of zeros, which is removed.
 
-use super::disk::{Disk, File};
+use super::disk::{ALIGN, Disk, File};
 use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
 use super::segment::{self, HEADER, Header, Segment, Unusable};
@@ -224,8 +224,12 @@ fn make_durable(
         let (durable, _) = segment.known();
         // Tells of errors of the past that nobody has heard of, and after which all is written anew.
         let _ = file.sync();
-        rewrite(&*file, 0..HEADER)?;
-        rewrite(&*file, durable..segment.end)?;
+        // After a failed sync a file system may have lost with what it could not write what stood
+        // before it, too, and was covered by an earlier one: then all of it is written again.
+        let from = if durable < segment.end { 0 } else { segment.end };
+        // The header is in the first block.
+        rewrite(&*file, 0..1)?;
+        rewrite(&*file, from..segment.end)?;
         file.sync_with_metadata()?;
     }
     let replaced = replaced(segments, scanned, disk)?;
@@ -259,23 +263,23 @@ fn make_durable(
     Ok(())
 }
 
-/// Writes what is there over itself, so that the next sync means it. What cannot be read is left
-/// alone.
+/// Writes the blocks that hold these bytes over themselves, so that the next sync means it. What
+/// cannot be read is left alone.
 fn rewrite(file: &dyn File, range: Range<usize>) -> io::Result<()> {
-    const PAGE: usize = 4096;
-    let mut bytes = vec![0; BLOCK.min(range.len())];
-    let mut at = range.start;
-    while at < range.end {
-        let mut part = &mut bytes[..BLOCK.min(range.end - at)];
+    let mut at = range.start / ALIGN * ALIGN;
+    let end = range.end.next_multiple_of(ALIGN).min(file.size());
+    let mut bytes = vec![0; BLOCK.max(ALIGN).min(end.saturating_sub(at))];
+    while at < end {
+        let length = bytes.len().min(end - at);
+        let mut part = &mut bytes[..length];
         if file.read(at, part).is_err() {
-            let length = part.len().min(PAGE - at % PAGE);
-            part = &mut part[..length];
+            part = &mut part[..length.min(ALIGN)];
             if file.read(at, part).is_err() {
-                at += length;
+                at += part.len();
                 continue;
             }
         }
-        file.write(at, part)?;
+        file.write_anew(at, part)?;
         at += part.len();
     }
     Ok(())

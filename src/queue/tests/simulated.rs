@@ -53,6 +53,9 @@ struct Bytes {
     /// Sectors of which the next sync will write what the cache holds. A sync that fails forgets
     /// them, and the cache is none the wiser.
     dirty: BTreeSet<usize>,
+    /// Sectors that a sync has failed to write for the first time: the file system takes them for written
+    /// where they are, and what goes through the cache never finds its way into the file.
+    stuck: BTreeSet<usize>,
     /// Sectors that cannot be read, nor written in part.
     spoilt: BTreeSet<usize>,
 }
@@ -67,6 +70,7 @@ impl File {
             cache: bytes.to_vec(),
             durable: Some(bytes.to_vec()),
             dirty: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             spoilt: BTreeSet::new(),
         };
         Arc::new(File { size: bytes.cache.len(), bytes: Mutex::new(bytes) })
@@ -93,8 +97,18 @@ impl File {
 impl Bytes {
     fn write_back(&self, sector: usize, durable: &mut Vec<u8>) {
         durable.resize(self.cache.len(), 0);
+        if self.stuck.contains(&sector) {
+            return;
+        }
         let sector = sector * SECTOR..((sector + 1) * SECTOR).min(self.cache.len());
         durable[sector.clone()].copy_from_slice(&self.cache[sector]);
+    }
+
+    /// Nothing of it was ever made durable.
+    fn is_new(&self, sector: usize) -> bool {
+        let durable = self.durable.as_deref().unwrap_or_default();
+        let sector = sector * SECTOR..((sector + 1) * SECTOR).min(durable.len());
+        durable.get(sector).is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0))
     }
 
     fn is_spoilt(&self, at: usize, length: usize) -> bool {
@@ -157,8 +171,19 @@ impl disk::File for Handle {
             durable.resize(bytes.cache.len(), 0);
             dirty.into_iter().for_each(|sector| bytes.write_back(sector, &mut durable));
             bytes.durable = Some(durable);
+        } else {
+            let stuck: Vec<usize> = dirty.into_iter().filter(|at| bytes.is_new(*at)).collect();
+            bytes.stuck.extend(stuck);
         }
         done
+    }
+
+    fn write_anew(&self, at: usize, new: &[u8]) -> io::Result<()> {
+        let mut bytes = self.file.bytes.lock();
+        let written: BTreeSet<usize> = sectors(at, new.len()).collect();
+        bytes.stuck.retain(|sector| !written.contains(sector));
+        drop(bytes);
+        self.write(at, new)
     }
 }
 
