@@ -2,7 +2,7 @@
 //! Keeps so many of them, begins a new one when the one it writes was moved or removed, and counts
 //! what it cannot write. Never waits; used by whoever writes a log.
 
-use crate::daemon::file;
+use crate::file;
 use chrono::NaiveDate;
 use std::fs::File;
 use std::io::{self, Write};
@@ -75,6 +75,11 @@ impl DayFile {
     /// Lines that somebody else could not hand over.
     pub fn miss(&mut self, lines: u64) {
         self.lost += lines;
+    }
+
+    /// Lines that have not found their way into it, or a note of how many.
+    pub fn missing(&self) -> u64 {
+        self.lost
     }
 
     fn is_moved(&mut self) -> bool {

@@ -67,6 +67,7 @@ mod config;
 mod daemon;
 mod day_file;
 mod exit;
+mod file;
 mod ledger;
 mod linger;
 mod logger;

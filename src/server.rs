@@ -70,7 +70,7 @@ pub fn run(
     };
     // Their absence says "stopped" to everybody who looks; a failure leaves a stale file, which is
     // no obstacle.
-    let _ = std::fs::remove_file(admin::path(&config));
+    let _ = std::fs::remove_file(config.admin_socket());
     pid_file.release();
     code
 }

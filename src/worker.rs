@@ -150,6 +150,8 @@ impl Worker<'_> {
                 Attempt::Came(match reached {
                     Reached::No => Verdict::Refused(Class::Unreachable, reason),
                     Reached::Perhaps => Verdict::Refused(Class::Unclear, reason),
+                    Reached::Refused => Verdict::Refused(Class::Once, reason),
+                    Reached::Limited => Verdict::Refused(Class::Rate, reason),
                 })
             }
         }

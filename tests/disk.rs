@@ -276,3 +276,113 @@ fn a_segment_that_is_cut_short_while_the_daemon_runs_is_damage() {
     wait_for("the next message", || site.count("queue_depth") == 0);
     site.ok(&["stop"]);
 }
+
+/// An ext4 in a file on a small filesystem: it runs out of room where the kernel believes there is
+/// some, as a thinly provisioned disk does.
+struct Thin {
+    at: PathBuf,
+    device: String,
+    below: Small,
+}
+
+impl Thin {
+    fn mount(folder: &Path, at: &Path) -> Option<Thin> {
+        let run = |name: &str, arguments: &[&str]| {
+            let output = Command::new(name).args(arguments).output().ok()?;
+            let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            output.status.success().then_some(said)
+        };
+        let below = Small::mount(&folder.join("below"), "40M");
+        let image = below.0.join("image");
+        std::fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+        let image = image.to_str().unwrap();
+        run("mkfs.ext4", &["-q", "-O", "^has_journal", "-E", "nodiscard", image])?;
+        let device = run("losetup", &["--find", "--show", image])?;
+        std::fs::create_dir_all(at).unwrap();
+        let thin = Thin { at: at.to_owned(), device, below };
+        run("mount", &[&thin.device, at.to_str().unwrap()])?;
+        Some(thin)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.below.0.join("filler")
+    }
+}
+
+impl Drop for Thin {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+    }
+}
+
+#[test]
+fn what_a_failed_sync_left_in_the_page_cache_is_not_believed() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("not run: only root can make a disk that fails");
+    }
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let mut site = Site::new(&sandbox, "[queue]\nsync = 20ms");
+    let folder = site.folder.path().join("run/test.queue");
+    let Some(thin) = Thin::mount(site.folder.path(), &folder) else {
+        return println!("not run: no loop devices here");
+    };
+    site.start();
+    // All that is left of the room below is taken.
+    let mut filler = std::fs::File::create(thin.filler()).unwrap();
+    while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    let mut client = site.client();
+    let mut answered = 0;
+    loop {
+        let pushed = crate::support::push_frame(answered, &format!("o{answered}"), KEY, &big(1));
+        if client.try_write(&pushed).is_err() {
+            break;
+        }
+        match client.try_read() {
+            Ok(answer) if answer.code == 200 => answered += 1,
+            _ => break,
+        }
+    }
+    wait_for("the daemon to end", || site.log().contains("the queue cannot be made durable"));
+    wait_for("the daemon to be gone", || site.run(&["status"]).status.code() != Some(0));
+    assert!(answered > 0);
+    // Its room is free when nobody has it open any more.
+    drop(filler);
+    std::fs::remove_file(thin.filler()).unwrap();
+    site.start();
+    site.kill();
+    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    sandbox.faults(json!({}));
+    site.start();
+    wait_for("the queue to be empty", || site.count("queue_depth") == 0);
+    assert_eq!(sandbox.delivered(), u64::from(answered));
+    assert!(!site.log().contains("skipped"), "{}", site.log());
+    site.ok(&["stop"]);
+    drop(thin);
+}
+
+#[test]
+fn a_segment_that_cannot_be_opened_holds_up_nobody_and_is_told() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let site =
+        Site::started(&sandbox, "[queue]\nsegment_size = 1M\n[setting]\npackage_max_length = 64K");
+    let mut client = site.client();
+    for n in 0..2_500 {
+        client.push(n, &format!("o{n}"), &big(n));
+        assert_eq!(client.read().code, 200);
+    }
+    // The third and the fourth of its files: settled by now, and not open.
+    let segment = |n: u32| site.folder.path().join(format!("run/test.queue/{n:020}.seg"));
+    wait_for("the segments to be sealed", || site.count("segments") >= 5);
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::rename(segment(3), site.folder.path().join("run/kept")).unwrap();
+    std::fs::create_dir(segment(3)).unwrap();
+    sandbox.faults(json!({}));
+    wait_for("the others", || site.count("queue_depth") == 0);
+    assert!(site.count("damaged") > 0);
+    assert!(site.log().contains("the file cannot be opened"), "{}", site.log());
+    let delivered = sandbox.delivered();
+    assert!((1_500..2_500).contains(&delivered), "{delivered}");
+}

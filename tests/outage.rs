@@ -41,7 +41,7 @@ fn an_outage_longer_than_all_retries_fails_no_message_and_says_why_nothing_goes_
     }
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!((site.count("failed"), site.count("queue_depth")), (0, 2_000));
-    assert_eq!(site.log().matches("WeChat cannot be reached").count(), 1, "{}", site.log());
+    assert_eq!(site.log().matches("WeChat gives no usable answer").count(), 1, "{}", site.log());
     let sandbox = Sandbox::with(&["--listen", &address]);
     assert_all_delivered_once(&site, &sandbox, 2_000);
     assert_eq!(suspended(&site), None);

@@ -5,6 +5,7 @@ use super::when;
 use crate::config::Config;
 use crate::day_file::{dated, days};
 use crate::exit;
+use crate::file;
 use crate::ledger::database::Database;
 use crate::ledger::failed::{State, page};
 use crate::ledger::filter::Filter;
@@ -12,9 +13,9 @@ use crate::queue::disk::Folder;
 use crate::queue::inspect::inspect;
 use crate::traffic::line::spelt;
 use clap::Args;
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
@@ -177,7 +178,7 @@ fn in_log(config: &Config, options: &Find, since: u64) -> Result<Newest, String>
 }
 
 fn look(file: &Path, word: &[u8], since: u64, newest: &mut Newest) -> std::io::Result<()> {
-    let mut reader = BufReader::with_capacity(1 << 16, File::open(file)?);
+    let mut reader = BufReader::with_capacity(1 << 16, file::open(file, OFlags::RDONLY, 0)?);
     let mut line = Vec::new();
     loop {
         line.clear();

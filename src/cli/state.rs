@@ -36,7 +36,7 @@ pub fn find(config: &Config, patience: Duration) -> State {
 
 /// What to tell an operator whose command did not reach the daemon.
 pub fn cannot_ask(config: &Config, error: &io::Error) -> String {
-    let (socket, name) = (admin::path(config), &config.name);
+    let (socket, name) = (config.admin_socket(), &config.name);
     let shown = socket.display();
     match error.kind() {
         _ if nobody_listens(error) => {

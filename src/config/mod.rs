@@ -268,6 +268,11 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// The administration socket stands beside the pidfile.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.setting.pid_file.with_extension("sock")
+    }
+
     /// Reads `file`; `root` is the folder that relative paths in it start from.
     pub fn load(file: &Path, root: &Path) -> Result<Config, ConfigError> {
         let bytes = std::fs::read(file).map_err(|e| {

@@ -115,6 +115,14 @@ fn build(r: &mut Reader, file: &Path) -> Config {
         },
         warnings: Vec::new(),
     };
+    let room = config.setting.memory_limit / 8 / 1024;
+    if config.setting.max_conn > room {
+        let text = format!(
+            "setting.memory_limit has room for {room} clients, fewer than setting.max_conn = {}",
+            config.setting.max_conn
+        );
+        r.warnings.push(Problem { line: None, text });
+    }
     if config.queue.retry_cap < config.queue.retry_base {
         let base = r.find("queue", "retry_base");
         if let Some(entry) = base.or_else(|| r.find("queue", "retry_cap")) {

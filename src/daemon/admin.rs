@@ -1,10 +1,10 @@
 //! The administration socket beside the pidfile: bound by the daemon, asked by the commands. Who is at
 //! its other end is the kernel's word (SO_PEERCRED), and only those a daemon may run as are believed.
 
-use super::file;
 use super::own;
 use super::process::Process;
 use crate::config::Config;
+use crate::file;
 use nix::unistd::User;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -12,19 +12,15 @@ use rustix::process::{Uid, geteuid, umask};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often a socket with a full backlog is tried.
 const AGAIN: Duration = Duration::from_millis(20);
 
-pub fn path(config: &Config) -> PathBuf {
-    config.setting.pid_file.with_extension("sock")
-}
-
 /// To be called with the pidfile locked, before there are threads.
 pub fn bind(config: &Config) -> Result<UnixListener, String> {
-    let path = path(config);
+    let path = config.admin_socket();
     // The pidfile's lock is ours, so whatever is there is left over.
     let _ = std::fs::remove_file(&path);
     let usual = umask(Mode::from_raw_mode(0o177));
@@ -56,7 +52,7 @@ pub fn trusted(config: &Config) -> Vec<Uid> {
 pub fn connect(config: &Config, patience: Duration) -> io::Result<(UnixStream, Process)> {
     let deadline = Instant::now() + patience;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let socket = rustix::fs::openat(CWD, path(config), flags, Mode::empty())?;
+    let socket = rustix::fs::openat(CWD, config.admin_socket(), flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&socket)?;
     if let Some(why) = file::planted(&stat, FileType::Socket) {
         return Err(io::Error::other(why));

@@ -6,7 +6,6 @@
 //! the user plants in its folders reaches what the user could reach anyway.
 
 pub mod admin;
-pub mod file;
 mod listeners;
 mod own;
 mod pidfile;
@@ -20,6 +19,7 @@ pub use process::Process;
 
 use crate::config::Config;
 use crate::exit;
+use crate::file;
 use daemonize::{Daemonize, Outcome};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;

@@ -4,8 +4,8 @@
 //! other exists.
 
 use super::Owner;
-use super::file::planted;
 use crate::config::{Config, Dsn};
+use crate::file::planted;
 use chrono::NaiveDate;
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, access, chownat, fstat, mkdirat,
@@ -93,7 +93,7 @@ impl Places {
         let queue = &config.server.queue_file_path;
         places.at(queue).queue = true;
         places.file(&config.setting.pid_file, &[""]);
-        places.file(&super::admin::path(config), &[""]);
+        places.file(&config.admin_socket(), &[""]);
         places.file(&config.server.ledger_file, DATABASE);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             places.file(database, DATABASE);
@@ -282,8 +282,10 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
             entries.map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
         for entry in entries.flatten().filter(|e| place.is_needed(&e.file_name(), today)) {
             let path = entry.path();
+            // What was planted is no file to give away: that is said before anything else.
+            let is_foreign = is_foreign(&path)?;
             if root {
-                if is_foreign(&path)? {
+                if is_foreign {
                     foreign.push(path);
                 }
             } else if access(&path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {

@@ -2,8 +2,8 @@
 //! file without a lock is stale and no obstacle. What it says is believed only where the kernel says
 //! the same: that this process, of the file's owner, holds the lock.
 
-use super::file;
 use super::process::Process;
+use crate::file;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Uid};
 use std::fs::File;

@@ -3,7 +3,9 @@
 //! durable and stands in the file that has the configured name.
 
 use super::schema;
+use crate::file;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -57,8 +59,11 @@ impl Database {
 
     /// To read only, in a command; None if there is no such file yet.
     pub fn read_only(path: &Path) -> Result<Option<Connection>, String> {
-        if !path.exists() {
-            return Ok(None);
+        match file::open(path, OFlags::RDONLY, 0) {
+            // SQLite would wait for ever for the other end of a named pipe.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let why = |error| failed(path, &error);

@@ -18,11 +18,11 @@ use crate::config::Config;
 use crate::day_file::DayFile;
 use crate::queue::{ClientMsgId, Held};
 use crate::stats::Stats;
-use crate::traffic::Event;
 use crate::traffic::batch::{Reply, ReplyTo};
 use crate::traffic::ledger::{Again, Ask, Failure, Note, Placed, Stopped, What};
 use crate::traffic::line::{Block, Lines};
 use crate::traffic::mailbox::{Mail, Mailbox};
+use crate::traffic::{Event, UNRECORDED};
 use crate::wire::command;
 use crossbeam_channel::{Receiver, Sender, never, select};
 use database::Database;
@@ -72,6 +72,7 @@ pub struct Ledger {
     /// Failures were recorded since the chores.
     recorded: bool,
     said: Seldom,
+    log_said: Seldom,
 }
 
 enum Doubt {
@@ -108,6 +109,7 @@ impl Ledger {
             chores: Instant::now(),
             recorded: false,
             said: Seldom::default(),
+            log_said: Seldom::default(),
         })
     }
 
@@ -262,7 +264,8 @@ impl Ledger {
                 self.failures.len()
             );
         }
-        *links.stats.ledger.lock() = Some(why);
+        let waits = if self.failures.len() >= UNRECORDED { "; pushes wait for it" } else { "" };
+        *links.stats.ledger.lock() = Some(why + waits);
     }
 
     fn log_failures(&mut self, failures: &[Failure]) {
@@ -282,6 +285,13 @@ impl Ledger {
         if let Some(log) = &mut self.log {
             log.miss(block.missed);
             log.write(block.day, &block.bytes, block.lines);
+            if log.missing() > 0 && self.log_said.now() {
+                log::error!(
+                    "the message log misses {} lines that cannot be written: free space where \
+                     log.message_log is",
+                    log.missing()
+                );
+            }
         }
     }
 

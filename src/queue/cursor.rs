@@ -6,7 +6,7 @@ use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
 use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, segment};
 use std::cmp::Reverse;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 /// Bytes that are read at once of a single record.
 const SINGLE: usize = 1024;
@@ -73,6 +73,12 @@ impl Queue {
                             written,
                             "the file is gone".into(),
                         );
+                        continue;
+                    }
+                    // Nobody waits for what somebody else must put right.
+                    Err(error) if is_lasting(&error) => {
+                        let why = format!("the file cannot be opened: {error}");
+                        self.skip_damage(index, segment::HEADER, written, why);
                         continue;
                     }
                     Err(_) => {
@@ -219,4 +225,12 @@ fn issue(origin: u64, position: Position, record: Record, payload: &[u8], now: u
     let unclear = record.unclear.min(now);
     let record = Record { attempts, unclear, ..record };
     Message::on_disk(origin, Ticket(position), record, payload, now)
+}
+
+/// It will be the same when it is tried again, unlike a want of descriptors or memory.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::IsADirectory | ErrorKind::InvalidInput
+    )
 }

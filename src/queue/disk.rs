@@ -6,6 +6,7 @@
 //! read, and what somebody cut off, is then an error to handle and not a signal that ends the
 //! process. Many records travel in one call, so it costs no more.
 
+use crate::file;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
 use std::fs::OpenOptions;
 use std::io;
@@ -182,8 +183,8 @@ impl Disk for Folder {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(!self.read_only).open(self.path.join(name))?;
+        let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        let file = file::open(&self.path.join(name), access, 0)?;
         let held = file.metadata()?;
         if !self.read_only && held.blocks() * 512 < held.len() {
             // A copy with holes: there must be room for marking a message done on a full disk.

@@ -211,6 +211,9 @@ impl Scan {
     }
 }
 
+/// How often what is not durable is written, and synced, before the disk counts as broken.
+const TRIES: usize = 3;
+
 /// Restores M1 for what was scanned, and Q4: marks done what a retry has taken the place of, where
 /// the end came before that was sure. Each step is on the disk before the next.
 fn make_durable(
@@ -222,15 +225,22 @@ fn make_durable(
         let segment = &mut segments[*index];
         let file = segment.open(disk)?;
         let (durable, _) = segment.known();
-        // Tells of errors of the past that nobody has heard of, and after which all is written anew.
-        let _ = file.sync();
         // After a failed sync a file system may have lost with what it could not write what stood
         // before it, too, and was covered by an earlier one: then all of it is written again.
         let from = if durable < segment.end { 0 } else { segment.end };
-        // The header is in the first block.
-        rewrite(&*file, 0..1)?;
-        rewrite(&*file, from..segment.end)?;
-        file.sync_with_metadata()?;
+        let mut tries = TRIES;
+        loop {
+            // The header is in the first block.
+            rewrite(&*file, 0..1)?;
+            rewrite(&*file, from..segment.end)?;
+            tries -= 1;
+            match file.sync_with_metadata() {
+                Ok(()) => break,
+                // It may tell of errors of the past that nobody has heard of.
+                Err(error) if tries == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
     let replaced = replaced(segments, scanned, disk)?;
     let mut marked: Vec<usize> = replaced.iter().map(|(index, ..)| *index).collect();

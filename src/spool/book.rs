@@ -75,10 +75,8 @@ impl Spool {
     }
 
     fn retry_push(&mut self, mut job: Job, failed: Failed, limit: u8, now: Now) {
-        // That nobody gets through is not the fault of the one who finds out. It is the next probe, too, rather
-        // than one more message of which WeChat may have taken an attempt.
-        let forgiven = job.probe && matches!(failed.class.row().gate, Gate::Fails { .. });
-        if forgiven {
+        // That nobody gets through is not the fault of the one who finds out.
+        if job.probe && matches!(failed.class.row().gate, Gate::Fails { .. }) {
             job.message.forgive_attempt();
         }
         let attempts = job.message.attempts();
@@ -86,7 +84,7 @@ impl Spool {
             return self.fail(job.message, failed, now);
         }
         let (base, cap) = (self.config.queue.retry_base, self.config.queue.retry_cap);
-        let delay = if forgiven { base } else { backoff(base, cap, attempts) };
+        let delay = backoff(base, cap, attempts);
         log::debug!("attempt {attempts} failed, the next in {delay:?}: {}", failed.reason.text);
         stats::add(&self.stats.retried, 1);
         self.queue.retry(&job.message, now.ms + delay.as_millis() as u64, now.ms);

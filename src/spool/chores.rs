@@ -36,6 +36,7 @@ impl Spool {
             Progress::Nothing | Progress::Synced => {}
             Progress::Room => {
                 if self.intake.segment_came() {
+                    self.intake.has_room(&self.stats);
                     crate::notice!("the queue takes messages in again");
                 }
                 self.work_off_held(now);

@@ -156,7 +156,8 @@ impl Gate {
         let delay = delay(fault, errcode, repeats, told.unix_seconds);
         let why = told.reason.map_or(String::new(), |reason| reason.text.clone());
         let why = match fault {
-            Fault::Unreachable => format!("unreachable: {why}"),
+            Fault::Unreachable if errcode.is_none() => format!("unreachable: {why}"),
+            Fault::Unreachable => format!("busy: {why}"),
             Fault::Rate | Fault::Config => why,
         };
         let until = told.now + delay;

@@ -44,8 +44,8 @@ impl Intake {
         }
     }
 
-    /// A push has found room.
-    fn took_one(&mut self, stats: &Stats) {
+    /// A push has found room, or will.
+    pub fn has_room(&mut self, stats: &Stats) {
         if std::mem::take(&mut self.shown) {
             *stats.full.lock() = None;
         }
@@ -100,7 +100,7 @@ impl Spool {
             Kind::Send => self.accept_send(to, new, now),
             Kind::Push => match self.queue.append(new, now.ms) {
                 Ok(_) => {
-                    self.intake.took_one(&self.stats);
+                    self.intake.has_room(&self.stats);
                     self.answers.accept(to);
                 }
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {

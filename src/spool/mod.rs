@@ -84,7 +84,7 @@ impl Spool {
         mailbox: Mailbox,
         stats: Arc<Stats>,
     ) -> io::Result<Spool> {
-        Ok(Spool {
+        let spool = Spool {
             ends: Ends::new(
                 inside.notes.clone(),
                 inside.blocks.clone(),
@@ -105,7 +105,10 @@ impl Spool {
             stats,
             inside,
             queue,
-        })
+        };
+        // Whoever asks for the status before the first turn sees what was found.
+        spool.publish();
+        Ok(spool)
     }
 
     /// Runs until it is stopped; returns how many messages are left in the queue.

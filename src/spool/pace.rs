@@ -2,6 +2,8 @@
 //! says that it is busy. Part of the spool's state; knows neither messages nor threads.
 
 use crate::clock::{until_next_wechat_day, wechat_day};
+use crate::file;
+use rustix::fs::OFlags;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -67,7 +69,8 @@ impl Pace {
     /// Without a file the day counts from here. One that cannot be read would let a second day's messages out:
     /// where there is a limit that is an error.
     fn load(&mut self) -> io::Result<()> {
-        let text = match std::fs::read_to_string(&self.file) {
+        let open = file::open(&self.file, OFlags::RDONLY, 0);
+        let text = match open.and_then(std::io::read_to_string) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(_) if self.daily_limit.is_none() => return Ok(()),
@@ -147,7 +150,7 @@ impl Pace {
     fn judge(&mut self) {
         let good = f64::from(self.answers - self.busy);
         if self.busy >= BUSY_COUNT && self.busy * BUSY_SHARE >= self.answers {
-            let present = self.slow.unwrap_or(good).max(good);
+            let present = self.slow.unwrap_or(good).max(good).max(1.0);
             if self.slow.is_none() {
                 self.before = present;
                 log::warn!("WeChat is busy: sending slower than {present:.0} a second for a while");

@@ -73,7 +73,8 @@ impl Alone {
     }
 
     fn book(&mut self, job: Job, class: Class, now: Now) {
-        let reason = Reason { errcode: Some(1), text: class.name().into(), answer: None };
+        let errcode = class.row().given.then_some(1);
+        let reason = Reason { errcode, text: class.name().into(), answer: None };
         let verdict = Some(Verdict::Refused(class, reason));
         self.spool.book(Outcome { job, verdict, called: None }, now);
         self.spool.answers.mail();
@@ -315,23 +316,4 @@ fn no_push_is_handed_out_while_too_many_failures_are_not_recorded() {
     alone.spool.turn(Event::Recorded(tickets(enough))).ok().unwrap();
     alone.spool.hand_out(Now::read());
     assert!(!alone.pushes.is_empty());
-}
-
-#[test]
-fn the_message_that_probed_in_vain_is_the_next_probe_too() {
-    let mut alone = Alone::new(|config| config.queue.retry_base = Duration::from_millis(100));
-    let mut now = Now::read();
-    alone.ask(Kind::Push, 50, now);
-    let mut seen = std::collections::HashSet::new();
-    for _ in 0..30 {
-        alone.spool.hand_out(now);
-        for job in alone.pushes.try_iter().collect::<Vec<_>>() {
-            seen.insert(job.message.id());
-            alone.book(job, Class::Unclear, now);
-        }
-        alone.spool.queue.commit(Durability::Never).unwrap();
-        now = later(now, Duration::from_secs(10));
-    }
-    let in_flight = alone.spool.inside.limit;
-    assert!(seen.len() <= in_flight + 1, "{} messages for one outage", seen.len());
 }

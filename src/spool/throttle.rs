@@ -72,9 +72,11 @@ impl Throttle {
     }
 
     pub fn allowance(&self, now: Now) -> Allowance {
-        match self.pace.allows() {
-            true => self.gate.allowance(now.at),
-            false => Allowance::Shut,
+        match self.gate.allowance(now.at) {
+            Allowance::Open if !self.pace.allows() => Allowance::Shut,
+            // A single message is no pace.
+            Allowance::Probe if self.pace.day_is_over() => Allowance::Shut,
+            allowance => allowance,
         }
     }
 
@@ -86,9 +88,9 @@ impl Throttle {
 
     /// When to look again, if something waits to go out and may not.
     pub fn asks_again(&self, now: Now) -> Option<Instant> {
-        match self.pace.allows() {
-            true => self.gate.next_probe().filter(|at| *at > now.at),
-            false => self.pace.asks_again(now.at, now.unix),
+        match self.gate.why() {
+            Some(_) if !self.pace.day_is_over() => self.gate.next_probe().filter(|at| *at > now.at),
+            _ => self.pace.asks_again(now.at, now.unix),
         }
     }
 
@@ -129,7 +131,7 @@ impl Throttle {
                 match fault {
                     Fault::Rate => log::warn!("sending suspended, a limit is reached: {text}"),
                     Fault::Unreachable => log::warn!(
-                        "sending suspended, WeChat cannot be reached: {text} (messages are kept; single ones \
+                        "sending suspended, WeChat gives no usable answer: {text} (messages are kept; single ones \
                          probe until one gets through)"
                     ),
                     Fault::Config => log::error!(

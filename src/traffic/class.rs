@@ -110,12 +110,12 @@ pub const TABLE: &[Row] = rows! {
         ["one new token for all workers, then again at once", "全部发送线程共用一个新 token，随即重试"];
     Later "later" true Gate::Fails { in_a_row: 10 }, Again, Again,
         ["-1", "-1"],
-        ["again after 1 s, 2 s, 4 s ... up to `retry_cap`, `retry_max` times in all",
-         "1 秒、2 秒、4 秒……后重试，间隔不超过 `retry_cap`，总共 `retry_max` 次"];
+        ["again after 1 s, 2 s, 4 s ... up to `retry_cap`, `retry_max` times in all; ten in a row stop sending, too",
+         "1 秒、2 秒、4 秒……后重试，间隔不超过 `retry_cap`，总共 `retry_max` 次；连续十次也会暂停发送"];
     Once "once" true Gate::Opens, AgainOnce, AgainOnce,
-        ["43101, unknown codes", "43101、未列出的代码"], ["tried once more", "再试一次"];
+        ["43101, unknown codes, HTTP 400 and 413", "43101、未列出的代码、HTTP 400 与 413"], ["tried once more", "再试一次"];
     Rate "rate" true Gate::Closes(Fault::Rate), Back, Answered,
-        ["45009", "45009"],
+        ["45009, HTTP 429", "45009、HTTP 429"],
         ["nobody sends until the limit's next window; nothing is charged an attempt",
          "到限额的下一个窗口之前全部暂停，不计次数"];
     OpenidRate "openid_rate" true Gate::Opens, Again, Answered,

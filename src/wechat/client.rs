@@ -86,6 +86,10 @@ pub enum Reached {
     No,
     /// WeChat may have acted on the request.
     Perhaps,
+    /// WeChat's door has turned this one request away.
+    Refused,
+    /// The door lets nobody in for now.
+    Limited,
 }
 
 /// No usable answer.
@@ -141,6 +145,10 @@ impl Client {
                 }
                 Err(trouble) => trouble,
             };
+            if matches!(trouble.reached, Reached::Refused | Reached::Limited) {
+                hosts.answered(choice);
+                return Err(trouble);
+            }
             hosts.failed(choice, Instant::now());
             if trouble.reached == Reached::Perhaps || others == 0 {
                 return Err(trouble);
@@ -191,7 +199,14 @@ fn read(host: &str, mut response: Response<Body>) -> Result<Answer, Trouble> {
     let after = |text: String| Trouble { text, reached: Reached::Perhaps };
     let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec();
     if status != 200 {
-        return Err(after(format!("{host} answered HTTP {}", status.as_u16())));
+        let text = format!("{host} answered HTTP {}", status.as_u16());
+        let reached = match status.as_u16() {
+            // It is too large, or not well formed: that says nothing about others.
+            400 | 413 | 414 | 415 | 422 | 431 => Reached::Refused,
+            429 => Reached::Limited,
+            _ => Reached::Perhaps,
+        };
+        return Err(Trouble { text, reached });
     }
     let bytes = body.map_err(|error| trouble(host, error))?;
     Answer::new(bytes)

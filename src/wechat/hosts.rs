@@ -37,7 +37,9 @@ pub struct Choice {
 
 impl Hosts {
     pub fn new(urls: &[String]) -> Hosts {
-        let host = |url: &String| Host { url: url.clone(), failures: AtomicU32::new(0) };
+        // One that has never answered is left at the first failure: a start needs not wait for three.
+        let failures = || AtomicU32::new(PATIENCE - 1);
+        let host = |url: &String| Host { url: url.clone(), failures: failures() };
         Hosts {
             hosts: urls.iter().map(host).collect(),
             current: AtomicUsize::new(0),
@@ -131,9 +133,25 @@ fn ms(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn hosts(count: usize) -> (Hosts, Instant) {
+    fn unknown(count: usize) -> (Hosts, Instant) {
         let urls: Vec<String> = (0..count).map(|n| format!("http://{n}")).collect();
         (Hosts::new(&urls), Instant::now())
+    }
+
+    /// The first of which has answered.
+    fn hosts(count: usize) -> (Hosts, Instant) {
+        let (hosts, start) = unknown(count);
+        hosts.answered(hosts.choose(start));
+        (hosts, start)
+    }
+
+    #[test]
+    fn a_host_that_has_never_answered_is_left_at_once() {
+        let (hosts, start) = unknown(2);
+        fail(&hosts, 1, start);
+        assert_eq!(chosen(&hosts, start), 1);
+        fail(&hosts, 2, start);
+        assert_eq!(chosen(&hosts, start), 1);
     }
 
     fn fail(hosts: &Hosts, times: usize, now: Instant) {

@@ -143,7 +143,7 @@ impl Tokens {
         let answer = answer.map_err(|Trouble { text, reached }| {
             let call = match reached {
                 Reached::No => Call::Unsent,
-                Reached::Perhaps => Call::Unanswered,
+                _ => Call::Unanswered,
             };
             let text = format!("fetching the access token: {text}");
             (call, NoToken { lack: Lack::NotNow, errcode: None, text })

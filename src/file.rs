@@ -14,15 +14,19 @@ pub fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
     let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags | safe, Mode::from_raw_mode(mode));
     let file = opened.map_err(|error| match error {
-        rustix::io::Errno::LOOP => io::Error::other("it is a symbolic link, and is not followed"),
-        rustix::io::Errno::NXIO => io::Error::other("it is not a regular file"),
+        rustix::io::Errno::LOOP => not_ours("it is a symbolic link, and is not followed"),
+        rustix::io::Errno::NXIO => not_ours("it is not a regular file"),
         error => error.into(),
     })?;
     let stat = fstat(&file)?;
     match planted(&stat, FileType::RegularFile) {
-        Some(why) => Err(io::Error::other(why)),
+        Some(why) => Err(not_ours(why)),
         None => Ok(File::from(file)),
     }
+}
+
+fn not_ours(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
 /// Opens a file as its owner: what root writes to belongs to root.
