@@ -29,6 +29,7 @@ fn a_step_takes_as_many_as_its_bytes_have_room_for_and_one_at_least() {
     let mut steps = Vec::new();
     loop {
         let (rows, answer) = claim(&mut database, &request).unwrap();
+        assert!(!rows.is_empty() && answer.after > request.after, "no step forward");
         steps.push(rows.len());
         request.after = answer.after;
         if answer.done {

@@ -212,6 +212,10 @@ fn sends_that_wait_when_the_gate_closes_are_answered_and_one_of_the_next_probes(
     let told = alone.replies();
     assert_eq!(told.len(), limit + 5, "the one, those ready for the worker, those that waited");
     assert_eq!(told.iter().filter(|text| *text == "sending suspended: config").count(), limit + 4);
+    let counted = |stats: &Stats| {
+        (stats.refused.load(Ordering::Relaxed) as usize, stats.accepted.load(Ordering::Relaxed))
+    };
+    assert_eq!(counted(&alone.stats), (limit + 4, 0), "the one had its turn");
 
     alone.ask(Kind::Send, 1, now);
     assert_eq!(alone.replies(), ["sending suspended: config"]);
