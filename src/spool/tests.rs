@@ -368,3 +368,19 @@ fn the_spool_waits_awake_for_what_follows_fast_unless_workers_need_the_processor
         assert_eq!(shortest >= rhythm::LINGER, awake, "{working}: {shortest:?}");
     }
 }
+
+#[test]
+fn status_shows_since_when_nothing_goes_out_and_when_the_next_probe_may() {
+    let mut alone = Alone::new(|_| {});
+    let start = Now::read();
+    alone.ask(Kind::Push, 1, start);
+    for probes in 0..3 {
+        let now = later(start, Duration::from_secs(30) * probes);
+        alone.spool.hand_out(now);
+        let job = alone.pushes.try_recv().unwrap();
+        alone.book(job, Class::Config, now);
+        let suspended = alone.stats.suspended.lock();
+        let shown = suspended.as_ref().map(|shown| (shown.since, shown.next_probe));
+        assert_eq!(shown, Some((start.unix, Some(now.unix + 30))));
+    }
+}
