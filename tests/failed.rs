@@ -139,11 +139,14 @@ fn an_old_list_is_requeued_once_and_what_is_garbled_in_it_is_named() {
         old("b", "id-2"),
         old("b", "id-2"),
         old("c", "id-3")[..40].to_owned(),
+        // Only both together say which message it is.
+        old("b", "id-1"),
+        old("b", "id-4"),
     ];
     let list = site.folder.path().join("old.jsonl");
     std::fs::write(&list, text.join("\n")).unwrap();
     let list = list.to_str().unwrap();
-    for requeued in [2, 0, 0] {
+    for requeued in [4, 0, 0] {
         let output = site.run(&["requeue", "--file", list]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said, format!("{requeued} requeued, 2 lines skipped\n"));
@@ -151,10 +154,11 @@ fn an_old_list_is_requeued_once_and_what_is_garbled_in_it_is_named() {
         assert!(why.contains(":2: skipped") && why.contains(":5: skipped"), "{why}");
         assert_eq!(output.status.code(), Some(1));
     }
-    wait_for("both", || sandbox.delivered() == 2);
+    wait_for("all of them", || sandbox.delivered() == 4);
     let mut ids: Vec<_> = sandbox.ids().into_iter().map(|(openid, id, _)| (openid, id)).collect();
     ids.sort();
-    assert_eq!(ids, [("a".into(), "id-1".into()), ("b".into(), "id-2".to_owned())]);
+    let expected = [("a", "id-1"), ("b", "id-1"), ("b", "id-2"), ("b", "id-4")];
+    assert_eq!(ids, expected.map(|(openid, id)| (openid.to_owned(), id.to_owned())));
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub mod failed;
 pub mod filter;
 pub mod order;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::{Seldom, now_ms};
 use crate::config::Config;

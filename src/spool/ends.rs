@@ -136,3 +136,43 @@ impl Ends {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::New;
+    use crossbeam_channel::bounded;
+
+    #[test]
+    fn a_line_waits_a_moment_for_others_and_those_that_find_no_room_are_counted() {
+        let (notes, _notes) = bounded(1);
+        let (to_log, log) = bounded(1);
+        let mut ends = Ends::new(notes, to_log, true);
+        let now = Now::read();
+        let due = now.at + AGE;
+        let message = Message::in_memory(1, 1, now.ms, New { openid: b"o", key: b"k", data: b"" });
+        let lines = |ends: &mut Ends, count| {
+            for _ in 0..count {
+                ends.log(Kind::Push, &message, Learnt::ok(false, None, None), now);
+            }
+        };
+        assert_eq!(ends.wakes_at(), None);
+        lines(&mut ends, 4);
+        assert_eq!(ends.wakes_at(), Some(due));
+        ends.flush(due - Duration::from_nanos(1), false);
+        assert!(log.is_empty());
+        ends.flush(due, false);
+        assert_eq!((ends.wakes_at(), log.len()), (None, 1));
+        for found_no_room in [2, 3] {
+            lines(&mut ends, found_no_room);
+            ends.flush(now.at, true);
+        }
+        let block = || log.try_recv().map(|block| (block.lines, block.missed)).unwrap();
+        assert_eq!(block(), (4, 0));
+        for missed in [5, 0] {
+            lines(&mut ends, 1);
+            ends.flush(now.at, true);
+            assert_eq!(block(), (1, missed));
+        }
+    }
+}

@@ -138,3 +138,20 @@ impl Spool {
         self.sends.accept(to, new, until, self.queue.order_mark(), now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_could_not_be_created_is_asked_for_once_more_a_moment_later() {
+        let mut intake = Intake::default();
+        assert_eq!((intake.is_due(Instant::now()), intake.asks_again()), (false, None));
+        intake.no_segment("disk full".into());
+        let at = intake.asks_again().unwrap();
+        assert!(!intake.is_due(at - Duration::from_nanos(1)));
+        assert!(intake.is_due(at));
+        assert_eq!((intake.is_due(at), intake.asks_again()), (false, None));
+        assert_eq!((intake.segment_came(), intake.segment_came()), (true, false));
+    }
+}

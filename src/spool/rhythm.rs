@@ -8,7 +8,7 @@ use crossbeam_channel::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// How long it is waited for the next batch without sleeping.
-const LINGER: Duration = Duration::from_micros(100);
+pub(super) const LINGER: Duration = Duration::from_micros(100);
 
 /// Workers that have brought nothing for so long wait for WeChat, and need no processor.
 const QUIET: Duration = Duration::from_millis(1);

@@ -3,19 +3,20 @@
 use super::*;
 use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
-use crate::queue::{Durability, New, Options};
+use crate::queue::{Durability, Message, New, Options};
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict};
 use crate::traffic::ledger::Note;
 use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Channels, UNRECORDED};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::Ordering;
 
 /// A spool with nobody around it.
 struct Alone {
     spool: Spool,
+    events: Sender<Event>,
     pushes: Receiver<Job>,
     sends: Receiver<Job>,
     letters: Letters,
@@ -49,12 +50,12 @@ impl Alone {
         let (mailbox, letters) = Mailbox::new(waker);
         let channels = Channels::new(1);
         let (pushes, sends) = (channels.pushes.clone(), channels.sends.clone());
-        let notes = channels.notes.clone();
+        let (events, notes) = (channels.events.clone(), channels.notes.clone());
         let stats = Arc::new(Stats::default());
         let inside = channels.inside();
         let spool =
             Spool::new(Arc::new(config), queue, inside, mailbox, Arc::clone(&stats)).unwrap();
-        Alone { spool, pushes, sends, letters, notes, stats, _poll, _folder: folder }
+        Alone { spool, events, pushes, sends, letters, notes, stats, _poll, _folder: folder }
     }
 
     fn ask(&mut self, kind: Kind, count: u32, now: Now) {
@@ -212,6 +213,10 @@ fn sends_that_wait_when_the_gate_closes_are_answered_and_one_of_the_next_probes(
     let told = alone.replies();
     assert_eq!(told.len(), limit + 5, "the one, those ready for the worker, those that waited");
     assert_eq!(told.iter().filter(|text| *text == "sending suspended: config").count(), limit + 4);
+    let counted = |stats: &Stats| {
+        (stats.refused.load(Ordering::Relaxed) as usize, stats.accepted.load(Ordering::Relaxed))
+    };
+    assert_eq!(counted(&alone.stats), (limit + 4, 0), "the one had its turn");
 
     alone.ask(Kind::Send, 1, now);
     assert_eq!(alone.replies(), ["sending suspended: config"]);
@@ -316,4 +321,67 @@ fn no_push_is_handed_out_while_too_many_failures_are_not_recorded() {
     alone.spool.turn(Event::Recorded(tickets(enough))).ok().unwrap();
     alone.spool.hand_out(Now::read());
     assert!(!alone.pushes.is_empty());
+}
+
+#[test]
+fn damage_is_counted_while_the_spool_runs() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk, now_ms());
+    for _ in 0..3 {
+        queue.append(New { openid: b"o", key: b"k", data: b"null" }, now_ms()).unwrap();
+    }
+    queue.sync_all().unwrap();
+    drop(queue);
+    let name = disk.names().into_iter().filter(|name| name.ends_with(".seg")).min().unwrap();
+    let at = disk.read(&name).windows(4).position(|bytes| bytes == b"null").unwrap();
+    disk.poke(&name, at, b"?");
+    let alone = Alone::with(open(&disk, now_ms()), |_| {});
+    alone.events.send(Event::Stop { within: Duration::ZERO }).unwrap();
+    let left = alone.spool.run().ok().unwrap();
+    assert_eq!((left, alone.stats.damaged.load(Ordering::Relaxed)), (2, 1));
+}
+
+#[test]
+fn the_spool_waits_awake_for_what_follows_fast_unless_workers_need_the_processor() {
+    let outcome = || {
+        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+        let job = Job { message, waiting: None, probe: false, round: 0 };
+        Event::Outcome(Box::new(Outcome { job, verdict: None, called: None }))
+    };
+    let confirmed = || Event::Confirmed;
+    let cases: [(&dyn Fn() -> Event, u32, bool); 3] =
+        [(&outcome, 0, true), (&confirmed, 0, false), (&outcome, 2, false)];
+    for (event, working, awake) in cases {
+        let mut alone = Alone::new(|_| {});
+        alone.ask(Kind::Push, working, Now::read());
+        alone.spool.hand_out(Now::read());
+        let mut wait = || {
+            alone.spool.rhythm.outcome();
+            alone.events.send(event()).unwrap();
+            assert!(alone.spool.wait(Now::read()).is_ok());
+            let (began, now) = (Instant::now(), Now::read());
+            // It sleeps until a moment that has passed.
+            alone.spool.stopping = Some(now.at + Duration::from_nanos(1));
+            assert!(alone.spool.wait(now).is_err());
+            began.elapsed()
+        };
+        let shortest = (0..100).map(|_| wait()).min().unwrap();
+        assert_eq!(shortest >= rhythm::LINGER, awake, "{working}: {shortest:?}");
+    }
+}
+
+#[test]
+fn status_shows_since_when_nothing_goes_out_and_when_the_next_probe_may() {
+    let mut alone = Alone::new(|_| {});
+    let start = Now::read();
+    alone.ask(Kind::Push, 1, start);
+    for probes in 0..3 {
+        let now = later(start, Duration::from_secs(30) * probes);
+        alone.spool.hand_out(now);
+        let job = alone.pushes.try_recv().unwrap();
+        alone.book(job, Class::Config, now);
+        let suspended = alone.stats.suspended.lock();
+        let shown = suspended.as_ref().map(|shown| (shown.since, shown.next_probe));
+        assert_eq!(shown, Some((start.unix, Some(now.unix + 30))));
+    }
 }

@@ -139,6 +139,8 @@ mod tests {
                     dawdle(n % 61);
                     mailbox.send(letter(u64::from(n)));
                 }
+                // With its waker the last call to wake up would be gone.
+                mailbox
             })
         };
         let mut events = Events::with_capacity(4);

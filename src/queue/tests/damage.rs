@@ -3,6 +3,7 @@
 use super::simulated::Simulated;
 use super::{append, drain, open, openids, run_chores};
 use crate::queue::OpenError;
+use crate::queue::disk::Disk;
 use crate::queue::record::HEAD;
 use crate::queue::segment::{self, HEADER};
 
@@ -320,6 +321,23 @@ fn a_damaged_record_that_waits_for_its_time_pins_no_segment() {
     assert!(queue.take(2_000).is_none());
     queue.sync_all().unwrap();
     assert_eq!((queue.depth(), queue.segments(), queue.damage().len()), (0, 1, 1));
+}
+
+#[test]
+fn a_record_that_waits_for_its_time_in_a_file_that_goes_is_damage() {
+    let (disk, _) = folder();
+    let mut queue = open(&disk);
+    let messages: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
+    for message in &messages[1..] {
+        queue.done(message.ticket().unwrap());
+    }
+    queue.keep_until(messages[0].ticket().unwrap(), 2_000);
+    queue.sync_all().unwrap();
+    disk.remove(&segments(&disk)[0]).unwrap();
+    assert!(queue.take(2_000).is_none());
+    assert_eq!((queue.depth(), queue.next_due()), (0, None));
+    let damage: Vec<_> = queue.damage().iter().map(|damage| damage.to_string()).collect();
+    assert!(damage.len() == 1 && damage[0].contains("the file is gone"), "{damage:?}");
 }
 
 /// As version 1 wrote it: one record, its head laid out by hand.
