@@ -6,6 +6,7 @@ use mega::wire::command::{self, Request};
 use serde_json::json;
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 const WORKERS: usize = 8;
@@ -65,6 +66,8 @@ fn send_until_killed(address: SocketAddr, name: &str) -> Known {
         }
         match client.try_read() {
             Ok(answer) if answer.code == 200 => known.acked.push(openid),
+            // WeChat's own refusal.
+            Ok(answer) if answer.code == 400 => {}
             Ok(answer) => panic!("{answer:?}"),
             Err(_) => return known,
         }
@@ -84,8 +87,11 @@ fn round(site: &Site, number: usize, acked: &mut HashSet<String>) -> usize {
         let name = format!("send-{number}-{n}");
         clients.push(std::thread::spawn(move || send_until_killed(address, &name)));
     }
+    // What has failed so far is to go out again, as far as it gets.
+    let requeue = site.command(&["requeue"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     std::thread::sleep(Duration::from_millis(fastrand::u64(1..250)));
     site.kill_process(pid);
+    requeue.unwrap().wait().unwrap();
     let known: Vec<Known> = clients.into_iter().map(|client| client.join().unwrap()).collect();
     acked.extend(known.iter().flat_map(|known| known.acked.iter().cloned()));
     known.iter().map(|known| known.asked).sum()
@@ -95,28 +101,23 @@ fn round(site: &Site, number: usize, acked: &mut HashSet<String>) -> usize {
 fn kill_9_loses_nothing_and_doubles_nothing() {
     let rounds = std::env::var("MEGA_TORTURE_ROUNDS").map_or(10, |text| text.parse().unwrap());
     let sandbox = Sandbox::start();
-    sandbox.faults(json!({
-        "latency_ms": 1, "latency_jitter_ms": 3, "answer": {"errcode": -1, "share": 0.02},
-    }));
     let more = format!("[setting]\ntask_worker_num = {WORKERS}\n[queue]\nretry_base = 20ms");
     let mut site = Site::started(&sandbox, &more);
     let (mut acked, mut asked) = (HashSet::new(), 0);
     for number in 0..rounds {
+        let errcode = if number % 2 == 0 { -1 } else { 43004 };
+        let answer = json!({"errcode": errcode, "share": 0.02});
+        sandbox.faults(json!({"latency_ms": 1, "latency_jitter_ms": 3, "answer": answer}));
         asked += round(&site, number, &mut acked);
         site.start();
-        let seen = site.status();
-        assert_eq!((&seen["damaged"], &seen["failed"]), (&json!(0), &json!(0)), "{seen}");
+        assert_eq!(site.count("damaged"), 0);
     }
     // What is left is delivered at once.
     sandbox.faults(json!({}));
-    let mut left = u64::MAX;
-    while left > 0 {
-        wait_for("the queue to get shorter", || {
-            let before = std::mem::replace(&mut left, site.count("queue_depth"));
-            left < before
-        });
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_for("all to go out, those too that have failed", || {
+        site.ok(&["requeue"]);
+        site.count("queue_depth") == 0 && site.ok(&["failed", "--limit", "1"]).is_empty()
+    });
 
     let ids = sandbox.ids();
     let delivered: HashSet<&str> = ids.iter().map(|(openid, _, _)| openid.as_str()).collect();
@@ -131,13 +132,6 @@ fn kill_9_loses_nothing_and_doubles_nothing() {
     );
     assert_eq!((lost, other_id), (0, 0));
     // Only what a worker held, or had just brought back, can go out a second time.
-    assert!(same_id <= (rounds * WORKERS * 2) as u64);
+    assert!(same_id <= (rounds * WORKERS * 4) as u64);
     assert!(ids.iter().all(|(openid, _, seen)| *seen == 1 || openid.starts_with("push")));
-
-    let last = site.status();
-    let log = site.log();
-    let (_, opened) = log.rsplit_once("queue opened, ").unwrap();
-    let opened: u64 = opened.split(' ').next().unwrap().parse().unwrap();
-    let ended = last["delivered"].as_u64().unwrap() + last["failed"].as_u64().unwrap();
-    assert_eq!(opened + last["accepted"].as_u64().unwrap(), ended, "{last}");
 }
