@@ -152,3 +152,17 @@ fn sends_and_pushes_in_one_channel_have_room_for_both() {
     }
     assert_eq!(sandbox.ids().len(), 800);
 }
+
+#[test]
+fn messages_that_the_door_turns_away_hold_up_nobody() {
+    let sandbox = Sandbox::start();
+    let turned_away = (0..20).map(|n| (format!("o{n}"), json!({"http_status": 413})));
+    sandbox.faults(json!({"openids": Value::Object(turned_away.collect())}));
+    let site = Site::started(&sandbox, "[queue]\nretry_base = 50ms\nretry_cap = 100ms");
+    site.push_many(200);
+    wait_for("all to have an outcome", || site.count("queue_depth") == 0);
+    assert_eq!((sandbox.delivered(), site.count("failed")), (180, 20));
+    let failed = site.ok(&["failed", "--class", "once"]);
+    assert_eq!(failed.lines().count(), 20, "{failed}");
+    assert!(failed.contains("HTTP 413"));
+}

@@ -114,10 +114,17 @@ fn kill_9_loses_nothing_and_doubles_nothing() {
     }
     // What is left is delivered at once.
     sandbox.faults(json!({}));
-    wait_for("all to go out, those too that have failed", || {
-        site.ok(&["requeue"]);
-        site.count("queue_depth") == 0 && site.ok(&["failed", "--limit", "1"]).is_empty()
-    });
+    let (mut left, mut failed) = (u64::MAX, String::new());
+    while left > 0 || !failed.is_empty() {
+        let before = (left, failed.len());
+        wait_for(&format!("fewer than {before:?} to be left"), || {
+            site.ok(&["requeue"]);
+            left = site.count("queue_depth");
+            failed = site.ok(&["failed", "--count"]);
+            (left, failed.len()) < before || left + failed.len() as u64 == 0
+        });
+        std::thread::sleep(Duration::from_millis(100));
+    }
 
     let ids = sandbox.ids();
     let delivered: HashSet<&str> = ids.iter().map(|(openid, _, _)| openid.as_str()).collect();
