@@ -56,8 +56,14 @@ fn thousands_of_hostile_jobs_leave_the_workers_as_they_were() {
     site.put_template(KEY, crate::support::TEMPLATE);
     let failed = site.count("failed");
     assert!(failed >= 9_000, "{failed}");
-    let after = throughput(&site, &mut total);
+    // A busy machine is slow now and then; workers that are worse off are slow every time.
+    let mut after = throughput(&site, &mut total);
     assert_eq!(site.count("failed"), failed, "nothing fails any more");
+    for _ in 0..4 {
+        if after <= before / 2.0 {
+            after = throughput(&site, &mut total);
+        }
+    }
     assert!(after > before / 2.0, "{after:.0} a second after, {before:.0} before");
 }
 
