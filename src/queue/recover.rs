@@ -21,7 +21,6 @@ use super::segment::{self, HEADER, Header, Segment, Unusable};
 use super::{BLOCK, Damage, OpenError, Position};
 use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
 
 /// What recovery found.
 pub struct Recovered {
@@ -227,12 +226,11 @@ fn make_durable(
         let (durable, _) = segment.known();
         // After a failed sync a file system may have lost with what it could not write what stood
         // before it, too, and was covered by an earlier one: then all of it is written again.
-        let from = if durable < segment.end { 0 } else { segment.end };
+        // The header is in the first block.
+        let until = if durable < segment.end { segment.end } else { 1 };
         let mut tries = TRIES;
         loop {
-            // The header is in the first block.
-            rewrite(&*file, 0..1)?;
-            rewrite(&*file, from..segment.end)?;
+            rewrite(&*file, until)?;
             tries -= 1;
             match file.sync_with_metadata() {
                 Ok(()) => break,
@@ -273,12 +271,12 @@ fn make_durable(
     Ok(())
 }
 
-/// Writes the blocks that hold these bytes over themselves, so that the next sync means it. What
-/// cannot be read is left alone.
-fn rewrite(file: &dyn File, range: Range<usize>) -> io::Result<()> {
-    let mut at = range.start / ALIGN * ALIGN;
-    let end = range.end.next_multiple_of(ALIGN).min(file.size());
-    let mut bytes = vec![0; BLOCK.max(ALIGN).min(end.saturating_sub(at))];
+/// Writes the blocks up to this byte over themselves, so that the next sync means it. What cannot be
+/// read is left alone.
+fn rewrite(file: &dyn File, until: usize) -> io::Result<()> {
+    let mut at = 0;
+    let end = until.next_multiple_of(ALIGN).min(file.size());
+    let mut bytes = vec![0; BLOCK.max(ALIGN).min(end)];
     while at < end {
         let length = bytes.len().min(end - at);
         let mut part = &mut bytes[..length];

@@ -6,7 +6,7 @@ use super::pace::Pace;
 use crate::clock::{Now, Seldom, until_next_wechat_day};
 use crate::config::Config;
 use crate::stats::{Stats, Suspended};
-use crate::traffic::class::Fault;
+use crate::traffic::class::{Class, Fault};
 use crate::traffic::job::{Reason, Verdict};
 use std::io;
 use std::sync::Arc;
@@ -179,6 +179,5 @@ impl Throttle {
 
 /// WeChat says that it is busy.
 fn is_busy(verdict: &Verdict) -> bool {
-    use crate::traffic::class::Class;
     matches!(verdict, Verdict::Refused(Class::Later, Reason { errcode: Some(_), .. }))
 }

@@ -2,10 +2,10 @@
 
 use super::simulated::Simulated;
 use super::{append, drain, open, openids, run_chores};
-use crate::queue::OpenError;
 use crate::queue::disk::Disk;
 use crate::queue::record::HEAD;
 use crate::queue::segment::{self, HEADER};
+use crate::queue::{OpenError, Queue};
 
 /// Three segments with messages `m0` to `m59` and a spare one; the process has ended.
 fn folder() -> (Simulated, Vec<String>) {
@@ -306,8 +306,8 @@ fn what_is_cut_off_while_the_daemon_runs_is_damage() {
     assert_eq!(queue.depth(), 0);
 }
 
-#[test]
-fn a_damaged_record_that_waits_for_its_time_pins_no_segment() {
+/// A queue of which all is done but the first message, which waits until 2,000.
+fn one_that_waits() -> (Simulated, Queue) {
     let (disk, _) = folder();
     let mut queue = open(&disk);
     let messages: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
@@ -316,6 +316,12 @@ fn a_damaged_record_that_waits_for_its_time_pins_no_segment() {
     }
     queue.keep_until(messages[0].ticket().unwrap(), 2_000);
     queue.sync_all().unwrap();
+    (disk, queue)
+}
+
+#[test]
+fn a_damaged_record_that_waits_for_its_time_pins_no_segment() {
+    let (disk, mut queue) = one_that_waits();
     assert_eq!((queue.depth(), queue.segments()), (1, 2));
     disk.poke(&segments(&disk)[0], HEADER + HEAD, b"?");
     assert!(queue.take(2_000).is_none());
@@ -325,14 +331,7 @@ fn a_damaged_record_that_waits_for_its_time_pins_no_segment() {
 
 #[test]
 fn a_record_that_waits_for_its_time_in_a_file_that_goes_is_damage() {
-    let (disk, _) = folder();
-    let mut queue = open(&disk);
-    let messages: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
-    for message in &messages[1..] {
-        queue.done(message.ticket().unwrap());
-    }
-    queue.keep_until(messages[0].ticket().unwrap(), 2_000);
-    queue.sync_all().unwrap();
+    let (disk, mut queue) = one_that_waits();
     disk.remove(&segments(&disk)[0]).unwrap();
     assert!(queue.take(2_000).is_none());
     assert_eq!((queue.depth(), queue.next_due()), (0, None));
