@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::daemon::{Process, admin};
-use crate::wire::command::{self, Command};
+use crate::wire::command::{self, Command, Question};
 use crate::wire::frame::{Split, split};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt, sockopt::Timeout,
@@ -100,15 +100,15 @@ impl Client {
     }
 
     /// One question that only the administration socket understands.
-    pub fn ask(&mut self, question: &str) -> io::Result<()> {
+    pub fn ask(&mut self, question: Question, body: &[u8]) -> io::Result<()> {
         let mut frame = Vec::new();
-        command::encode_admin(&mut frame, 1, question);
+        command::encode_ask(&mut frame, 1, question, body);
         self.write(&frame)
     }
 
     /// Takes over the sockets that the daemon listens on.
     pub fn listeners(&mut self) -> io::Result<Vec<OwnedFd>> {
-        self.ask("listeners")?;
+        self.ask(Question::Listeners, b"")?;
         self.wait()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

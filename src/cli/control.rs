@@ -7,7 +7,7 @@ use crate::daemon::{self, InUse, Listeners, Owner, Process};
 use crate::exit;
 use crate::ledger::order::{Answer, Request};
 use crate::server;
-use crate::wire::command;
+use crate::wire::command::{self, Question};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -105,7 +105,7 @@ pub fn stop(config: &Config, haste: Haste) -> Result<u8, String> {
 fn end_asked(config: &Config, mut client: Client, haste: Haste) -> Result<(), String> {
     client.patience = server::stop_limit(config);
     // Asked before the signal, answered at the end.
-    let asked = client.ask("wait");
+    let asked = client.ask(Question::Wait, b"");
     signal_end(&client.process, haste)?;
     let left = asked.and_then(|()| client.read()).map(|answer| answer.message);
     await_end(config, &client.process)?;
@@ -163,7 +163,7 @@ pub fn reload(config: &Config) -> Result<u8, String> {
 
 /// The running daemon's own account of itself.
 fn status_of(client: &mut Client) -> Result<Value, String> {
-    let answer = client.ask("status").and_then(|()| client.read());
+    let answer = client.ask(Question::Status, b"").and_then(|()| client.read());
     let answer = answer.map_err(|error| format!("the daemon does not answer: {error}"))?;
     serde_json::from_str(&answer.message).map_err(|error| format!("its status is garbled: {error}"))
 }
@@ -174,11 +174,12 @@ pub fn is_running(config: &Config) -> bool {
 }
 
 /// Takes one step of an order to the ledger.
-pub fn ask_ledger(config: &Config, order: &str, request: &Request) -> Result<Answer, String> {
+pub fn ask_ledger(config: &Config, order: Question, request: &Request) -> Result<Answer, String> {
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
-    let mut frame = Vec::new();
-    command::encode_ask(&mut frame, 1, order, &body);
-    let asked = Client::admin(config, LEDGER_PATIENCE).and_then(|mut client| client.call(&frame));
+    let asked = Client::admin(config, LEDGER_PATIENCE).and_then(|mut client| {
+        client.ask(order, &body)?;
+        client.read()
+    });
     let answer = asked.map_err(|error| {
         format!("{} (the order can be given again)", cannot_ask(config, &error))
     })?;

@@ -11,6 +11,7 @@ use crate::ledger::failed::{State, count, page};
 use crate::ledger::filter::Filter;
 use crate::ledger::order::{Answer, Request, STEP};
 use crate::wechat::meaning;
+use crate::wire::command::Question;
 use clap::{Args, Subcommand};
 use std::io::{Write, stdout};
 use std::time::Duration;
@@ -137,7 +138,7 @@ fn dismiss(config: &Config, filters: &Filters, everything: bool) -> Result<u8, S
         return Err("which ones? Give a filter, or --everything".into());
     }
     let step = |request: &Request| match is_running(config) {
-        true => ask_ledger(config, "dismiss", request),
+        true => ask_ledger(config, Question::Dismiss, request),
         false => ledger::dismiss(&mut Database::new(&config.server.ledger_file), request),
     };
     let count = steps(filters, step, |_| {})?.count;

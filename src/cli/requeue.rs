@@ -9,6 +9,7 @@ use crate::exit;
 use crate::ledger::order::{Line, Request, STEP};
 use crate::queue::ClientMsgId;
 use crate::template::check_data;
+use crate::wire::command::Question;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -35,8 +36,11 @@ pub fn requeue(config: &Config, options: &Requeue) -> Result<u8, String> {
     if let Some(path) = &options.file {
         return from_file(config, path);
     }
-    let total =
-        steps(&options.filters, |request| ask_ledger(config, "requeue", request), progress)?;
+    let total = steps(
+        &options.filters,
+        |request| ask_ledger(config, Question::Requeue, request),
+        progress,
+    )?;
     crate::say!("{} requeued", total.count);
     if total.too_large > 0 {
         eprintln!("mega: {} fit into no segment of the queue and stay failed", total.too_large);
@@ -130,7 +134,7 @@ fn step(config: &Config, lines: Vec<Line>) -> Result<usize, String> {
     let request = Request { by: whoami(), lines: Some(lines), ..Request::default() };
     let (mut count, mut fruitless) = (0, 0);
     loop {
-        let answer = ask_ledger(config, "requeue", &request)?;
+        let answer = ask_ledger(config, Question::Requeue, &request)?;
         count += answer.count;
         if answer.done {
             return Ok(count);

@@ -9,7 +9,7 @@ use ureq::http::Uri;
 
 use super::Dsn;
 use super::key::Key;
-use super::value::{Parsed, must_be};
+use super::value::{Parsed, must_be, switch};
 
 /// Names are not looked up: a daemon must not come up on another address than it did yesterday.
 pub fn address(key: &Key, text: &str) -> Parsed<SocketAddr> {
@@ -66,6 +66,13 @@ fn host(key: &Key, text: &str) -> Parsed<String> {
 }
 
 /// A proxy's URL, or None.
+pub fn address_or_off(key: &Key, text: &str) -> Parsed<Option<SocketAddr>> {
+    match switch(text) {
+        Some(false) => Ok(None),
+        _ => address(key, text).map(Some),
+    }
+}
+
 pub fn proxy(key: &Key, text: &str) -> Parsed<Option<String>> {
     match text {
         "none" => Ok(None),

@@ -70,6 +70,8 @@ impl Config {
             ("setting", "pid_file") => setting.pid_file.display().to_string(),
             ("setting", "user") => setting.user.clone().unwrap_or_default(),
             ("setting", "group") => setting.group.clone().unwrap_or_default(),
+            ("setting", "admin_group") => setting.admin_group.clone().unwrap_or_default(),
+            ("setting", "monitor_group") => setting.monitor_group.clone().unwrap_or_default(),
             ("setting", "max_conn") => setting.max_conn.to_string(),
             ("setting", "heartbeat_idle_time") => time(setting.heartbeat_idle_time),
             ("setting", "backlog") => setting.backlog.to_string(),
@@ -107,6 +109,7 @@ impl Config {
             ("wechat", "max_per_second") => wechat.max_per_second.to_string(),
             ("wechat", "daily_limit") => wechat.daily_limit.to_string(),
             ("wechat", "template_escape") => wechat.template_escape.name().to_owned(),
+            ("wechat", "missing_variables") => wechat.missing_variables.name().to_owned(),
             ("wechat", "proxy") => match &wechat.proxy {
                 // It may carry a password.
                 Some(url) if url.contains('@') => "***".to_owned(),
@@ -117,6 +120,12 @@ impl Config {
                 Some(path) => path.display().to_string(),
                 None => String::new(),
             },
+            ("metrics", "listen") => match self.metrics.listen {
+                Some(address) => address.to_string(),
+                None => "off".to_owned(),
+            },
+            ("log", "log_format") => log.log_format.name().to_owned(),
+            ("log", "syslog") => flag(log.syslog),
             ("log", "log_file") => log.log_file.display().to_string(),
             ("log", "log_level") => log.log_level.name().to_owned(),
             ("log", "log_prefix") => log.log_prefix.clone(),
@@ -182,15 +191,15 @@ mod tests {
     /// Differs from the default in every key that can differ.
     const ALL_SET: &str = "[server]\nlisten[] = [::1]:0\nlisten[] = localhost:1\nallow[] = 10.0.0.0/8\n\
         table_size = 7\ntemplate_size = 8K\nqueue_file_path = \"a;b\"\nledger_file = l\nfailed_keep = 7\n[setting]\ntask_worker_num = 3\n\
-        package_max_length = 1M\ndaemonize = off\npid_file = 'a\"b'\nuser = u\ngroup = g\nmax_conn = 9\n\
+        package_max_length = 1M\ndaemonize = off\npid_file = 'a\"b'\nuser = u\ngroup = g\nadmin_group = a\nmonitor_group = m\nmax_conn = 9\n\
         heartbeat_idle_time = 0\nbacklog = 5\nbuffer_output_size = 64K\nmemory_limit = 32M\nunavailable_code = 503\nstop_timeout = 1500ms\nlog_file = e\n\
         [queue]\nsync = always\nsegment_size = 1M\nqueue_max_bytes = 3G\nsend_first = off\nretry_max = 2\n\
         retry_base = 2\nretry_cap = 3m\n[pdo]\n\
         dsn = \"mysql:host=h;port=1;dbname=d;unix_socket=/s;charset=utf8\"\nusername = it's\n\
         password = hunter2\ntable_prefix = p_\n[wechat]\napp_id = i\napp_secret = hunter2\n\
         api_hosts = a, http://localhost:1\ntoken_source = classic\nconnect_timeout = 1\ntimeout = 2\n\
-        send_retry_for = 0\nmax_per_second = 5\ndaily_limit = 6\ntemplate_escape = raw\nproxy = http://p:1\nca_file = c\n[errcode]\n-1 = rate\n43101 = ok\n[log]\n\
-        log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\nmessage_log = off\n";
+        send_retry_for = 0\nmax_per_second = 5\ndaily_limit = 6\ntemplate_escape = raw\nmissing_variables = refuse\nproxy = http://p:1\nca_file = c\n[errcode]\n-1 = rate\n43101 = ok\n[metrics]\nlisten = [::1]:9\n[log]\n\
+        log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\nmessage_log = off\nlog_format = json\nsyslog = on\n";
 
     fn read(text: &str) -> Config {
         let file = Path::new("conf/wechat.ini");

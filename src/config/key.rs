@@ -24,6 +24,7 @@ pub enum Allowed {
     /// The function lists the names of the enum, so that they are written once.
     Word(fn() -> String),
     Address,
+    AddressOrOff,
     Network,
     Path,
     OptionalPath,
@@ -78,6 +79,7 @@ impl fmt::Display for Allowed {
             Sync(min, max) => write!(f, "always, never, or {} to {}", time(min), time(max)),
             Word(names) => f.write_str(&names()),
             Address => f.write_str("ADDRESS:PORT, IPv6 as [::1]:9501"),
+            AddressOrOff => f.write_str("ADDRESS:PORT, or off"),
             Network => f.write_str("an address or a network such as 10.0.0.0/8"),
             Path => f.write_str("a path"),
             OptionalPath => f.write_str("a path, or empty"),

@@ -4,7 +4,7 @@
 
 use super::key::{Allowed, Key};
 use super::value;
-use super::{Escape, Level, TokenSource};
+use super::{Escape, Level, LogFormat, MissingVariables, TokenSource};
 use crate::traffic::class::Class;
 
 use Allowed::*;
@@ -77,6 +77,10 @@ pub const ALL: &[Key] = table! {
     "user" = "", Text;
     /// Group to run as after start-up; empty: the user's own
     "group" = "", Text;
+    /// Group whose members may use the administration socket; empty: only root and the daemon's user
+    "admin_group" = "", Text;
+    /// Group whose members may ask how the daemon is, and nothing else; empty: as admin_group
+    "monitor_group" = "", Text;
     /// Clients connected at the same time
     "max_conn" = "10000", Count(1, 1_000_000);
     /// Longest time from a frame's first byte to its last, and without a byte of the replies being taken; then the client is closed; 0 is never
@@ -143,6 +147,8 @@ pub const ALL: &[Key] = table! {
     "daily_limit" = "0", Count(0, 1_000_000_000);
     /// How a value enters a template: json escapes it, raw leaves it as it is
     "template_escape" = "json", Word(value::names::<Escape>);
+    /// What a template's variable becomes that a request does not set: keep leaves ${name} as it is, empty removes it, refuse answers 400
+    "missing_variables" = "keep", Word(value::names::<MissingVariables>);
     /// HTTP proxy to WeChat; the environment's is not used
     "proxy" = "none", Proxy;
     /// Certificates (PEM) to trust beside the usual authorities; empty: none
@@ -151,6 +157,10 @@ pub const ALL: &[Key] = table! {
     [errcode]
     /// What a WeChat errcode means, where the built-in answer does not suit you
     "CODE" = "", Word(value::names::<Class>);
+
+    [metrics]
+    /// Where Prometheus fetches /metrics, and a load balancer /healthz
+    "listen" = "off", AddressOrOff;
 
     [log]
     /// The log; a file a day, with the date put before the extension
@@ -163,6 +173,10 @@ pub const ALL: &[Key] = table! {
     "log_max_files" = "0", Count(0, 100_000);
     /// A line for every message that ended, a file a day like the log
     "message_log" = "on", PathOrFlag;
+    /// How a line of the log looks: monolog as the original's, rfc3339 the same with RFC 3339's time, json one object a line
+    "log_format" = "monolog", Word(value::names::<LogFormat>);
+    /// The log goes to the system's log, too
+    "syslog" = "off", Flag;
 };
 
 /// Swoole's other settings, which a file for the original may carry in `[setting]`. What would change who can reach
@@ -270,7 +284,10 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
 pub fn nearest(section: &str, name: &str) -> &'static Key {
     let distance = |key: &&Key| {
         // The right key in the wrong section is nearer than any misspelling.
-        2 * strsim::osa_distance(key.name, name) + usize::from(key.section != section)
+        let names =
+            strsim::osa_distance(key.name.trim_end_matches("[]"), name.trim_end_matches("[]"));
+        let nearness = 2 * names + usize::from(key.section != section);
+        (nearness, strsim::osa_distance(key.section, section))
     };
     let known = ALL.iter().filter(|key| !matches!(key.allowed, Ignored));
     known.min_by_key(distance).expect("invariant: the table is not empty")

@@ -43,6 +43,7 @@ pub struct Config {
     pub wechat: Wechat,
     /// The operator's corrections to the errcode table, each code once.
     pub errcode: Vec<(i64, Class)>,
+    pub metrics: Metrics,
     pub log: Log,
     /// One line each: what the file says that has no effect.
     pub warnings: Vec<String>,
@@ -72,6 +73,8 @@ pub struct Setting {
     pub pid_file: PathBuf,
     pub user: Option<String>,
     pub group: Option<String>,
+    pub admin_group: Option<String>,
+    pub monitor_group: Option<String>,
     pub max_conn: usize,
     /// How long half a frame may stay half, and a reply be not taken; zero: for ever.
     pub heartbeat_idle_time: Duration,
@@ -144,6 +147,7 @@ pub struct Wechat {
     pub max_per_second: u32,
     pub daily_limit: u64,
     pub template_escape: Escape,
+    pub missing_variables: MissingVariables,
     /// A URL; the environment's is not looked at.
     pub proxy: Option<String>,
     /// PEM certificates that are trusted beside the usual authorities.
@@ -166,6 +170,27 @@ pub enum Escape {
     Raw,
 }
 
+/// What becomes of a template's variable that a request does not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingVariables {
+    Keep,
+    Empty,
+    Refuse,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// None: they are off.
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Monolog,
+    Rfc3339,
+    Json,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// The day's date is put before its extension.
@@ -176,6 +201,9 @@ pub struct Log {
     pub log_max_files: usize,
     /// One line for every message that ended; None: it is off.
     pub message_log: Option<PathBuf>,
+    pub log_format: LogFormat,
+    /// To the system's log, too.
+    pub syslog: bool,
 }
 
 impl Log {
@@ -207,6 +235,16 @@ impl Named for TokenSource {
 
 impl Named for Escape {
     const NAMES: &'static [(&'static str, Self)] = &[("json", Self::Json), ("raw", Self::Raw)];
+}
+
+impl Named for MissingVariables {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("keep", Self::Keep), ("empty", Self::Empty), ("refuse", Self::Refuse)];
+}
+
+impl Named for LogFormat {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("monolog", Self::Monolog), ("rfc3339", Self::Rfc3339), ("json", Self::Json)];
 }
 
 impl Named for Class {

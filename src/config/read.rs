@@ -9,7 +9,7 @@ use super::ini::{self, Entry, Problem};
 use super::key::{Allowed, Key};
 use super::keys;
 use super::value::{self, Parsed};
-use super::{Config, ConfigError, Log, Pdo, Queue, Secret, Server, Setting, Wechat};
+use super::{Config, ConfigError, Log, Metrics, Pdo, Queue, Secret, Server, Setting, Wechat};
 use crate::traffic::class::Class;
 
 /// The configuration in `bytes`, which came from `file`.
@@ -67,6 +67,8 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             pid_file: r.one("setting", "pid_file", value::path(root)),
             user: r.one("setting", "user", value::optional_text),
             group: r.one("setting", "group", value::optional_text),
+            admin_group: r.one("setting", "admin_group", value::optional_text),
+            monitor_group: r.one("setting", "monitor_group", value::optional_text),
             max_conn: r.one("setting", "max_conn", value::number),
             heartbeat_idle_time: r.one("setting", "heartbeat_idle_time", value::time),
             backlog: r.one("setting", "backlog", value::number),
@@ -102,16 +104,20 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             max_per_second: r.one("wechat", "max_per_second", value::number),
             daily_limit: r.one("wechat", "daily_limit", value::number),
             template_escape: r.one("wechat", "template_escape", value::word),
+            missing_variables: r.one("wechat", "missing_variables", value::word),
             proxy: r.one("wechat", "proxy", address::proxy),
             ca_file: r.one("wechat", "ca_file", value::optional_path(root)),
         },
         errcode: r.errcodes(),
+        metrics: Metrics { listen: r.one("metrics", "listen", address::address_or_off) },
         log: Log {
             log_file,
             log_level: r.one("log", "log_level", value::word),
             log_prefix: r.one("log", "log_prefix", value::text),
             log_max_files: r.one("log", "log_max_files", value::number),
             message_log: r.one("log", "message_log", message_log),
+            log_format: r.one("log", "log_format", value::word),
+            syslog: r.one("log", "syslog", value::flag),
         },
         warnings: Vec::new(),
     };

@@ -71,7 +71,7 @@ pub fn flag(key: &Key, text: &str) -> Parsed<bool> {
 }
 
 /// PHP's words for true and false, in any case.
-fn switch(text: &str) -> Option<bool> {
+pub fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "yes" | "true" | "1" => Some(true),
         "off" | "no" | "false" | "none" | "0" | "" => Some(false),

@@ -12,7 +12,7 @@ use crate::template::check_data;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
-use crate::wire::command::{self, Command, Request};
+use crate::wire::command::{self, Command, Question, Request};
 use crate::wire::frame::{Split, split};
 use crossbeam_channel::TrySendError;
 use serde_json::json;
@@ -117,25 +117,8 @@ impl Desk {
             Ok(Command::Push(request)) => self.request(conn, id, Kind::Push, request),
             Ok(Command::Tset { opaque, key }) => self.tset(conn, id, opaque, key),
             Ok(Command::Result { .. }) => Next::Frame,
-            Ok(Command::Status { opaque }) => {
-                let status = self.status();
-                self.answer(conn, command::OK, opaque, status.as_bytes());
-                Next::Frame
-            }
-            Ok(Command::Wait { opaque }) => {
-                self.waiting.push(ReplyTo { conn: id, opaque, weight: 0 });
-                conn.unanswered += 1;
-                Next::Frame
-            }
-            Ok(Command::Listeners { opaque }) => {
-                self.heir = Some(opaque);
-                Next::Frame
-            }
-            Ok(Command::Requeue { opaque, body }) => {
-                self.ask(conn, id, opaque, What::Requeue, body)
-            }
-            Ok(Command::Dismiss { opaque, body }) => {
-                self.ask(conn, id, opaque, What::Dismiss, body)
+            Ok(Command::Ask { opaque, question, body }) => {
+                self.question(conn, id, opaque, question, body)
             }
             Err(bad) => {
                 let mut words = Vec::new();
@@ -143,6 +126,34 @@ impl Desk {
                 conn.course = Course::Closing(words);
                 Next::End
             }
+        }
+    }
+
+    /// What administrators ask.
+    fn question(
+        &mut self,
+        conn: &mut Conn,
+        id: ConnId,
+        opaque: u32,
+        question: Question,
+        body: &[u8],
+    ) -> Next {
+        match question {
+            Question::Status => {
+                let status = self.status();
+                self.answer(conn, command::OK, opaque, status.as_bytes())
+            }
+            Question::Wait => {
+                self.waiting.push(ReplyTo { conn: id, opaque, weight: 0 });
+                conn.unanswered += 1;
+                Next::Frame
+            }
+            Question::Listeners => {
+                self.heir = Some(opaque);
+                Next::Frame
+            }
+            Question::Requeue => self.ask(conn, id, opaque, What::Requeue, body),
+            Question::Dismiss => self.ask(conn, id, opaque, What::Dismiss, body),
         }
     }
 

@@ -43,27 +43,46 @@ pub enum Command<'a> {
         code: &'a [u8],
         message: &'a [u8],
     },
-    /// Only on the administration socket, as what follows: how the daemon is.
-    Status {
+    /// Only on the administration socket; `body` is empty or JSON, as the question has it.
+    Ask {
         opaque: u32,
+        question: Question,
+        body: &'a [u8],
     },
+}
+
+/// What only the administration socket understands.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Question {
+    /// How the daemon is.
+    Status,
     /// Answered when the daemon has stopped working, with the number of messages left.
-    Wait {
-        opaque: u32,
-    },
+    Wait,
     /// Answered with the listening sockets, for the daemon that takes this one's place.
-    Listeners {
-        opaque: u32,
-    },
-    /// Failed messages are to go out again, or to be dismissed; `body` is JSON (see `ledger::order`).
-    Requeue {
-        opaque: u32,
-        body: &'a [u8],
-    },
-    Dismiss {
-        opaque: u32,
-        body: &'a [u8],
-    },
+    Listeners,
+    /// Failed messages are to go out again, or to be dismissed; see `ledger::order`.
+    Requeue,
+    Dismiss,
+}
+
+impl Question {
+    const ALL: [Question; 5] = [
+        Question::Status,
+        Question::Wait,
+        Question::Listeners,
+        Question::Requeue,
+        Question::Dismiss,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Question::Status => "status",
+            Question::Wait => "wait",
+            Question::Listeners => "listeners",
+            Question::Requeue => "requeue",
+            Question::Dismiss => "dismiss",
+        }
+    }
 }
 
 /// A frame that cannot be understood; the text is what the client is told, with opaque 0.
@@ -123,20 +142,14 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
 
 /// Decodes a frame of the administration socket: a client's commands, and those that only it understands.
 pub fn decode_admin(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
-    match counted(payload) {
-        Ok((b"status", rest)) => Ok(Command::Status { opaque: integer(rest)?.0 }),
-        Ok((b"listeners", rest)) => Ok(Command::Listeners { opaque: integer(rest)?.0 }),
-        Ok((b"wait", rest)) => Ok(Command::Wait { opaque: integer(rest)?.0 }),
-        Ok((b"requeue", rest)) => {
-            let (opaque, rest) = integer(rest)?;
-            Ok(Command::Requeue { opaque, body: counted(rest)?.0 })
-        }
-        Ok((b"dismiss", rest)) => {
-            let (opaque, rest) = integer(rest)?;
-            Ok(Command::Dismiss { opaque, body: counted(rest)?.0 })
-        }
-        _ => decode(payload),
+    if let Ok((name, rest)) = counted(payload)
+        && let Some(question) = Question::ALL.iter().find(|it| it.name().as_bytes() == name)
+    {
+        let (opaque, rest) = integer(rest)?;
+        let body = if rest.is_empty() { rest } else { counted(rest)?.0 };
+        return Ok(Command::Ask { opaque, question: *question, body });
     }
+    decode(payload)
 }
 
 /// A length and as many bytes, and what follows them.
@@ -189,14 +202,9 @@ pub fn encode_tset(out: &mut Vec<u8>, opaque: u32, key: &[u8]) {
     frame::encode(out, &[b"tset", key], opaque, None);
 }
 
-/// Appends `status`, `wait` or `listeners`, which only the administration socket understands.
-pub fn encode_admin(out: &mut Vec<u8>, opaque: u32, name: &str) {
-    frame::encode(out, &[name.as_bytes()], opaque, None);
-}
-
-/// Appends `requeue` or `dismiss`, which only the administration socket understands, with JSON.
-pub fn encode_ask(out: &mut Vec<u8>, opaque: u32, name: &str, body: &[u8]) {
-    frame::encode(out, &[name.as_bytes()], opaque, Some(body));
+/// Appends a question to the administration socket.
+pub fn encode_ask(out: &mut Vec<u8>, opaque: u32, question: Question, body: &[u8]) {
+    frame::encode(out, &[question.name().as_bytes()], opaque, Some(body));
 }
 
 #[cfg(test)]
