@@ -12,7 +12,7 @@ use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
 use crate::store;
-use crate::template::{self, Database, DatabaseError, Table};
+use crate::template::{self, Database, DatabaseError, Filling, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
 use crate::wechat::client::Network;
@@ -416,7 +416,7 @@ fn open_ledger(config: &Config) -> Result<Ledger, String> {
 
 fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
     let server = &config.server;
-    let table = Table::new(server.table_size, server.template_size, config.wechat.template_escape);
+    let table = Table::new(server.table_size, server.template_size, Filling::of(&config.wechat));
     let failed = |error: DatabaseError| format!("cannot load the templates: {error}");
     let mut database = template::open(&config.pdo).map_err(failed)?;
     store::load_all(database.as_mut(), &table, server.table_size).map_err(failed)?;

@@ -5,7 +5,7 @@ use crate::client::{Client, nobody_listens};
 use crate::config::{Config, Dsn};
 use crate::daemon::step_down_to_write;
 use crate::exit;
-use crate::template::{self, Database, Row, Template as Compiled};
+use crate::template::{self, Database, Filling, Row, Template as Compiled};
 use crate::wire::command;
 use clap::Subcommand;
 use std::io::Read;
@@ -116,7 +116,7 @@ fn examine(config: &Config, text: &str) -> Result<Vec<String>, String> {
             text.len()
         ));
     }
-    let template = Compiled::compile(text, config.wechat.template_escape);
+    let template = Compiled::compile(text, Filling::of(&config.wechat));
     let variables: Vec<String> = template.variables().into_iter().map(str::to_owned).collect();
     // With a digit for every variable the text must be JSON, inside a string or outside.
     let sample: serde_json::Map<_, _> =

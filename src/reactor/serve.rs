@@ -8,7 +8,6 @@ use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
 use crate::queue::New;
 use crate::stats;
-use crate::template::check_data;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
@@ -163,12 +162,8 @@ impl Desk {
         if self.stopping {
             return self.refuse(conn, opaque, "stopping");
         }
-        if !self.links.table.contains(key) {
-            let why = command::NO_TEMPLATE.as_bytes();
-            return self.answer(conn, command::BAD_REQUEST, opaque, why);
-        }
-        if let Err(error) = check_data(data) {
-            let why = format!("invalid data: {error}");
+        if let Err(unfit) = self.links.table.check(key, data) {
+            let why = unfit.to_string();
             return self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes());
         }
         let weight = match kind {

@@ -1,6 +1,7 @@
 //! The reactor's turns one by one, with the test in the place of the spool and the store.
 
 use super::*;
+use crate::template::Filling;
 use crate::traffic::BATCHES;
 use crate::traffic::batch::{Batch, Kind, UNANSWERED};
 use crate::traffic::mailbox::Mailbox;
@@ -34,7 +35,7 @@ impl Bench {
         rustix::net::listen(&listener, 1000).unwrap();
         let address = listener.local_addr().unwrap();
         let admin = std::os::unix::net::UnixListener::bind(folder.path().join("a")).unwrap();
-        let table = Table::new(1, 1000, config.wechat.template_escape);
+        let table = Table::new(1, 1000, Filling::of(&config.wechat));
         table.insert(b"k", "{}");
         let (poll, waker) = poll().unwrap();
         let (mailbox, letters) = Mailbox::new(waker);

@@ -9,25 +9,27 @@ mod php;
 mod render;
 mod row;
 mod sqlite;
+mod unfit;
 
 use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::config::Escape;
+use crate::config::MissingVariables;
 
 pub use data::check_data;
 pub use database::open;
-pub use render::Template;
+pub use render::{Filling, Template};
 pub use row::{Database, DatabaseError, Row};
+pub use unfit::Unfit;
 
 type Templates = HashMap<Box<[u8]>, Arc<Template>>;
 
 pub struct Table {
     table_size: usize,
     template_size: usize,
-    escape: Escape,
+    filling: Filling,
     templates: RwLock<Templates>,
 }
 
@@ -41,15 +43,26 @@ pub enum Insert {
 
 impl Table {
     /// An empty table for `table_size` templates of at most `template_size` bytes each.
-    pub fn new(table_size: usize, template_size: usize, escape: Escape) -> Table {
-        Table { table_size, template_size, escape, templates: RwLock::new(HashMap::new()) }
+    pub fn new(table_size: usize, template_size: usize, filling: Filling) -> Table {
+        Table { table_size, template_size, filling, templates: RwLock::new(HashMap::new()) }
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<Template>> {
         self.templates.read().get(key).cloned()
     }
 
-    pub fn contains(&self, key: &[u8]) -> bool {
+    /// Says whether a message can be made of this template and this data, as far as that is known now.
+    pub fn check(&self, key: &[u8], data: &[u8]) -> Result<(), Unfit> {
+        match self.filling.missing {
+            MissingVariables::Keep | MissingVariables::Empty => match self.contains(key) {
+                true => check_data(data).map_err(Unfit::Data),
+                false => Err(Unfit::NoTemplate),
+            },
+            MissingVariables::Refuse => self.get(key).ok_or(Unfit::NoTemplate)?.check(data),
+        }
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
         self.templates.read().contains_key(key)
     }
 
@@ -62,7 +75,7 @@ impl Table {
         if text.len() > self.template_size {
             return Insert::OverTemplateSize;
         }
-        let template = Template::compile(text, self.escape);
+        let template = Template::compile(text, self.filling);
         self.put(&mut self.templates.write(), key, template)
     }
 
@@ -76,7 +89,7 @@ impl Table {
             let insert = if size > self.template_size {
                 Insert::OverTemplateSize
             } else {
-                let template = Template::compile(&row.template, self.escape);
+                let template = Template::compile(&row.template, self.filling);
                 self.put(&mut templates, key, template)
             };
             match insert {
@@ -127,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_a_new_text_for_a_key_it_holds_and_no_new_key() {
-        let table = Table::new(2, 5, Escape::Json);
+        let table = Table::new(2, 5, Filling::DEFAULT);
         assert_eq!(table.len(), 0);
         assert_eq!(table.insert(b"a", "one"), Insert::Stored);
         assert_eq!(table.insert(b"b", "two"), Insert::Stored);
@@ -140,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_template_over_template_size_leaves_the_cached_one_as_it_was() {
-        let table = Table::new(2, 5, Escape::Json);
+        let table = Table::new(2, 5, Filling::DEFAULT);
         assert_eq!(table.insert(b"a", "12345"), Insert::Stored);
         assert_eq!(table.insert(b"a", "123456"), Insert::OverTemplateSize);
         assert_eq!(rendered(&table, "a"), b"12345");
@@ -148,7 +161,7 @@ mod tests {
 
     #[test]
     fn replacing_all_forgets_old_keys_and_names_what_it_leaves_out() {
-        let table = Table::new(2, 5, Escape::Json);
+        let table = Table::new(2, 5, Filling::DEFAULT);
         table.insert(b"old", "x");
         let held = table.get(b"old").unwrap();
         let left_out = table.replace_all(vec![

@@ -2,17 +2,37 @@
 //! that a value brings in is never substituted again. Pure functions, on the workers and whoever fills the table.
 //! What the data may be is data.rs's to say.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
-use super::data::{self, DataError};
-use crate::config::Escape;
+use super::data::{self, Slots, Wanted, check_data};
+use super::unfit::Unfit;
+use crate::config::{Escape, MissingVariables, Wechat};
 
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 const CLIENT_MSG_ID: &str = "\"client_msg_id\"";
 
+/// So many variables are looked for in data without an allocation.
+const FEW: usize = 64;
+
+/// How values enter a template, and what becomes of a variable that has none.
+#[derive(Debug, Clone, Copy)]
+pub struct Filling {
+    pub escape: Escape,
+    pub missing: MissingVariables,
+}
+
+impl Filling {
+    #[cfg(test)]
+    pub const DEFAULT: Filling = Filling { escape: Escape::Json, missing: MissingVariables::Keep };
+
+    pub fn of(wechat: &Wechat) -> Filling {
+        Filling { escape: wechat.template_escape, missing: wechat.missing_variables }
+    }
+}
+
 #[derive(Debug)]
 pub struct Template {
+    filling: Filling,
     text: Box<str>,
     /// The part of `text` before the place of a client_msg_id; empty where none is inserted.
     head: usize,
@@ -21,36 +41,44 @@ pub struct Template {
     /// What follows `head`, in order.
     pieces: Vec<Piece>,
     /// Each variable's slot, numbered by first appearance.
-    slots: HashMap<Box<str>, usize>,
+    slots: Slots,
 }
 
 #[derive(Debug)]
 enum Piece {
     Text(Range<usize>),
     Openid {
-        escaped: bool,
+        place: Place,
     },
     Variable {
         slot: usize,
         /// The placeholder with its `${` and `}`.
         span: Range<usize>,
-        escaped: bool,
+        place: Place,
     },
 }
 
+/// Where a placeholder stands in the template's JSON text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    String,
+    Outside,
+}
+
 impl Template {
-    pub fn compile(text: &str, escape: Escape) -> Template {
+    pub fn compile(text: &str, filling: Filling) -> Template {
         let separator = msg_id_separator(text);
         let head = match separator {
             Some(_) => text.find('{').map_or(0, |brace| brace + 1),
             None => 0,
         };
         let mut template = Template {
+            filling,
             text: text.into(),
             head,
             separator,
             pieces: Vec::new(),
-            slots: HashMap::new(),
+            slots: Slots::default(),
         };
         let mut done = head;
         let mut quotes = Quotes::default();
@@ -58,13 +86,42 @@ impl Template {
         while let Some(span) = next_placeholder(text, done) {
             template.push_text(done..span.start);
             quotes.pass(&text[done..span.start]);
-            template.push_placeholder(span.clone(), quotes.open && escape == Escape::Json);
+            let place = if quotes.open { Place::String } else { Place::Outside };
+            template.push_placeholder(span.clone(), place);
             // A placeholder that no value fills stays as text, so its own bytes count like any others.
             quotes.pass(&text[span.clone()]);
             done = span.end;
         }
         template.push_text(done..text.len());
         template
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Says whether a message can be made of `data`.
+    pub fn check(&self, data: &[u8]) -> Result<(), Unfit> {
+        if self.filling.missing != MissingVariables::Refuse {
+            return check_data(data).map_err(Unfit::Data);
+        }
+        let (mut few, mut many) = ([false; FEW], Vec::new());
+        let seen = match few.get_mut(..self.slots.len()) {
+            Some(seen) => seen,
+            None => {
+                many.resize(self.slots.len(), false);
+                &mut many[..]
+            }
+        };
+        data::read(data, Wanted::Names(&self.slots, seen)).map_err(Unfit::Data)?;
+        match seen.contains(&false) {
+            true => Err(self.unfilled(|slot| seen[slot])),
+            false => Ok(()),
+        }
+    }
+
+    fn unfilled(&self, filled: impl Fn(usize) -> bool) -> Unfit {
+        Unfit::missing(self.names().filter(|(slot, _)| !filled(*slot)).map(|(_, name)| name))
     }
 
     /// Clears `out` and writes the message into it. `client_msg_id` is left out of a template that is not a JSON
@@ -75,10 +132,14 @@ impl Template {
         data: &[u8],
         client_msg_id: Option<&str>,
         out: &mut Vec<u8>,
-    ) -> Result<(), DataError> {
+    ) -> Result<(), Unfit> {
         out.clear();
         let mut values = vec![None; self.slots.len()];
-        data::read(data, &self.slots, &mut values)?;
+        data::read(data, Wanted::Values(&self.slots, &mut values)).map_err(Unfit::Data)?;
+        let missing = self.filling.missing;
+        if missing == MissingVariables::Refuse && values.contains(&None) {
+            return Err(self.unfilled(|slot| values[slot].is_some()));
+        }
         out.extend_from_slice(&self.text.as_bytes()[..self.head]);
         if let (Some(id), Some(separator)) = (client_msg_id, self.separator) {
             out.extend_from_slice(CLIENT_MSG_ID.as_bytes());
@@ -90,9 +151,10 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(span) => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
-                Piece::Openid { escaped } => push_value(openid, *escaped, out),
-                Piece::Variable { slot, span, escaped } => match &values[*slot] {
-                    Some(value) => push_value(value, *escaped, out),
+                Piece::Openid { place } => self.push_value(openid, *place, out),
+                Piece::Variable { slot, span, place } => match &values[*slot] {
+                    Some(value) => self.push_value(value, *place, out),
+                    None if missing == MissingVariables::Empty => {}
                     None => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
                 },
             }
@@ -102,15 +164,19 @@ impl Template {
 
     /// The names that data may fill, in the order of their first appearance; `OPENID` is not one of them.
     pub fn variables(&self) -> Vec<&str> {
-        let mut names = Vec::with_capacity(self.slots.len());
-        for piece in &self.pieces {
-            if let Piece::Variable { slot, span, .. } = piece
-                && *slot == names.len()
-            {
-                names.push(self.name(span));
+        self.names().map(|(_, name)| name).collect()
+    }
+
+    /// Each variable's slot and name, in their order.
+    fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut next = 0;
+        self.pieces.iter().filter_map(move |piece| match piece {
+            Piece::Variable { slot, span, .. } if *slot == next => {
+                next += 1;
+                Some((*slot, self.name(span)))
             }
-        }
-        names
+            _ => None,
+        })
     }
 
     fn name(&self, span: &Range<usize>) -> &str {
@@ -123,16 +189,28 @@ impl Template {
         }
     }
 
-    fn push_placeholder(&mut self, span: Range<usize>, escaped: bool) {
+    fn push_placeholder(&mut self, span: Range<usize>, place: Place) {
         let name = self.name(&span);
         if name == "OPENID" {
-            self.pieces.push(Piece::Openid { escaped });
+            self.pieces.push(Piece::Openid { place });
             return;
         }
         let name: Box<str> = name.into();
         let next = self.slots.len();
         let slot = *self.slots.entry(name).or_insert(next);
-        self.pieces.push(Piece::Variable { slot, span, escaped });
+        self.pieces.push(Piece::Variable { slot, span, place });
+    }
+
+    fn push_value(&self, value: &str, place: Place, out: &mut Vec<u8>) {
+        if place == Place::Outside || self.filling.escape == Escape::Raw {
+            out.extend_from_slice(value.as_bytes());
+            return;
+        }
+        let start = out.len();
+        serde_json::to_writer(&mut *out, value).expect("a Vec takes every write");
+        // The quotes around the value are the template's own.
+        out.pop();
+        out.remove(start);
     }
 }
 
@@ -174,26 +252,14 @@ fn msg_id_separator(text: &str) -> Option<&'static str> {
     Some(if empty { "" } else { "," })
 }
 
-fn push_value(value: &str, escaped: bool, out: &mut Vec<u8>) {
-    if !escaped {
-        out.extend_from_slice(value.as_bytes());
-        return;
-    }
-    let start = out.len();
-    serde_json::to_writer(&mut *out, value).expect("a Vec takes every write");
-    // The quotes around the value are the template's own.
-    out.pop();
-    out.remove(start);
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::data::check_data;
     use super::*;
 
-    fn render(text: &str, data: &[u8], id: Option<&str>) -> Result<String, DataError> {
+    fn render(text: &str, data: &[u8], id: Option<&str>) -> Result<String, Unfit> {
         let mut out = b"left from the last message".to_vec();
-        Template::compile(text, Escape::Json).render("o\"1", data, id, &mut out)?;
+        Template::compile(text, Filling::DEFAULT).render("o\"1", data, id, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -219,7 +285,7 @@ mod tests {
         for case in cases {
             let data = case.data.get().as_bytes();
             check_data(data).unwrap();
-            let template = Template::compile(&case.template, Escape::Json);
+            let template = Template::compile(&case.template, Filling::DEFAULT);
             template.render(&case.openid, data, None, &mut out).unwrap();
             assert_eq!(std::str::from_utf8(&out).unwrap(), case.ours, "{}", case.name);
         }
@@ -238,7 +304,8 @@ mod tests {
     #[test]
     fn a_raw_template_escapes_nothing() {
         let mut out = Vec::new();
-        let template = Template::compile(r#"{"x":"${a}${OPENID}"}"#, Escape::Raw);
+        let raw = Filling { escape: Escape::Raw, ..Filling::DEFAULT };
+        let template = Template::compile(r#"{"x":"${a}${OPENID}"}"#, raw);
         template.render("o\"1", br#"{"a":"\\n\""}"#, None, &mut out).unwrap();
         assert_eq!(out, br#"{"x":"\n"o"1"}"#);
     }
@@ -272,7 +339,86 @@ mod tests {
 
     #[test]
     fn variables_are_named_once_in_their_order() {
-        let template = Template::compile("${b}${OPENID}${a}${b}${标题}${c${d}", Escape::Json);
+        let template = Template::compile("${b}${OPENID}${a}${b}${标题}${c${d}", Filling::DEFAULT);
         assert_eq!(template.variables(), ["b", "a", "标题", "d"]);
+    }
+
+    const MODES: [MissingVariables; 3] =
+        [MissingVariables::Keep, MissingVariables::Empty, MissingVariables::Refuse];
+
+    /// What checking and rendering say, which must agree wherever something is wrong.
+    fn filled(text: &str, missing: MissingVariables, data: &str) -> Result<String, String> {
+        let template = Template::compile(text, Filling { missing, ..Filling::DEFAULT });
+        let mut out = Vec::new();
+        let rendered = template.render("o", data.as_bytes(), None, &mut out);
+        assert_eq!(template.check(data.as_bytes()), rendered, "{text} {data}");
+        rendered.map_err(|unfit| unfit.to_string())?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_missing_variable_stays_or_goes_or_is_refused_by_its_name() {
+        let text = "${OPENID} [${a}] [${标题}] [${a}] [${b}]";
+        let filled = MODES.map(|missing| filled(text, missing, r#"{"b":"B","c":1}"#));
+        let [keep, empty, refuse] = filled;
+        assert_eq!(keep.unwrap(), "o [${a}] [${标题}] [${a}] [B]");
+        assert_eq!(empty.unwrap(), "o [] [] [] [B]");
+        assert_eq!(refuse.unwrap_err(), "missing variables: ${a}, ${标题}");
+    }
+
+    #[test]
+    fn every_value_there_is_fills_a_variable_and_only_no_member_leaves_it_missing() {
+        for data in [
+            r#"{"a":null}"#,
+            r#"{"a":""}"#,
+            r#"{"a":false}"#,
+            r#"{"a":0}"#,
+            r#"{"a":1,"a":null}"#,
+            r#"{"\u0061":"x"}"#,
+        ] {
+            for missing in MODES {
+                let filled = filled("${a}${OPENID}", missing, data).unwrap();
+                assert!(["o", "0o", "xo"].contains(&&*filled), "{filled}");
+            }
+        }
+        for data in ["", "null", "{}", "[]", "[1]", r#"{"A":1,"a ":2}"#] {
+            let refused = filled("${a}", MissingVariables::Refuse, data).unwrap_err();
+            assert_eq!(refused, "missing variables: ${a}");
+            assert_eq!(filled("${a}", MissingVariables::Empty, data).unwrap(), "");
+            filled("${OPENID}", MissingVariables::Refuse, data).unwrap();
+        }
+        assert_eq!(filled("${0}${1}", MissingVariables::Refuse, "[7,8,9]").unwrap(), "78");
+        let refused = filled("${0}${11}${01}", MissingVariables::Refuse, "[7]").unwrap_err();
+        assert_eq!(refused, "missing variables: ${11}, ${01}");
+        let invalid = filled("${a}", MissingVariables::Refuse, r#"{"b":[]}"#).unwrap_err();
+        assert!(invalid.starts_with("invalid data: the value of \"b\""), "{invalid}");
+    }
+
+    #[test]
+    fn more_variables_than_are_usual_are_looked_for_like_few() {
+        for count in [FEW - 1, FEW, FEW + 1, 3 * FEW] {
+            let text: String = (0..count).map(|n| format!("${{{n}}}")).collect();
+            let list = |count: usize| serde_json::json!(vec![""; count]).to_string();
+            assert_eq!(filled(&text, MissingVariables::Refuse, &list(count)).unwrap(), "");
+            let refused = filled(&text, MissingVariables::Refuse, &list(count - 1)).unwrap_err();
+            assert_eq!(refused, format!("missing variables: ${{{}}}", count - 1));
+        }
+    }
+
+    #[test]
+    fn hostile_names_make_a_refusal_of_bounded_length_on_one_line() {
+        let long = "\u{1f600}".repeat(900);
+        let many: String = (0..900).map(|n| format!("${{n{n}}}")).collect();
+        for (text, told) in [
+            ("${a\n\u{1b}[31m\u{202e}}".to_owned(), "${a\\n\\u{1b}[31m\\u{202e}}"),
+            ("${}${ }${\"}".to_owned(), "${}, ${ }, ${\\\"}"),
+            (format!("${{{long}}}"), "😀…}"),
+            (many, " more"),
+            ("${a${b}${c".to_owned(), ": ${b}"),
+        ] {
+            let refused = filled(&text, MissingVariables::Refuse, "").unwrap_err();
+            assert!(refused.ends_with(told), "{refused}");
+            assert!(refused.len() < 700 && !refused.contains(char::is_control), "{refused}");
+        }
     }
 }
