@@ -128,6 +128,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let mut ledger = open_ledger(config)?;
     settle_doubt(&mut ledger, &mut queue)?;
     let (table, database) = load_templates(config)?;
+    ledger.catch_up(&table);
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
     let tokens = Arc::new(Tokens::new(config, Arc::clone(&errcodes)));
@@ -137,6 +138,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (mailbox, letters) = Mailbox::new(waker);
     let (orders, orders_in) = bounded(traffic::ORDERS);
     let (asks, asks_in) = bounded(traffic::ASKS);
+    let (changes, changes_in) = bounded(traffic::CHANGES);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
     let channels = Channels::new(setting.task_worker_num);
@@ -158,7 +160,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
     spawn("store", &happens, move || {
-        store::run(database, &table, size, &orders_in, &store_mailbox);
+        store::run(database, &table, size, &orders_in, &store_mailbox, &changes);
         Ended::AsPlanned
     })
     .map_err(why)?;
@@ -166,6 +168,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         notes: channels.notes.clone(),
         blocks: channels.blocks.clone(),
         asks: asks_in,
+        changes: changes_in,
         spool: channels.events.clone(),
         mailbox: mailbox.clone(),
         stats: Arc::clone(&stats),

@@ -153,6 +153,18 @@ impl Desk {
             }
             Question::Requeue => self.ask(conn, id, opaque, What::Requeue, body),
             Question::Dismiss => self.ask(conn, id, opaque, What::Dismiss, body),
+            Question::Template => {
+                let key = serde_json::from_slice::<String>(body).unwrap_or_default();
+                match self.links.table.get(key.as_bytes()) {
+                    Some(template) => {
+                        self.answer(conn, command::OK, opaque, template.text().as_bytes())
+                    }
+                    None => {
+                        let why = command::NO_TEMPLATE.as_bytes();
+                        self.answer(conn, command::BAD_REQUEST, opaque, why)
+                    }
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! that a value brings in is never substituted again. Pure functions, on the workers and whoever fills the table.
 //! What the data may be is data.rs's to say.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::data::{self, Slots, Wanted, check_data};
@@ -10,9 +11,13 @@ use crate::config::{Escape, MissingVariables, Wechat};
 
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 const CLIENT_MSG_ID: &str = "\"client_msg_id\"";
+const OPENID: &str = "OPENID";
 
 /// So many variables are looked for in data without an allocation.
 const FEW: usize = 64;
+
+/// Digits that stand for a placeholder in a sample.
+const DIGITS: usize = 16;
 
 /// How values enter a template, and what becomes of a variable that has none.
 #[derive(Debug, Clone, Copy)]
@@ -47,15 +52,15 @@ pub struct Template {
 #[derive(Debug)]
 enum Piece {
     Text(Range<usize>),
-    Openid {
-        place: Place,
-    },
-    Variable {
-        slot: usize,
-        /// The placeholder with its `${` and `}`.
-        span: Range<usize>,
-        place: Place,
-    },
+    Openid(Placeholder),
+    Variable { slot: usize, placeholder: Placeholder },
+}
+
+#[derive(Debug)]
+struct Placeholder {
+    /// With its `${` and `}`.
+    span: Range<usize>,
+    place: Place,
 }
 
 /// Where a placeholder stands in the template's JSON text.
@@ -87,7 +92,7 @@ impl Template {
             template.push_text(done..span.start);
             quotes.pass(&text[done..span.start]);
             let place = if quotes.open { Place::String } else { Place::Outside };
-            template.push_placeholder(span.clone(), place);
+            template.push_placeholder(Placeholder { span: span.clone(), place });
             // A placeholder that no value fills stays as text, so its own bytes count like any others.
             quotes.pass(&text[span.clone()]);
             done = span.end;
@@ -98,6 +103,11 @@ impl Template {
 
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether a client_msg_id is put into its messages.
+    pub fn takes_client_msg_id(&self) -> bool {
+        self.separator.is_some()
     }
 
     /// Says whether a message can be made of `data`.
@@ -151,12 +161,14 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(span) => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
-                Piece::Openid { place } => self.push_value(openid, *place, out),
-                Piece::Variable { slot, span, place } => match &values[*slot] {
-                    Some(value) => self.push_value(value, *place, out),
-                    None if missing == MissingVariables::Empty => {}
-                    None => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
-                },
+                Piece::Openid(Placeholder { place, .. }) => self.push_value(openid, *place, out),
+                Piece::Variable { slot, placeholder: Placeholder { span, place } } => {
+                    match &values[*slot] {
+                        Some(value) => self.push_value(value, *place, out),
+                        None if missing == MissingVariables::Empty => {}
+                        None => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
+                    }
+                }
             }
         }
         Ok(())
@@ -171,12 +183,42 @@ impl Template {
     fn names(&self) -> impl Iterator<Item = (usize, &str)> {
         let mut next = 0;
         self.pieces.iter().filter_map(move |piece| match piece {
-            Piece::Variable { slot, span, .. } if *slot == next => {
+            Piece::Variable { slot, placeholder } if *slot == next => {
                 next += 1;
-                Some((*slot, self.name(span)))
+                Some((*slot, self.name(&placeholder.span)))
             }
             _ => None,
         })
+    }
+
+    fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Openid(placeholder) | Piece::Variable { placeholder, .. } => Some(placeholder),
+        })
+    }
+
+    /// The names that stand outside JSON strings, each once.
+    pub(super) fn outside(&self) -> impl Iterator<Item = &str> {
+        let outside = self.placeholders().filter(|placeholder| placeholder.place == Place::Outside);
+        let mut seen = HashSet::new();
+        let names = outside.map(|placeholder| self.name(&placeholder.span));
+        names.filter(move |name| seen.insert(*name))
+    }
+
+    /// The text with these digits in the place of `${OPENID}` and of the variables. Every other byte keeps its place,
+    /// and what is JSON with values for the variables is JSON.
+    pub(super) fn sample(&self, openid: u8, variables: u8) -> Vec<u8> {
+        let mut sample = self.text.as_bytes().to_vec();
+        for placeholder in self.placeholders() {
+            let span = &placeholder.span;
+            let digit = if self.name(span) == OPENID { openid } else { variables };
+            // No number of so many digits is too large for JSON.
+            let digits = span.start..span.end.min(span.start + DIGITS);
+            sample[span.clone()].fill(b' ');
+            sample[digits].fill(digit);
+        }
+        sample
     }
 
     fn name(&self, span: &Range<usize>) -> &str {
@@ -189,16 +231,16 @@ impl Template {
         }
     }
 
-    fn push_placeholder(&mut self, span: Range<usize>, place: Place) {
-        let name = self.name(&span);
-        if name == "OPENID" {
-            self.pieces.push(Piece::Openid { place });
+    fn push_placeholder(&mut self, placeholder: Placeholder) {
+        let name = self.name(&placeholder.span);
+        if name == OPENID {
+            self.pieces.push(Piece::Openid(placeholder));
             return;
         }
         let name: Box<str> = name.into();
         let next = self.slots.len();
         let slot = *self.slots.entry(name).or_insert(next);
-        self.pieces.push(Piece::Variable { slot, span, place });
+        self.pieces.push(Piece::Variable { slot, placeholder });
     }
 
     fn push_value(&self, value: &str, place: Place, out: &mut Vec<u8>) {

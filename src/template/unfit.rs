@@ -8,7 +8,7 @@ use crate::wire::command::NO_TEMPLATE;
 
 /// Bytes of variables' names that are told, and of one name.
 const NAMES_MAX: usize = 512;
-const NAME_MAX: usize = 64;
+pub(super) const NAME_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
@@ -26,22 +26,27 @@ impl Unfit {
 }
 
 /// `${first}, ${remark} and 3 more`.
-pub fn told<'n>(names: impl Iterator<Item = &'n str>) -> String {
+pub(super) fn told<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let (mut told, mut more) = (String::new(), 0);
     for name in names {
         if told.len() >= NAMES_MAX {
             more += 1;
             continue;
         }
-        let shown = &name[..name.floor_char_boundary(NAME_MAX)];
-        let cut = if shown.len() < name.len() { "…" } else { "" };
+        let (shown, end) = cut(name, NAME_MAX);
         let comma = if told.is_empty() { "" } else { ", " };
-        told += &format!("{comma}${{{}{cut}}}", shown.escape_debug());
+        told += &format!("{comma}${{{}{end}}}", shown.escape_debug());
     }
     if more > 0 {
         told += &format!(" and {more} more");
     }
     told
+}
+
+/// The beginning of a text, and what says that there is more.
+pub(super) fn cut(text: &str, bytes: usize) -> (&str, &'static str) {
+    let shown = &text[..text.floor_char_boundary(bytes)];
+    (shown, if shown.len() < text.len() { "…" } else { "" })
 }
 
 impl fmt::Display for Unfit {
