@@ -81,8 +81,10 @@ pub fn record(write: &Connection, change: &Change, by: By) -> rusqlite::Result<(
     let Change { key, before, now } = change;
     let known = of(write, key)?;
     let mut last = known.first().and_then(|entry| entry.text.as_ref());
-    if !known.is_empty() && last == now.as_ref() {
-        return Ok(());
+    if let Some(newest) = known.first().filter(|newest| newest.text == *now) {
+        // The daemon may have met it before the command that made it comes to say so.
+        let met = newest.what == What::Changed && by.what != What::Changed && before != now;
+        return if met { claim(write, key, by) } else { Ok(()) };
     }
     if before.is_some() && known.iter().all(|entry| entry.text != *before) {
         let (who, title) = (DATABASE.to_owned(), by.title.to_owned());
@@ -120,6 +122,13 @@ pub fn catch_up(
         }
     }
     changes.iter().try_for_each(|change| record(write, change, By::database(time)))
+}
+
+/// Says through whom the newest entry came.
+fn claim(write: &Connection, key: &str, by: By) -> rusqlite::Result<()> {
+    let sql = "UPDATE template_history SET who = ?, what = ?, title = ? WHERE seq = \
+               (SELECT max(seq) FROM template_history WHERE key = ?)";
+    write.prepare_cached(sql)?.execute(params![by.who, by.what.name(), by.title, key]).map(drop)
 }
 
 fn insert(write: &Connection, key: &str, entry: &Entry) -> rusqlite::Result<()> {
@@ -228,6 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_the_daemon_met_first_is_its_makers() {
+        with(|write| {
+            record(write, &change(None, Some("a")), By::database(1))?;
+            record(write, &change(None, Some("a")), by(What::Put, 2))?;
+            assert_eq!(told(write), "root put a");
+            record(write, &change(Some("a"), None), By::database(3))?;
+            record(write, &change(Some("a"), None), by(What::Removed, 4))?;
+            assert_eq!(told(write), "root put a, root rm -");
+            // Who puts a text that is there already has not changed it.
+            record(write, &change(None, Some("b")), By::database(5))?;
+            record(write, &change(Some("b"), Some("b")), by(What::Put, 6))?;
+            record(write, &change(Some("a"), Some("b")), By::database(7))?;
+            assert_eq!(told(write), "root put a, root rm -, database changed b");
+            Ok(())
+        });
+    }
+
+    #[test]
     fn the_last_ten_of_each_key_are_kept() {
         with(|write| {
             let other = Change { key: "l".to_owned(), ..change(None, Some("other")) };
@@ -278,12 +305,12 @@ mod tests {
         let mut database = Database::new(&path);
         database.write(|write| write.execute_batch("DROP TABLE template_history")).unwrap();
         drop(database);
-        let read = Database::read_only(&path).unwrap().unwrap();
-        assert_eq!(of(&read, "k").unwrap(), []);
+        let known = || of(&Database::read_only(&path).unwrap().unwrap(), "k").unwrap().len();
+        assert_eq!(known(), 0);
         let put = |write: &rusqlite::Transaction| {
             record(write, &change(None, Some("a")), by(What::Put, 1))
         };
         Database::new(&path).write(put).unwrap();
-        assert_eq!(of(&read, "k").unwrap().len(), 1);
+        assert_eq!(known(), 1);
     }
 }

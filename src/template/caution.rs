@@ -257,7 +257,7 @@ mod tests {
         for (text, why) in [
             (
                 r#"{"touser":"${OPENID}","标题":"${a}" x}"#,
-                "expected `,` or `}` at line 1 column 40",
+                "expected `,` or `}` at line 1 column 39",
             ),
             ("{\"a\":\"${长长的名字}\",\n}", "trailing comma at line 2 column 1"),
             ("", "EOF while parsing a value at line 1 column 0"),

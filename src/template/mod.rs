@@ -130,11 +130,13 @@ impl Table {
                 Insert::OverTemplateSize
             } else {
                 let template = Template::compile(&row.template, self.filling);
-                doubts.add(&row.key, &template);
                 self.put(&mut templates, row.key.as_bytes(), template)
             };
             match insert {
-                Insert::Stored => {}
+                Insert::Stored => {
+                    let stored = templates.get(row.key.as_bytes());
+                    stored.into_iter().for_each(|template| doubts.add(&row.key, template));
+                }
                 Insert::OverTableSize => left_out.push(format!(
                     "template {:?} left out: the table is full (table_size = {})",
                     row.key, self.table_size
