@@ -88,7 +88,6 @@ pub fn doubts(template: &Template) -> Vec<Doubt> {
         }
     };
     // Digits instead of other digits keep a text JSON.
-    let of_others = read(&template.sample(b'1', b'2')).unwrap_or_default();
     let to_others = read(&template.sample(b'2', b'2')).unwrap_or_default();
     match text(&message, "touser") {
         None => add(Caution::NoTouser, String::new()),
@@ -107,10 +106,12 @@ pub fn doubts(template: &Template) -> Vec<Doubt> {
     if !same_names(&message, &to_others) {
         add(Caution::OpenName, String::new());
     }
-    // WeChat knows a repeat by openid and client_msg_id together.
-    let id = message.get("client_msg_id");
-    if id.is_some() && id == of_others.get("client_msg_id") {
-        add(Caution::FixedId, String::new());
+    if let Some(id) = message.get("client_msg_id") {
+        // WeChat knows a repeat by openid and client_msg_id together.
+        let of_others = read(&template.sample(b'1', b'2')).unwrap_or_default();
+        if *id == of_others["client_msg_id"] {
+            add(Caution::FixedId, String::new());
+        }
     }
     let obsolete =
         ["first", "remark"].into_iter().filter(|name| message["data"].get(name).is_some());
