@@ -1,6 +1,7 @@
 //! The ledger thread: what became of each message. Alone writes the database of failed pushes and the message
-//! log. Decides nothing, and holds up nobody: what it cannot write it keeps and tries again once a second,
-//! while the spool goes on until `traffic::UNRECORDED` failures wait.
+//! log; the history of templates it shares with the commands that change one. Decides nothing, and holds up
+//! nobody: what it cannot write it keeps and tries again once a second, while the spool goes on until
+//! `traffic::UNRECORDED` failures wait.
 //!
 //! A failed push is recorded durably, together with all that came with it, before the spool is told to mark
 //! it done. A requeue is a step for each request of an administrator: rows are claimed, the spool puts their

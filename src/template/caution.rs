@@ -137,7 +137,7 @@ fn text<'m>(message: &'m Value, name: &str) -> Option<&'m str> {
 
 fn quoted(text: &str) -> String {
     let (shown, end) = cut(text, NAME_MAX);
-    format!("\"{}{end}\"", shown.escape_debug())
+    format!("{shown:?}{end}")
 }
 
 /// serde_json has bounded the depth.

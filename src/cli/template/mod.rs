@@ -73,25 +73,25 @@ pub fn run(config: &Config, command: Template) -> Result<u8, String> {
         false => step_down(config)?,
     }
     let database = template::open(&config.pdo).map_err(|error| error.to_string())?;
-    let mut desk = Desk { config, database, who, language: Language::of_environment() };
+    let mut editor = Editor { config, database, who, language: Language::of_environment() };
     match command {
-        Template::List => desk.list(),
+        Template::List => editor.list(),
         Template::Show { key } => {
-            print(&desk.find(&key)?.template);
+            print(&editor.find(&key)?.template);
             Ok(exit::OK)
         }
-        Template::Put(put) => desk.put(put, text),
-        Template::Rm { key } => desk.remove(&key),
-        Template::Check { key } => desk.check(key.as_deref()),
-        Template::Render(request) => desk.render(&request),
-        Template::Diff(version) => desk.diff(&version),
-        Template::History(version) => desk.history(&version),
-        Template::Undo(version) => desk.undo(&version),
+        Template::Put(put) => editor.put(put, text),
+        Template::Rm { key } => editor.remove(&key),
+        Template::Check { key } => editor.check(key.as_deref()),
+        Template::Render(request) => editor.render(&request),
+        Template::Diff(version) => editor.diff(&version),
+        Template::History(version) => editor.history(&version),
+        Template::Undo(version) => editor.undo(&version),
     }
 }
 
 /// What every command works with.
-struct Desk<'c> {
+struct Editor<'c> {
     config: &'c Config,
     database: Box<dyn Database>,
     /// Who gives the order.
@@ -99,7 +99,7 @@ struct Desk<'c> {
     language: Language,
 }
 
-impl Desk<'_> {
+impl Editor<'_> {
     fn list(&mut self) -> Result<u8, String> {
         let mut out = std::io::BufWriter::new(stdout().lock());
         for Row { key, title, template, .. } in self.rows()? {

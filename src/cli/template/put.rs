@@ -1,6 +1,6 @@
 //! `template put`: what WeChat would refuse is refused, and what is doubtful is said.
 
-use super::Desk;
+use super::Editor;
 use crate::ledger::history::What;
 use crate::output::printable;
 use crate::template::{Caution, Change, Row, doubts};
@@ -42,7 +42,7 @@ impl Put {
     }
 }
 
-impl Desk<'_> {
+impl Editor<'_> {
     pub(super) fn put(&mut self, put: Put, text: String) -> Result<u8, String> {
         let Put { key, title, force, .. } = put;
         let characters = key.chars().count();

@@ -1,6 +1,6 @@
 //! `template render`: the message that a request would make of the text in the database. Needs no daemon.
 
-use super::{Desk, print};
+use super::{Editor, print};
 use crate::cli::request::variables;
 use crate::config::MissingVariables;
 use crate::exit;
@@ -21,7 +21,7 @@ pub struct Render {
     data: Vec<String>,
 }
 
-impl Desk<'_> {
+impl Editor<'_> {
     pub(super) fn render(&mut self, request: &Render) -> Result<u8, String> {
         let Render { key, openid, data } = request;
         let text = self.find(key)?.template;

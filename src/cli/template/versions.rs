@@ -1,6 +1,6 @@
 //! `template history`, `diff` and `undo`: what a template's text was before. Number 1 is the newest.
 
-use super::{Desk, PATIENCE, Version, layout, print};
+use super::{Editor, PATIENCE, Version, layout, print};
 use crate::cli::when;
 use crate::client::{Client, nobody_listens};
 use crate::exit;
@@ -36,7 +36,7 @@ impl Known {
     }
 }
 
-impl Desk<'_> {
+impl Editor<'_> {
     fn known(&mut self, key: &str) -> Result<Known, String> {
         let row = self.row(key)?;
         let key = row.as_ref().map_or(key, |row| &row.key).to_owned();
@@ -97,8 +97,10 @@ impl Desk<'_> {
         let known = self.known(&version.key)?;
         let numbered = |number: usize, entry: &Entry| {
             let time = entry.time.map_or(String::new(), |time| format!(", {}", when::shown(time)));
-            let label = self.language.pick(["number", "第"]);
-            (format!("{label} {number}{time}"), entry.text.clone().unwrap_or_default())
+            let label = self
+                .language
+                .pick([format!("number {number}{time}"), format!("第 {number} 条{time}")]);
+            (label, entry.text.clone().unwrap_or_default())
         };
         let (old, text) = match version.number {
             Some(number) => numbered(number, self.entry(&known, number)?),
