@@ -144,4 +144,26 @@ mod tests {
             assert!(refused.len() < 700 && !refused.contains(char::is_control), "{refused}");
         }
     }
+
+    #[test]
+    fn door_and_worker_agree_on_whatever_text_there_is() {
+        let parts =
+            ["$", "{", "}", "${", "\"", "\\", "a", "中", ",", ":", "[", "OPENID", "\u{1b}", "0"];
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let length = random.usize(..24);
+            let text: String = (0..length).map(|_| parts[random.usize(..parts.len())]).collect();
+            for missing in MODES {
+                for data in [r#"{"a":"\"","OPENID":"x"}"#, "[1]", ""] {
+                    let filled = filled(&text, missing, data);
+                    assert!(filled.is_ok() || missing == MissingVariables::Refuse, "{text:?}");
+                }
+            }
+            let template = Template::compile(&text, Filling::DEFAULT);
+            let sample = String::from_utf8(template.sample(b'1', b'2')).unwrap();
+            assert_eq!(sample.len(), text.len(), "{text:?}");
+            assert!(template.variables().iter().all(|name| text.contains(name)));
+            crate::template::doubts(&template);
+        }
+    }
 }
