@@ -298,13 +298,15 @@ fn every_change_of_a_text_is_in_its_history_and_can_be_undone() {
     site.ok(&["template", "undo", "found"]);
     assert_eq!(site.ok(&["template", "show", "found"]), format!("{TEMPLATE}\n"));
 
+    in_database(&site, "UPDATE mega_wechat_template SET title = '标题' WHERE tmpl_key = ?1", ["k"]);
     site.ok(&["template", "rm", "k"]);
-    assert_eq!(history(&site, "k")[0], "*removed");
+    assert_eq!(history(&site, "k")[0], "*removed 标题");
     site.ok(&["reload"]);
     wait_for("the daemon to drop it", || site.count("templates") == 2);
     assert_eq!(history(&site, "k").iter().filter(|line| line.contains("removed")).count(), 1);
     site.ok(&["template", "undo", "k"]);
     assert_eq!(posted(&site), "five");
+    assert!(site.ok(&["template", "list"]).contains("标题"));
     let refused = site.run(&["template", "undo", "k", "99"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("the history of k has no number 99"), "{refused:?}");

@@ -27,11 +27,16 @@ impl Known {
         self.row.as_ref().map(|row| row.template.as_str())
     }
 
+    /// The row's, or the last that a row had.
+    fn title(&self) -> String {
+        let last = || self.entries.iter().map(|entry| &entry.title).find(|title| !title.is_empty());
+        self.row.as_ref().map(|row| &row.title).or_else(last).cloned().unwrap_or_default()
+    }
+
     /// The newest text that is another than the database's, and its number.
     fn previous(&self) -> Option<(usize, &Entry)> {
-        let numbered = self.entries.iter().enumerate().map(|(index, entry)| (index + 1, entry));
-        numbered
-            .into_iter()
+        (1..)
+            .zip(&self.entries)
             .find(|(_, entry)| entry.text.is_some() && entry.text.as_deref() != self.text())
     }
 }
@@ -180,7 +185,7 @@ impl Editor<'_> {
             self.warn(&self.told(&doubt));
         }
         let key = known.key.clone();
-        let title = known.row.as_ref().map_or(&entry.title, |row| &row.title).clone();
+        let title = known.title();
         let before = known.text().map(str::to_owned);
         let time = entry.time.map_or("-".to_owned(), when::shown);
         let (who, shown) = (printable(&entry.who), printable(&key));
