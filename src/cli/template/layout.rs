@@ -76,6 +76,7 @@ mod tests {
         let lines = "{\n  \"a\": \"x, {y} \\\" :\",\n  \"b\": {\n    \"c\": [\n      1,\n      ${d}\n    ]\n  },\n  \"e\": ${f,}\n}\n";
         assert_eq!(laid_out(text), lines);
         assert_eq!(laid_out(lines), lines);
+        assert_eq!(laid_out("[$,${a}]"), "[\n  $,\n  ${a}\n]\n");
     }
 
     #[test]
