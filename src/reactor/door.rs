@@ -1,8 +1,8 @@
 //! The door: listeners, the administration socket, and who may come in. A few at a time, so that a
 //! flood of connections does not keep those who are in from being served.
 
-use super::conn::Stream;
 use super::heir;
+use super::stream::Stream;
 use crate::clock::Seldom;
 use ipnet::IpNet;
 use mio::net::{TcpListener, UnixListener};

@@ -1,9 +1,10 @@
 //! The reactor's turns one by one, with the test in the place of the spool and the store.
 
+use super::agenda::SWEEP;
 use super::*;
 use crate::traffic::BATCHES;
-use crate::traffic::batch::{Batch, Kind, UNANSWERED};
-use crate::traffic::mailbox::Mailbox;
+use crate::traffic::batch::{Batch, Kind, Reply, UNANSWERED};
+use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::wire::frame::{Split, split};
