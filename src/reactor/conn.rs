@@ -67,6 +67,8 @@ pub struct Conn {
     pub generation: u32,
     pub socket: Socket,
     pub course: Course,
+    /// When it came in; none from its first whole frame on.
+    pub silent_since: Option<Instant>,
     inbox: Inbox,
     pub outbox: Outbox,
     /// R2: requests whose results have not come back yet, and what they weigh.
@@ -79,12 +81,13 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(stream: Stream, generation: u32) -> Conn {
+    pub fn new(stream: Stream, generation: u32, now: Instant) -> Conn {
         Conn {
             stream,
             generation,
             socket: Socket::Readable,
             course: Course::Open,
+            silent_since: Some(now),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             unanswered: 0,
@@ -165,7 +168,14 @@ impl Conn {
         now: Instant,
     ) {
         let mut inbox = std::mem::take(&mut self.inbox);
-        inbox.digest(chunk, |bytes| each(self, bytes), now);
+        let whole = |bytes: &[u8]| {
+            let used = each(self, bytes);
+            if used > 0 {
+                self.silent_since = None;
+            }
+            used
+        };
+        inbox.digest(chunk, whole, now);
         self.inbox = inbox;
     }
 
@@ -262,7 +272,7 @@ mod tests {
 
     fn pair() -> (Conn, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Conn::new(Stream::Unix(ours), 1), theirs)
+        (Conn::new(Stream::Unix(ours), 1, Instant::now()), theirs)
     }
 
     /// Reads as the reactor does after an edge, and returns the opaques of the frames.

@@ -97,6 +97,8 @@ pub struct Reactor {
     /// Bytes that each client may bring in this turn.
     quantum: usize,
     ending: Ending,
+    /// When it makes sense to look for silent clients again.
+    rests_until: Instant,
     told: Seldom,
 }
 
@@ -126,6 +128,7 @@ impl Reactor {
             agenda: Agenda::default(),
             quantum: MOST_BYTES,
             ending: Ending::NotYet,
+            rests_until: Instant::now(),
             told: Seldom::default(),
         })
     }
@@ -215,9 +218,8 @@ impl Reactor {
             return;
         }
         for _ in 0..ACCEPTS {
-            let full = self.full();
-            match self.door.accept(full, now) {
-                Visitor::Admitted(stream) => self.admit(stream),
+            match self.door.accept(now) {
+                Visitor::Admitted(stream) => self.place(stream, now),
                 Visitor::TurnedAway => {}
                 Visitor::Nobody => return,
             }
@@ -233,13 +235,26 @@ impl Reactor {
         (!room).then_some("setting.memory_limit has no room for more clients")
     }
 
-    fn admit(&mut self, mut stream: Stream) {
+    /// Finds a place for a client. The administration socket always has one.
+    fn place(&mut self, stream: Stream, now: Instant) {
+        if let Some(peer) = stream.peer()
+            && self.full().is_some()
+        {
+            self.close_silent(now);
+            if let Some(why) = self.full() {
+                return self.door.turn_away(peer, why);
+            }
+        }
+        self.admit(stream, now);
+    }
+
+    fn admit(&mut self, mut stream: Stream, now: Instant) {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
         match stream.register(self.poll.registry(), Token(FIRST_CONN + slot)) {
             Ok(()) => {
-                entry.insert(Conn::new(stream, self.generation));
+                entry.insert(Conn::new(stream, self.generation, now));
                 self.desk.account.charge(Part::Conns, CONN_COST);
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),
