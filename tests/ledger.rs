@@ -1,6 +1,6 @@
 //! What becomes of each message: failures that are recorded before they are done, and the message log.
 
-use crate::support::{KEY, Sandbox, Site, wait_for};
+use crate::support::{Client, KEY, Sandbox, Site, wait_for};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -155,6 +155,34 @@ fn every_message_that_ends_is_a_line_and_a_moved_log_is_begun_anew() {
         !log_lines(&site).is_empty()
     });
     assert_eq!(std::fs::read_to_string(&moved).unwrap().lines().take(4).count(), 4);
+}
+
+#[test]
+fn the_line_of_a_send_has_the_address_of_its_client() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"bad-send": {"errcode": 40003}}}));
+    let site = Site::started(&sandbox, "[server]\nlisten[] = [::1]:0");
+    let listen = site.status()["listen"].as_array().unwrap().clone();
+    let mut clients: Vec<Client> = listen
+        .iter()
+        .map(|address| Client::connect(address.as_str().unwrap().parse().unwrap()))
+        .collect();
+    clients[0].send(1, "over-4", "null");
+    clients[0].send(2, "bad-send", "null");
+    clients[0].push(3, "pushed", "null");
+    clients[1].send(4, "over-6", "null");
+    (0..3).for_each(|_| drop(clients[0].read()));
+    clients[1].read();
+    site.ok(&["send", "by-command", KEY]);
+    wait_for("five lines", || log_lines(&site).len() == 5);
+    let lines = log_lines(&site);
+    let client = |openid: &str| {
+        let words = |line: &String| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let line = lines.iter().map(words).find(|words| words[2] == openid);
+        line.unwrap_or_else(|| panic!("{openid} is not in {lines:?}"))[11].clone()
+    };
+    let clients = ["over-4", "bad-send", "over-6", "by-command", "pushed"].map(client);
+    assert_eq!(clients, ["127.0.0.1", "127.0.0.1", "::1", "-", "-"]);
 }
 
 #[test]

@@ -95,6 +95,7 @@ pub enum Overstay {
 
 pub struct Conn {
     stream: Stream,
+    peer: Option<IpAddr>,
     pub generation: u32,
     pub socket: Socket,
     pub course: Course,
@@ -113,9 +114,11 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(stream: Stream, generation: u32) -> Conn {
+    /// `peer`: where a client comes from; none at the administration socket.
+    pub fn new(stream: Stream, peer: Option<IpAddr>, generation: u32) -> Conn {
         Conn {
             stream,
+            peer,
             generation,
             socket: Socket::Readable,
             course: Course::Open,
@@ -133,12 +136,8 @@ impl Conn {
         matches!(self.stream, Stream::Unix(_))
     }
 
-    /// Where a client comes from; none for the administration socket, or when it has gone.
     pub fn peer(&self) -> Option<IpAddr> {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()),
-            Stream::Unix(_) => None,
-        }
+        self.peer
     }
 
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -343,7 +342,7 @@ mod tests {
 
     fn pair() -> (Conn, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Conn::new(Stream::Unix(ours), 1), theirs)
+        (Conn::new(Stream::Unix(ours), None, 1), theirs)
     }
 
     /// Reads as the reactor does after an edge, and returns the opaques of the frames.

@@ -35,7 +35,8 @@ pub struct Door {
 
 /// Who came in.
 pub enum Visitor {
-    Admitted(Stream),
+    /// From where; none at the administration socket.
+    Admitted(Stream, Option<IpAddr>),
     TurnedAway,
     Nobody,
 }
@@ -96,7 +97,8 @@ impl Door {
                     listener.accept().map(|(stream, peer)| self.greet(stream, peer, full))
                 }
                 None if token == ADMIN => {
-                    self.admin.accept().map(|(stream, _)| Visitor::Admitted(Stream::Unix(stream)))
+                    let visitor = |stream| Visitor::Admitted(Stream::Unix(stream), None);
+                    self.admin.accept().map(|(stream, _)| visitor(stream))
                 }
                 // It was closed.
                 None => continue,
@@ -128,12 +130,13 @@ impl Door {
         peer: SocketAddr,
         full: Option<&'static str>,
     ) -> Visitor {
-        let stranger = !self.allows(peer.ip().to_canonical());
+        let address = peer.ip().to_canonical();
+        let stranger = !self.allows(address);
         let refusal = stranger.then_some("its address is not among server.allow[]").or(full);
         let Some(why) = refusal else {
             // Replies are small and awaited; a client that has gone already is no loss.
             let _ = stream.set_nodelay(true);
-            return Visitor::Admitted(Stream::Tcp(stream));
+            return Visitor::Admitted(Stream::Tcp(stream), Some(address));
         };
         if self.turned_away.now() {
             log::warn!("{peer} is turned away: {why}");

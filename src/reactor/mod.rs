@@ -43,7 +43,7 @@ use serve::Desk;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -261,7 +261,7 @@ impl Reactor {
         for _ in 0..ACCEPTS {
             let full = self.full();
             match self.door.accept(full, now) {
-                Visitor::Admitted(stream) => self.admit(stream),
+                Visitor::Admitted(stream, peer) => self.admit(stream, peer),
                 Visitor::TurnedAway => {}
                 Visitor::Nobody => return,
             }
@@ -277,11 +277,11 @@ impl Reactor {
         (!room).then_some("setting.memory_limit has no room for more clients")
     }
 
-    fn admit(&mut self, stream: Stream) {
+    fn admit(&mut self, stream: Stream, peer: Option<IpAddr>) {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
-        let mut conn = Conn::new(stream, self.generation);
+        let mut conn = Conn::new(stream, peer, self.generation);
         match conn.register(self.poll.registry(), Token(FIRST_CONN + slot)) {
             Ok(()) => {
                 entry.insert(conn);

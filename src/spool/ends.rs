@@ -6,6 +6,7 @@ use crate::queue::Message;
 use crate::traffic::UNRECORDED;
 use crate::traffic::batch::Kind;
 use crate::traffic::class::Class;
+use crate::traffic::job::Waiting;
 use crate::traffic::ledger::{Failure, Note};
 use crate::traffic::line::{Block, End, Lines};
 use crate::wechat::errcode::DUPLICATE;
@@ -83,13 +84,13 @@ impl Ends {
         }
     }
 
-    /// Adds a line to the message log.
-    pub fn log(&mut self, kind: Kind, message: &Message, learnt: Learnt, now: Now) {
+    /// Adds a line to the message log; `waiting`: who waits for it, if it is a send.
+    pub fn log(&mut self, message: &Message, waiting: Option<&Waiting>, learnt: Learnt, now: Now) {
         let Some(lines) = &mut self.lines else { return };
         let Learnt { class, errcode, msgid, called } = learnt;
         let id = message.client_msg_id();
         let end = End {
-            kind,
+            kind: if waiting.is_some() { Kind::Send } else { Kind::Push },
             openid: message.openid(),
             key: message.key(),
             id: id.as_bytes(),
@@ -99,7 +100,7 @@ impl Ends {
             called,
             class,
             errcode,
-            client: None,
+            client: waiting.and_then(|waiting| waiting.client),
         };
         self.since.get_or_insert(now.at);
         let before = lines.add(now.ms, &end);
@@ -153,7 +154,7 @@ mod tests {
         let message = Message::in_memory(1, 1, now.ms, New { openid: b"o", key: b"k", data: b"" });
         let lines = |ends: &mut Ends, count| {
             for _ in 0..count {
-                ends.log(Kind::Push, &message, Learnt::ok(false, None, None), now);
+                ends.log(&message, None, Learnt::ok(false, None, None), now);
             }
         };
         assert_eq!(ends.wakes_at(), None);

@@ -7,7 +7,6 @@ use super::ends::Learnt;
 use super::gate::Allowance;
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
-use crate::traffic::batch::Kind;
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Reason};
 use std::borrow::Cow;
@@ -149,7 +148,7 @@ impl Spool {
     ) {
         let Some(waiting) = job.waiting else { return };
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
-        self.ends.log(Kind::Send, &job.message, learnt, now);
+        self.ends.log(&job.message, Some(&waiting), learnt, now);
         self.answers.refuse(waiting.to, why);
     }
 
