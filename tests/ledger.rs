@@ -3,8 +3,9 @@
 use crate::support::{Client, KEY, Sandbox, Site, wait_for};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn failed(site: &Site) -> Vec<Value> {
     site.ok(&["failed"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -69,31 +70,101 @@ fn a_ledger_that_is_damaged_at_the_start_is_set_aside_and_stops_nobody() {
     assert!(site.log().contains(".ERROR: the ledger"));
 }
 
-struct Small<'a>(&'a Path);
+/// A file system of 8 MiB that can be filled.
+struct Small(PathBuf);
 
-impl Drop for Small<'_> {
+impl Small {
+    /// None if this user cannot mount one.
+    fn mount(folder: PathBuf) -> Option<Small> {
+        if !rustix::process::geteuid().is_root() {
+            println!("not run: only root can mount a small filesystem");
+            return None;
+        }
+        std::fs::create_dir_all(&folder).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=8M", "tmpfs"];
+        let mounted = Command::new("mount").args(options).arg(&folder).status();
+        assert!(mounted.unwrap().success());
+        Some(Small(folder))
+    }
+
+    /// Until nothing more fits.
+    fn fill(&self) {
+        let _ = std::fs::write(self.0.join("filler"), vec![1; 16 << 20]);
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[test]
-fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_asked_again() {
-    if !rustix::process::geteuid().is_root() {
-        return println!("not run: only root can mount a small filesystem");
+fn while_the_ledger_cannot_be_written_nobody_waits_and_no_restart_has_wechat_asked_again() {
+    let sandbox = Sandbox::start();
+    let settings = "[server]\nledger_file = small/ledger.db\n[setting]\nstop_timeout = 60s";
+    let mut site = Site::new(&sandbox, settings);
+    let Some(small) = Small::mount(site.folder.path().join("small")) else { return };
+    site.start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    site.push_many(20);
+    wait_for("the first to be recorded", || failed(&site).len() == 20);
+    small.fill();
+    let count = 300;
+    let mut client = site.client();
+    for n in 0..count {
+        client.push(n, &format!("stuck{n}"), &format!(r#"{{"first":"{}"}}"#, "x".repeat(500)));
+        client.read();
     }
+    wait_for("all to fail", || site.count("failed") == 20 + u64::from(count));
+    wait_for("the status to say so", || site.status()["ledger"].is_string());
+    let calls = || sandbox.stats()["requests"].as_u64().unwrap();
+    let before = calls();
+
+    // Whoever asks for what it cannot do is told at once.
+    let asked = Instant::now();
+    for command in [&["requeue", "--openid", "o1"][..], &["failed", "dismiss", "--openid", "o2"]] {
+        let refused = site.run(command);
+        let why = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && why.contains("full"), "{command:?}: {why}");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+
+    let asked = Instant::now();
+    site.ok(&["stop"]);
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    for killed in [true, true, false] {
+        site.start();
+        wait_for("all to have failed", || site.count("failed") == u64::from(count));
+        wait_for("the status to say so", || site.status()["ledger"].is_string());
+        if killed {
+            site.kill();
+        }
+    }
+    small.clear();
+    wait_for("all to be recorded", || failed(&site).len() == 320);
+    wait_for("all to be done", || site.count("queue_depth") == 0);
+    assert_eq!(calls(), before, "WeChat was called again");
+    let rows = failed(&site);
+    assert!(rows.iter().all(|row| row["attempts"] == 1 && row["errcode"] == 43004), "{rows:?}");
+    sandbox.faults(json!({}));
+    // What is requeued under the same client_msg_id is another matter.
+    assert_eq!(site.ok(&["requeue", "--openid", "stuck7"]), "1 requeued\n");
+    wait_for("one more call", || sandbox.delivered() == 1);
+    site.ok(&["stop"]);
+}
+
+#[test]
+fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_asked_again() {
     let sandbox = Sandbox::start();
     let mut site = Site::new(&sandbox, "[server]\nledger_file = small/ledger.db");
-    let folder = site.folder.path().join("small");
-    std::fs::create_dir_all(&folder).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=8M", "tmpfs"]).arg(&folder).status();
-    assert!(mounted.unwrap().success());
-    let small = Small(&folder);
+    let Some(small) = Small::mount(site.folder.path().join("small")) else { return };
     site.start();
-    let filler = folder.join("filler");
-    // Until nothing more fits.
-    let _ = std::fs::write(&filler, vec![1; 16 << 20]);
+    small.fill();
     sandbox.faults(json!({"answer": {"errcode": 43004}}));
     site.push_many(1_500);
     wait_for("the status to say so", || site.status()["ledger"].is_string());
@@ -108,13 +179,12 @@ fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_aske
     assert_eq!(depth, 1_500, "none is done that is not recorded");
     assert!((1_024..1_500).contains(&failures), "{failures}");
     assert!(site.log().contains("stay in the queue until they can be recorded"));
-    std::fs::remove_file(filler).unwrap();
+    small.clear();
     wait_for("all to be recorded", || failed(&site).len() == 1_500);
     wait_for("all to be done", || site.count("queue_depth") == 0);
     assert_eq!(site.count("failed"), 1_500, "each was decided once");
     assert!(site.status()["ledger"].is_null());
     site.ok(&["stop"]);
-    drop(small);
 }
 
 #[test]
