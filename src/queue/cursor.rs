@@ -4,7 +4,7 @@
 use super::janitor::Work;
 use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
-use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, segment};
+use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, header};
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 
@@ -67,18 +67,13 @@ impl Queue {
                 match segment.open(&*self.disk) {
                     Ok(file) => self.ahead = Some(Reader::new(file, written, BLOCK)),
                     Err(error) if error.kind() == ErrorKind::NotFound => {
-                        self.skip_damage(
-                            index,
-                            segment::HEADER,
-                            written,
-                            "the file is gone".into(),
-                        );
+                        self.skip_damage(index, header::HEADER, written, "the file is gone".into());
                         continue;
                     }
                     // Nobody waits for what somebody else must put right.
                     Err(error) if is_lasting(&error) => {
                         let why = format!("the file cannot be opened: {error}");
-                        self.skip_damage(index, segment::HEADER, written, why);
+                        self.skip_damage(index, header::HEADER, written, why);
                         continue;
                     }
                     Err(_) => {
@@ -141,7 +136,7 @@ impl Queue {
     /// Moves the cursor to the next segment.
     fn leave(&mut self, index: usize) {
         let number = self.segments[index].number;
-        self.cursor = Position { segment: self.segments[index + 1].number, at: segment::HEADER };
+        self.cursor = Position { segment: self.segments[index + 1].number, at: header::HEADER };
         self.ahead = None;
         self.retire_finished(number);
     }

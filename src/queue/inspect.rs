@@ -2,9 +2,10 @@
 //! decides nothing. For `mega NAME queue check|dump`.
 
 use super::disk::Disk;
+use super::header::{self, HEADER, Header};
 use super::reader::Reader;
 use super::record::{self, Found, Record};
-use super::segment::{self, HEADER, Header, Segment};
+use super::segment::Segment;
 use super::{BLOCK, OpenError, recover};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -79,7 +80,7 @@ pub fn inspect(
 }
 
 fn number(name: &str) -> Option<u64> {
-    segment::number(name).or_else(|| segment::bad_number(name))
+    header::number(name).or_else(|| header::bad_number(name))
 }
 
 /// Calls `each` for every record that can be trusted, up to the reader's end, and notes what lies

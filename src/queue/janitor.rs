@@ -2,7 +2,8 @@
 //! deleting finished ones, syncing in the background. Decides nothing.
 
 use super::disk::{Disk, File};
-use super::segment::{self, Segment};
+use super::header;
+use super::segment::Segment;
 use std::io;
 use std::sync::Arc;
 
@@ -50,9 +51,9 @@ impl Chore {
                 Done::Created(create(disk, number, origin, size, now))
             }
             Work::Retire { number, damaged } => {
-                let name = segment::name(number);
+                let name = header::name(number);
                 let retired = match damaged {
-                    true => disk.rename(&name, &segment::bad_name(number)),
+                    true => disk.rename(&name, &header::bad_name(number)),
                     false => disk.remove(&name),
                 };
                 Done::Retired(number, retired.and_then(|()| disk.sync_folder()))
@@ -60,7 +61,7 @@ impl Chore {
             Work::Sync(files) => Done::Synced(files.iter().try_for_each(|file| match file {
                 ToSync::Open(file) => file.sync(),
                 // The kernel tells who opens a file later of an error that nobody has heard of.
-                ToSync::Closed(number) => match disk.open(&segment::name(*number)) {
+                ToSync::Closed(number) => match disk.open(&header::name(*number)) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                     opened => opened?.sync(),
                 },
@@ -77,7 +78,7 @@ pub(super) fn create(
     size: u64,
     now: u64,
 ) -> io::Result<Segment> {
-    let name = segment::name(number);
+    let name = header::name(number);
     let file = disk.create(&name, size)?;
     let durable = Segment::format(Arc::clone(&file), origin, number, now).and_then(|segment| {
         file.sync()?;

@@ -15,9 +15,10 @@
 //!   of zeros, which is removed.
 
 use super::disk::{ALIGN, Disk, File};
+use super::header::{self, HEADER, Header, Unusable};
 use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
-use super::segment::{self, HEADER, Header, Segment, Unusable};
+use super::segment::Segment;
 use super::{BLOCK, Damage, OpenError, Position};
 use std::collections::HashMap;
 use std::io;
@@ -36,13 +37,13 @@ pub struct Recovered {
 
 pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(|error| OpenError::Folder { error })?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| header::number(name)).collect();
     numbers.sort_unstable();
-    let kept = names.iter().filter_map(|name| segment::bad_number(name));
+    let kept = names.iter().filter_map(|name| header::bad_number(name));
     let highest_number = kept.chain(numbers.last().copied()).max().unwrap_or(0);
     let mut headers = Vec::new();
     for number in numbers {
-        let file = disk.open(&segment::name(number)).map_err(because(number))?;
+        let file = disk.open(&header::name(number)).map_err(because(number))?;
         headers.push((number, Header::read(&file)));
     }
     let origin = majority(headers.iter().filter_map(|(_, header)| header.origin()));
@@ -52,7 +53,7 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     for (index, (number, header)) in headers.iter().enumerate() {
         // The creation of a segment was cut off: there is nothing in it.
         if known.is_none_or(|known| index > known) && is_blank(disk, *number)? {
-            disk.remove(&segment::name(*number)).map_err(because(*number))?;
+            disk.remove(&header::name(*number)).map_err(because(*number))?;
             continue;
         }
         segments.extend(identify(disk, origin, *number, header, &mut damage)?);
@@ -81,7 +82,7 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
 }
 
 fn because(number: u64) -> impl Fn(io::Error) -> OpenError {
-    move |error| OpenError::Segment { name: segment::name(number), why: error.to_string() }
+    move |error| OpenError::Segment { name: header::name(number), why: error.to_string() }
 }
 
 /// The origin that most segments name; a single foreign file cannot take the queue over.
@@ -94,7 +95,7 @@ pub(super) fn majority(origins: impl Iterator<Item = u64>) -> Option<u64> {
 }
 
 fn is_blank(disk: &dyn Disk, number: u64) -> Result<bool, OpenError> {
-    let file = disk.open(&segment::name(number)).map_err(because(number))?;
+    let file = disk.open(&header::name(number)).map_err(because(number))?;
     let size = file.size();
     Ok(Reader::new(file, size, BLOCK).is_zero(0))
 }
@@ -123,7 +124,7 @@ fn identify(
     let mut salvaged = Segment::new(header, origin, number);
     let size = salvaged.size();
     let mut file = Reader::new(salvaged.open(disk).map_err(because(number))?, size, BLOCK);
-    for version in (1..=segment::VERSION).rev().take_while(|_| savable) {
+    for version in (1..=header::VERSION).rev().take_while(|_| savable) {
         salvaged.set_version(version);
         if record::search(&mut file, salvaged.place(HEADER), size).is_some() {
             salvaged.damaged = true;
@@ -144,7 +145,7 @@ fn set_aside(
     why: String,
     damage: &mut Vec<Damage>,
 ) -> Result<Option<Segment>, OpenError> {
-    disk.rename(&segment::name(number), &segment::bad_name(number))
+    disk.rename(&header::name(number), &header::bad_name(number))
         .and_then(|()| disk.sync_folder())
         .map_err(because(number))?;
     damage.push(Damage { segment: number, at: 0, bytes: 0, why });

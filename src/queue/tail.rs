@@ -1,25 +1,10 @@
 //! Where records are appended: the tail, the limit of bytes, and the change to the next segment.
 //! Part of the queue.
 
-use super::disk::Disk;
 use super::janitor::Work;
 use super::record::{Parts, Record};
 use super::segment::Segment;
-use super::{OpenError, Position, Queue, Refused, segment};
-use std::collections::VecDeque;
-
-/// Makes the last segment the tail of a queue that is being opened.
-pub(super) fn begin_first(
-    disk: &dyn Disk,
-    segments: &mut VecDeque<Segment>,
-    ids: u64,
-) -> Result<(), OpenError> {
-    let tail = segments.back_mut().expect("invariant: a queue has a tail");
-    // Q6: before a segment goes whose ids it is to remember.
-    tail.begin(ids, disk)
-        .and_then(|()| tail.open(disk)?.sync())
-        .map_err(|error| OpenError::Sync { error })
-}
+use super::{Position, Queue, Refused, header};
 
 impl Queue {
     pub(super) fn append_parts(&mut self, parts: Parts, now: u64) -> Result<u64, Refused> {
@@ -45,7 +30,7 @@ impl Queue {
     fn tail_is_drained(&self) -> bool {
         let tail = self.segments.back().expect("invariant: a queue has a tail");
         let read = self.cursor == Position { segment: tail.number, at: tail.end };
-        read && tail.end > segment::HEADER && tail.outstanding == 0
+        read && tail.end > header::HEADER && tail.outstanding == 0
     }
 
     pub(super) fn write(
@@ -55,7 +40,7 @@ impl Queue {
         now: u64,
     ) -> Result<Position, Refused> {
         let size = record.size();
-        if (segment::HEADER + size) as u64 > self.options.segment_size {
+        if (header::HEADER + size) as u64 > self.options.segment_size {
             return Err(Refused::TooLarge);
         }
         if !self.tail().fits(size) {

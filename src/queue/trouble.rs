@@ -1,6 +1,6 @@
 //! What can be wrong with a queue, in words for the log and the operator.
 
-use super::segment;
+use super::header;
 use std::io;
 
 /// A part of a segment that cannot be trusted.
@@ -15,9 +15,9 @@ pub struct Damage {
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let Damage { segment, at, bytes, why } = self;
-        let name = segment::name(*segment);
+        let name = header::name(*segment);
         write!(f, "queue segment {name}: {why}; {bytes} bytes at offset {at} skipped, ")?;
-        write!(f, "the file is kept as {}", segment::bad_name(*segment))
+        write!(f, "the file is kept as {}", header::bad_name(*segment))
     }
 }
 

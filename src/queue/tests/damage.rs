@@ -3,8 +3,8 @@
 use super::simulated::Simulated;
 use super::{append, drain, open, openids, run_chores};
 use crate::queue::disk::Disk;
+use crate::queue::header::{self, HEADER};
 use crate::queue::record::HEAD;
-use crate::queue::segment::{self, HEADER};
 use crate::queue::{OpenError, Queue};
 
 /// Three segments with messages `m0` to `m59` and a spare one; the process has ended.
@@ -196,12 +196,12 @@ fn a_missing_segment_is_missed_by_nobody_else() {
 #[test]
 fn a_foreign_file_is_set_aside_and_other_names_are_left_alone() {
     let (disk, sent) = folder();
-    disk.write(&segment::name(77), &b"what somebody copied here by mistake ".repeat(100));
+    disk.write(&header::name(77), &b"what somebody copied here by mistake ".repeat(100));
     disk.write("notes.txt", b"do not touch");
     let found = recover(&disk);
     assert_eq!(found.openids, sent);
     assert!(found.damage[0].contains("does not begin as a segment does"), "{:?}", found.damage);
-    assert_eq!(found.bad, [format!("{}.bad", segment::name(77))]);
+    assert_eq!(found.bad, [format!("{}.bad", header::name(77))]);
     assert_eq!(disk.read("notes.txt"), b"do not touch");
 }
 
@@ -210,8 +210,8 @@ fn a_segment_of_another_queue_or_number_is_set_aside() {
     let (disk, sent) = folder();
     let (other, _) = folder();
     let names = segments(&disk);
-    disk.write(&segment::name(70), &other.read(&names[0]));
-    disk.write(&segment::name(71), &disk.read(&names[0]));
+    disk.write(&header::name(70), &other.read(&names[0]));
+    disk.write(&header::name(71), &disk.read(&names[0]));
     let found = recover(&disk);
     assert_eq!(found.openids, sent);
     assert!(found.damage[0].contains("belongs to another queue"), "{:?}", found.damage);
@@ -369,7 +369,7 @@ fn what_an_older_version_wrote_is_read_and_nothing_is_added_to_it() {
     }
     hasher.update(&bytes[at + 8..at + HEAD + 8]);
     bytes[at..at + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
-    disk.write(&segment::name(number), &bytes);
+    disk.write(&header::name(number), &bytes);
 
     let mut queue = open(&disk);
     assert!(queue.take(1_999).is_none());
@@ -383,6 +383,6 @@ fn what_an_older_version_wrote_is_read_and_nothing_is_added_to_it() {
     queue.done(new.ticket().unwrap());
     queue.sync_all().unwrap();
     run_chores(&mut queue);
-    assert_eq!(disk.names().iter().filter(|name| **name == segment::name(number)).count(), 0);
+    assert_eq!(disk.names().iter().filter(|name| **name == header::name(number)).count(), 0);
     assert_eq!(queue.take(3_000).unwrap().openid(), b"openid");
 }

@@ -2,7 +2,7 @@
 
 use super::simulated::Simulated;
 use super::{FAR, SEGMENT, append, drain, open, open_at, openids, options, run_chores};
-use crate::queue::segment::{self, HEADER};
+use crate::queue::header::{self, HEADER};
 use crate::queue::{
     ClientMsgId, Durability, HEAP_LIMIT, New, OPEN_LIMIT, Options, Progress, Queue, Refused, record,
 };
@@ -387,7 +387,7 @@ fn a_segment_whose_creation_was_cut_off_is_no_damage() {
         let mut queue = open(&disk);
         append(&mut queue, "a");
         drop(queue);
-        disk.write(&segment::name(17), &vec![0; size]);
+        disk.write(&header::name(17), &vec![0; size]);
         let mut queue = open(&disk);
         assert_eq!(queue.damage(), []);
         assert_eq!(openids(&drain(&mut queue)), ["a"]);
