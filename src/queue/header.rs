@@ -19,6 +19,8 @@
 //!     88   16  ids     every id that was given before this segment became the tail is below (Q6)
 //!    104    8  durable  everything before this offset was covered by a sync that succeeded (M1)
 //!    112    8  settled  so were the marks of all that the retries before this offset replace (Q4)
+//!    120    8  follows  number of the segment before this one that may hold messages, 0: none before;
+//!                      with every bit of it inverted, or all zeros where nobody knows
 //! ```
 //! What stands from 64 on is written together. `durable` and `settled` are statements of what has
 //! happened: it does no harm if an older one is found after a loss of power.
@@ -36,6 +38,8 @@ const MAGIC: &[u8; 8] = b"MEGAQSEG";
 const CRC: usize = 48;
 /// Where the part begins that changes.
 pub const STATE: usize = 64;
+/// Where the number stands of the segment before.
+pub const FOLLOWS: usize = 120;
 
 /// Follows the name of a file that is kept because something in it was damaged.
 const BAD: &str = ".bad";
@@ -176,12 +180,17 @@ impl Header {
         }
     }
 
-    /// An offset in the file that is followed by its inverse.
-    fn offset(&self, at: usize) -> Option<usize> {
+    /// A number that is followed by its inverse.
+    fn checked(&self, at: usize) -> Option<u32> {
         let word = self.word(at);
-        let (offset, inverse) = (word as u32, (word >> 32) as u32);
-        let inside = (HEADER..=self.size).contains(&(offset as usize));
-        (offset == !inverse && inside).then_some(offset as usize)
+        let (number, inverse) = (word as u32, (word >> 32) as u32);
+        (number == !inverse).then_some(number)
+    }
+
+    /// Such an offset in the file.
+    fn offset(&self, at: usize) -> Option<usize> {
+        let offset = self.checked(at)? as usize;
+        (HEADER..=self.size).contains(&offset).then_some(offset)
     }
 
     /// The end of the last record, if it is sealed.
@@ -210,6 +219,10 @@ impl Header {
     pub fn marked(&self) -> Option<usize> {
         self.offset(112)
     }
+
+    pub fn follows(&self) -> Option<u64> {
+        self.checked(FOLLOWS).map(u64::from)
+    }
 }
 
 /// The part of a header that changes.
@@ -220,6 +233,7 @@ pub struct State {
     pub ids: u64,
     pub durable: usize,
     pub marked: usize,
+    pub follows: Option<u64>,
 }
 
 impl State {
@@ -229,7 +243,8 @@ impl State {
         let [durable, marked] = [self.durable, self.marked].map(twice);
         let end = self.end.map_or(0, twice);
         let words = [end, self.records, self.done, ids[0], ids[1], durable, marked];
-        LittleEndian::write_u64_into(&words, &mut bytes[..56]);
+        LittleEndian::write_u64_into(&words, &mut bytes[..FOLLOWS - STATE]);
+        bytes[FOLLOWS - STATE..].copy_from_slice(&follows(self.follows));
         bytes
     }
 }
@@ -237,4 +252,10 @@ impl State {
 /// With every bit inverted behind it.
 fn twice(offset: usize) -> u64 {
     u64::from(!(offset as u32)) << 32 | offset as u64
+}
+
+/// What stands at `FOLLOWS`.
+pub fn follows(number: Option<u64>) -> [u8; 8] {
+    let number = number.and_then(|number| u32::try_from(number).ok());
+    number.map_or(0, |number| twice(number as usize)).to_le_bytes()
 }

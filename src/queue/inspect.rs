@@ -8,6 +8,7 @@ use super::record::{self, Found, Record};
 use super::segment::Segment;
 use super::{BLOCK, OpenError, recover};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::io::ErrorKind;
 
 /// What one file of the folder comes to.
@@ -52,6 +53,7 @@ pub fn inspect(
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(OpenError::Segment { name: name.into(), why: error.to_string() }),
     };
+    let numbers: HashSet<u64> = names.iter().filter_map(|name| number(name)).collect();
     let mut headers = Vec::new();
     for name in names {
         if let Some(file) = open(&name)? {
@@ -67,6 +69,11 @@ pub fn inspect(
         let mut summary = Summary::default();
         if let Err(unusable) = header.check(origin, number) {
             summary.damage.push((0, HEADER.min(header.size()), unusable.to_string()));
+        }
+        let before = header.follows().filter(|before| *before > 0 && !numbers.contains(before));
+        if let Some(before) = before {
+            let why = format!("{} before it is missing", header::name(before));
+            summary.damage.push((0, 0, why));
         }
         let segment = Segment::new(&header, origin, number);
         let end = if segment.sealed { segment.end } else { opened.size() };

@@ -31,6 +31,8 @@
 //!   durable; the cursor passes them by.
 //! - Q6: ids grow over restarts and are never used twice: the upper bits are the time of opening, and
 //!   the tail's header names a bound that lies above every id of the segments before it.
+//! - Q7: a segment names the one before it that may hold messages, and is told of another before that
+//!   one goes. So the next start misses what somebody took away.
 //! - M1: what the page cache shows is believed only if a sync has covered it. Nothing is stored
 //!   before what it depends on is durable, and opening writes again what no sync is known to cover.
 //!
@@ -39,6 +41,7 @@
 //! A record must fit into a segment. Message ids allow 2^20 messages per millisecond. The heap of
 //! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
 
+mod absence;
 mod client_msg_id;
 mod cursor;
 pub mod disk;
@@ -196,6 +199,8 @@ pub struct Queue {
     /// A write failed where nobody could be told.
     failed: Option<io::Error>,
     keeps_finished: bool,
+    /// The folder is not where it was: what is written, the next start would not find.
+    astray: bool,
 }
 
 /// A record whose message goes on as a retry (Q4).
@@ -246,7 +251,7 @@ impl Queue {
     pub fn retry(&mut self, message: &Message, due: u64, now: u64) {
         let Some(old) = message.ticket() else { return };
         let Ticket(place) = old;
-        let record = Record { due, done: false, replaces: Some(place), ..*message.record() };
+        let record = Record { due, replaces: Some(place), ..*message.record() };
         match self.write(record, message.parts(), now) {
             Ok(new) => {
                 self.unsettled.push_back(Replaced { old, new, due });
@@ -331,7 +336,7 @@ impl Queue {
             Done::Created(Ok(spare)) => {
                 self.spare_ordered = false;
                 self.spare = Some(spare);
-                Progress::Room
+                if self.astray { Progress::Nothing } else { Progress::Room }
             }
             Done::Created(Err(error)) => {
                 self.spare_ordered = false;
@@ -339,12 +344,15 @@ impl Queue {
                 Progress::NoRoom(error)
             }
             Done::Retired(_, Ok(())) => Progress::Nothing,
+            Done::Failed(error) => return Err(error),
             Done::Retired(number, Err(error)) => Progress::NotRetired(header::name(number), error),
             Done::Synced(synced) => {
-                synced?;
+                let missed = synced?;
                 self.synced();
+                self.miss(missed);
                 Progress::Synced
             }
+            Done::Looked(missed) => self.looked(missed),
         })
     }
 

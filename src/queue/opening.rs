@@ -2,7 +2,7 @@
 //! thread starts.
 
 use super::disk::Disk;
-use super::janitor::{self, Work};
+use super::janitor::{self, End, Work};
 use super::segment::Segment;
 use super::{COUNTER_BITS, OpenError, Options, Position, Queue, header, recover};
 use std::collections::{BinaryHeap, VecDeque};
@@ -41,13 +41,17 @@ impl Queue {
             begin_first(&*disk, &mut segments, next_id)?;
         }
         let tail = segments.back().expect("invariant: a queue has a tail");
+        let mut spare = empty.pop_front();
+        if let Some(spare) = &mut spare {
+            known_to_follow(spare, tail.number, &*disk)?;
+        }
         let ours_from = Position { segment: tail.number, at: tail.end };
         let first = segments.front().expect("invariant: a queue has a tail");
         let cursor = Position { segment: first.number, at: header::HEADER };
         let mut queue = Queue {
             origin,
             busy: segments.iter().filter(|s| s.file().is_some()).map(|s| s.number).collect(),
-            spare: empty.pop_front(),
+            spare,
             spare_ordered: false,
             spare_again: 0,
             next_number,
@@ -66,6 +70,7 @@ impl Queue {
             settling: 0,
             marked_since: false,
             failed: None,
+            astray: false,
             keeps_finished: false,
             segments,
             options,
@@ -73,8 +78,8 @@ impl Queue {
         };
         // More than one empty segment is left only by a crash in the middle of several starts, or by
         // an older version.
-        for surplus in empty.into_iter().chain(old) {
-            queue.push_chore(Work::Retire { number: surplus.number, damaged: false });
+        for Segment { number, .. } in empty.into_iter().chain(old) {
+            queue.push_chore(Work::Retire { number, end: End::Remove, heir: None });
         }
         queue.order_spare(now);
         Ok(queue)
@@ -87,10 +92,22 @@ fn begin_first(
     segments: &mut VecDeque<Segment>,
     ids: u64,
 ) -> Result<(), OpenError> {
+    let before = segments.iter().rev().nth(1).map_or(0, |segment| segment.number);
     let tail = segments.back_mut().expect("invariant: a queue has a tail");
     // Q6: before a segment goes whose ids it is to remember.
-    tail.begin(ids, disk)
+    tail.begin(ids, before, disk)
         .and_then(|()| tail.open(disk)?.sync())
+        .map_err(|error| OpenError::Sync { error })
+}
+
+/// Q7: before the segment goes that it came after.
+fn known_to_follow(spare: &mut Segment, tail: u64, disk: &dyn Disk) -> Result<(), OpenError> {
+    if spare.follows == Some(tail) {
+        return Ok(());
+    }
+    spare
+        .follow(tail, disk)
+        .and_then(|()| spare.open(disk)?.sync())
         .map_err(|error| OpenError::Sync { error })
 }
 

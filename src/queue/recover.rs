@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
 use super::segment::Segment;
 use super::{BLOCK, Damage, OpenError, Position};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 /// What recovery found.
@@ -40,6 +40,7 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| header::number(name)).collect();
     numbers.sort_unstable();
     let kept = names.iter().filter_map(|name| header::bad_number(name));
+    let present: HashSet<u64> = kept.clone().chain(numbers.iter().copied()).collect();
     let highest_number = kept.chain(numbers.last().copied()).max().unwrap_or(0);
     let mut headers = Vec::new();
     for number in numbers {
@@ -71,18 +72,46 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
         scanned.push((index, scan));
     }
     // Only the last segment in use may still grow; what follows it is empty.
-    let last_used = segments.iter().rposition(Segment::is_used).unwrap_or(0);
+    let used = segments.iter().rposition(Segment::is_used).map_or(0, |last| last + 1);
     for (index, scan) in &scanned {
-        if scan.full || *index < last_used {
+        if scan.full || index + 1 < used {
             segments[*index].seal();
         }
     }
+    damage.extend(missing(&segments, &present));
+    chain(disk, &mut segments[..used]).map_err(|error| OpenError::Sync { error })?;
     make_durable(disk, &mut segments, &scanned).map_err(|error| OpenError::Sync { error })?;
     Ok(Recovered { segments, origin, ids, highest_number, damage })
 }
 
 fn because(number: u64) -> impl Fn(io::Error) -> OpenError {
     move |error| OpenError::Segment { name: header::name(number), why: error.to_string() }
+}
+
+/// Those that another names and nobody has, whatever it is called.
+fn missing<'a>(
+    segments: &'a [Segment],
+    present: &'a HashSet<u64>,
+) -> impl Iterator<Item = Damage> + 'a {
+    segments.iter().filter_map(|next| {
+        let segment = next.follows.filter(|number| *number > 0 && !present.contains(number))?;
+        Some(Damage::Missing { segment, next: next.number })
+    })
+}
+
+/// Q7, where something was missing, or is back. What nobody knows stays so.
+fn chain(disk: &dyn Disk, segments: &mut [Segment]) -> io::Result<()> {
+    let mut before = 0;
+    for segment in segments {
+        if segment.follows.is_some_and(|follows| follows != before) {
+            segment.follow(before, disk)?;
+            segment.open(disk)?.sync()?;
+            segment.dirty = false;
+            segment.close();
+        }
+        before = segment.number;
+    }
+    Ok(())
 }
 
 /// The origin that most segments name; a single foreign file cannot take the queue over.
@@ -131,7 +160,7 @@ fn identify(
             salvaged.unseal();
             salvaged.close();
             let (bytes, why) = (HEADER as u64, complaint.to_string());
-            damage.push(Damage { segment: number, at: 0, bytes, why });
+            damage.push(Damage::Part { segment: number, at: 0, bytes, why });
             return Ok(Some(salvaged));
         }
     }
@@ -148,7 +177,7 @@ fn set_aside(
     disk.rename(&header::name(number), &header::bad_name(number))
         .and_then(|()| disk.sync_folder())
         .map_err(because(number))?;
-    damage.push(Damage { segment: number, at: 0, bytes: 0, why });
+    damage.push(Damage::Part { segment: number, at: 0, bytes: 0, why });
     Ok(None)
 }
 
@@ -206,7 +235,7 @@ impl Scan {
             (None, _) => return Ok(scan),
         };
         (segment.damaged, scan.full) = (true, true);
-        damage.push(Damage { segment: segment.number, at, bytes: (size - at) as u64, why });
+        damage.push(Damage::Part { segment: segment.number, at, bytes: (size - at) as u64, why });
         Ok(scan)
     }
 }

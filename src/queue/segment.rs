@@ -58,6 +58,10 @@ pub struct Segment {
     /// The counters in the file are older.
     uncounted: bool,
     ids: u64,
+    /// Number of the segment before that may hold messages, 0 if there is none, None if nobody knows.
+    pub follows: Option<u64>,
+    /// Somebody took the file away. What is open of it stays so until nothing in it is wanted any more.
+    pub missing: bool,
     /// See the header.
     durable: usize,
     marked: usize,
@@ -106,6 +110,8 @@ impl Segment {
             done: header.done(),
             uncounted: false,
             ids: header.ids(),
+            follows: header.follows(),
+            missing: false,
             durable: header.durable().unwrap_or(HEADER),
             marked: header.marked().unwrap_or(HEADER),
             covered: None,
@@ -150,12 +156,22 @@ impl Segment {
     }
 
     pub fn close(&mut self) {
-        self.file = None;
+        if !self.missing {
+            self.file = None;
+        }
+    }
+
+    /// Somebody took the file away. If it is not open, nothing can be said in it any more.
+    pub fn miss(&mut self) {
+        self.missing = true;
+        if self.file.is_none() {
+            (self.marks, self.dirty, self.uncounted) = (Vec::new(), false, false);
+        }
     }
 
     /// Records of the present format may follow.
     pub fn takes_more(&self) -> bool {
-        !self.sealed && self.version == VERSION
+        !self.sealed && self.version == VERSION && !self.missing
     }
 
     pub fn fits(&self, size: usize) -> bool {
@@ -178,6 +194,9 @@ impl Segment {
     pub fn mark(&mut self, at: usize, change: Change) {
         if self.version == 1 && matches!(change, Change::Times { .. }) {
             // There they are not to be changed; only a restart will have forgotten.
+            return;
+        }
+        if self.missing && self.file.is_none() {
             return;
         }
         change.encode(|offset, new| {
@@ -260,15 +279,23 @@ impl Segment {
             ids: self.ids,
             durable: self.durable,
             marked: self.marked,
+            follows: self.follows,
         };
         let bytes = state.encode();
         let there = bytes.len().min(self.size.saturating_sub(STATE));
         self.open(disk)?.write(STATE, &bytes[..there])
     }
 
-    /// It becomes the tail: every id below `ids` may have been given.
-    pub fn begin(&mut self, ids: u64, disk: &dyn Disk) -> io::Result<()> {
-        self.ids = ids;
+    /// It comes after this one, 0 for none.
+    pub fn follow(&mut self, number: u64, disk: &dyn Disk) -> io::Result<()> {
+        self.follows = Some(number);
+        self.dirty = true;
+        self.write_state(disk)
+    }
+
+    /// It becomes the tail, after that one: every id below `ids` may have been given.
+    pub fn begin(&mut self, ids: u64, follows: u64, disk: &dyn Disk) -> io::Result<()> {
+        (self.ids, self.follows) = (ids, Some(follows));
         self.dirty = true;
         self.write_state(disk)
     }

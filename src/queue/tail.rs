@@ -8,6 +8,9 @@ use super::{Position, Queue, Refused, header};
 
 impl Queue {
     pub(super) fn append_parts(&mut self, parts: Parts, now: u64) -> Result<u64, Refused> {
+        if self.astray {
+            return Err(Refused::NoSegment);
+        }
         let id = self.next_id;
         let record = Record::fresh(id, parts, now);
         if self.exceeds_limit(&record) && self.tail_is_drained() {
@@ -64,7 +67,8 @@ impl Queue {
             return Err(Refused::NoSegment);
         };
         // Q6: the next tail knows the bound before this one can go.
-        if let Err(error) = next.begin(self.next_id, &*self.disk) {
+        let before = self.tail().number;
+        if let Err(error) = next.begin(self.next_id, before, &*self.disk) {
             self.failed.get_or_insert(error);
         }
         self.busy.insert(next.number);
@@ -75,6 +79,7 @@ impl Queue {
         self.segments.push_back(next);
         self.retire_finished(number);
         self.order_spare(now);
+        self.order_look();
         Ok(())
     }
 
@@ -84,12 +89,16 @@ impl Queue {
 
     /// Asks for the next segment unless one is there or under way. Called again after a failure.
     pub fn order_spare(&mut self, now: u64) {
+        if self.astray {
+            return self.order_look();
+        }
         if self.spare.is_some() || self.spare_ordered {
             return;
         }
         self.spare_ordered = true;
         let (origin, size, number) = (self.origin, self.options.segment_size, self.next_number);
         self.next_number += 1;
-        self.push_chore(Work::Create { number, origin, size, now });
+        let follows = self.tail().number;
+        self.push_chore(Work::Create { number, origin, size, now, follows });
     }
 }

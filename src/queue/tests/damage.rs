@@ -5,7 +5,7 @@ use super::{append, drain, open, openids, run_chores};
 use crate::queue::disk::Disk;
 use crate::queue::header::{self, HEADER};
 use crate::queue::record::HEAD;
-use crate::queue::{OpenError, Queue};
+use crate::queue::{Damage, OpenError, Queue};
 
 /// Three segments with messages `m0` to `m59` and a spare one; the process has ended.
 fn folder() -> (Simulated, Vec<String>) {
@@ -147,7 +147,10 @@ fn damage_to_the_very_last_record_is_told_from_a_write_that_was_cut_off() {
             damaged(&copy, &tail, |bytes| bytes[at] ^= flip);
             let found = recover(&copy);
             let missing = sent.len() - found.openids.len();
-            assert!(missing == 0 || found.damage.len() == 1, "byte {at}: in silence");
+            let start = end - record_size();
+            let skipped = format!("{} bytes at offset {start} skipped", 4096 - start);
+            let told = || found.damage.len() == 1 && found.damage[0].contains(&skipped);
+            assert!(missing == 0 || told(), "byte {at}: {:?}", found.damage);
         }
     }
 }
@@ -182,7 +185,7 @@ fn a_segment_too_short_for_anything_is_set_aside() {
 }
 
 #[test]
-fn a_missing_segment_is_missed_by_nobody_else() {
+fn a_missing_segment_is_told_and_the_others_go_on() {
     let (disk, sent) = folder();
     let names = segments(&disk);
     let others = Simulated::default();
@@ -191,6 +194,11 @@ fn a_missing_segment_is_missed_by_nobody_else() {
     }
     let found = recover(&others);
     assert!(sent.ends_with(&found.openids) && !found.openids.is_empty());
+    assert!(
+        found.damage.len() == 1 && found.damage[0].contains("is missing"),
+        "{:?}",
+        found.damage
+    );
 }
 
 #[test]
@@ -261,7 +269,9 @@ fn damage_that_happens_while_the_daemon_runs_is_found_at_the_hand_out() {
     }
     disk.poke(&segments(&disk)[0], HEADER + 3 * record_size() + HEAD, b"?");
     assert_eq!(drain(&mut queue).len(), 9);
-    assert_eq!(queue.damage().len(), 1);
+    let (at, bytes) = (HEADER + 3 * record_size(), record_size() as u64);
+    let why = "records that fail their checksum".into();
+    assert_eq!(queue.damage(), [Damage::Part { segment: 1, at, bytes, why }]);
 }
 
 /// Of a sector that cannot be read no other record is lost, and the file is kept; so it is where what
