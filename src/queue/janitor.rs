@@ -85,8 +85,11 @@ impl Chore {
                 Done::Created(created.and_then(|segment| known_to_follow(segment, follows, disk)))
             }
             Work::Retire { number, end, heir } => match inherit(disk, heir) {
-                Ok(()) => Done::Retired(number, retire(disk, number, end)),
-                Err(error) => Done::Failed(error),
+                Ok(file) => match file.map_or(Ok(()), |file| file.sync()) {
+                    Ok(()) => Done::Retired(number, retire(disk, number, end)),
+                    Err(error) => Done::Failed(error),
+                },
+                Err(error) => Done::Retired(number, Err(error)),
             },
             Work::Sync(files) => Done::Synced(sync(disk, files)),
             Work::Look(files) => Done::Looked(look(disk, &files)),
@@ -125,15 +128,15 @@ fn look(disk: &dyn Disk, files: &InUse) -> Missed {
     Missed { folder, segments: segments.collect() }
 }
 
-/// Q7: durable before the file goes.
-fn inherit(disk: &dyn Disk, heir: Option<Heir>) -> io::Result<()> {
-    let Some(Heir { number, follows }) = heir else { return Ok(()) };
+/// Q7: returns what must be durable before the file goes.
+fn inherit(disk: &dyn Disk, heir: Option<Heir>) -> io::Result<Option<Arc<dyn File>>> {
+    let Some(Heir { number, follows }) = heir else { return Ok(None) };
     match disk.open(&header::name(number)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => {
             let file = opened?;
             file.write(header::FOLLOWS, &header::follows(follows))?;
-            file.sync()
+            Ok(Some(file))
         }
     }
 }
@@ -150,8 +153,11 @@ fn retire(disk: &dyn Disk, number: u64, end: End) -> io::Result<()> {
 
 /// The next start misses the tail, if somebody takes it away.
 fn known_to_follow(mut spare: Segment, tail: u64, disk: &dyn Disk) -> io::Result<Segment> {
-    spare.follow(tail, disk)?;
-    Ok(spare)
+    let known = spare.follow(tail, disk);
+    if known.is_err() {
+        let _ = disk.remove(&header::name(spare.number));
+    }
+    known.map(|()| spare)
 }
 
 /// A new segment counts only when its header and its name are durable.

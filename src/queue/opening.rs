@@ -2,7 +2,7 @@
 //! thread starts.
 
 use super::disk::Disk;
-use super::janitor::{self, End, Work};
+use super::janitor;
 use super::segment::Segment;
 use super::{COUNTER_BITS, OpenError, Options, Position, Queue, header, recover};
 use std::collections::{BinaryHeap, VecDeque};
@@ -41,9 +41,16 @@ impl Queue {
             begin_first(&*disk, &mut segments, next_id)?;
         }
         let tail = segments.back().expect("invariant: a queue has a tail");
-        let mut spare = empty.pop_front();
-        if let Some(spare) = &mut spare {
-            known_to_follow(spare, tail.number, &*disk)?;
+        // What does not say that it follows the tail may name a segment that is finished by now (Q7).
+        // It is left by a crash in the middle of several starts, or by an older version.
+        let (mut fit, surplus): (Vec<_>, Vec<_>) =
+            empty.into_iter().partition(|segment| segment.follows == Some(tail.number));
+        for Segment { number, .. } in
+            surplus.into_iter().chain(old).chain(fit.drain(1.min(fit.len())..))
+        {
+            let name = header::name(number);
+            let removed = disk.remove(&name).and_then(|()| disk.sync_folder());
+            removed.map_err(|error| OpenError::Segment { name, why: error.to_string() })?;
         }
         let ours_from = Position { segment: tail.number, at: tail.end };
         let first = segments.front().expect("invariant: a queue has a tail");
@@ -51,7 +58,7 @@ impl Queue {
         let mut queue = Queue {
             origin,
             busy: segments.iter().filter(|s| s.file().is_some()).map(|s| s.number).collect(),
-            spare,
+            spare: fit.pop(),
             spare_ordered: false,
             spare_again: 0,
             next_number,
@@ -76,11 +83,6 @@ impl Queue {
             options,
             disk,
         };
-        // More than one empty segment is left only by a crash in the middle of several starts, or by
-        // an older version.
-        for Segment { number, .. } in empty.into_iter().chain(old) {
-            queue.push_chore(Work::Retire { number, end: End::Remove, heir: None });
-        }
         queue.order_spare(now);
         Ok(queue)
     }
@@ -97,17 +99,6 @@ fn begin_first(
     // Q6: before a segment goes whose ids it is to remember.
     tail.begin(ids, before, disk)
         .and_then(|()| tail.open(disk)?.sync())
-        .map_err(|error| OpenError::Sync { error })
-}
-
-/// Q7: before the segment goes that it came after.
-fn known_to_follow(spare: &mut Segment, tail: u64, disk: &dyn Disk) -> Result<(), OpenError> {
-    if spare.follows == Some(tail) {
-        return Ok(());
-    }
-    spare
-        .follow(tail, disk)
-        .and_then(|()| spare.open(disk)?.sync())
         .map_err(|error| OpenError::Sync { error })
 }
 

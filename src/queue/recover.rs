@@ -104,8 +104,10 @@ fn chain(disk: &dyn Disk, segments: &mut [Segment]) -> io::Result<()> {
     let mut before = 0;
     for segment in segments {
         if segment.follows.is_some_and(|follows| follows != before) {
-            segment.follow(before, disk)?;
-            segment.open(disk)?.sync()?;
+            // What cannot be said there is found out again by the next start.
+            if segment.follow(before, disk).is_ok() {
+                segment.open(disk)?.sync()?;
+            }
             segment.dirty = false;
             segment.close();
         }
