@@ -88,15 +88,19 @@ fn because(number: u64) -> impl Fn(io::Error) -> OpenError {
     move |error| OpenError::Segment { name: header::name(number), why: error.to_string() }
 }
 
-/// Those that another names and nobody has, whatever it is called.
-fn missing<'a>(
-    segments: &'a [Segment],
-    present: &'a HashSet<u64>,
-) -> impl Iterator<Item = Damage> + 'a {
-    segments.iter().filter_map(|next| {
-        let segment = next.follows.filter(|number| *number > 0 && !present.contains(number))?;
-        Some(Damage::Missing { segment, next: next.number })
-    })
+/// Those that another names and nobody has, whatever it is called. What stands between two of which
+/// one names the other is finished, could only not be removed, and has nothing to say.
+fn missing(segments: &[Segment], present: &HashSet<u64>) -> Vec<Damage> {
+    let mut named = u64::MAX;
+    let mut damage = Vec::new();
+    for next in segments.iter().rev() {
+        let Some(segment) = next.follows.filter(|_| next.number <= named) else { continue };
+        named = segment;
+        if segment > 0 && !present.contains(&segment) {
+            damage.push(Damage::Missing { segment, next: next.number });
+        }
+    }
+    damage
 }
 
 /// Q7, where something was missing, or is back. What nobody knows stays so.
