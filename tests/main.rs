@@ -7,6 +7,7 @@ mod abuse;
 mod bench;
 mod cli;
 mod clients;
+mod control;
 mod crash;
 mod database;
 mod delivery;

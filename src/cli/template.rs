@@ -1,7 +1,7 @@
 //! `mega NAME template ...`: the rows of the template table, managed in the database and made known
 //! to the running daemon.
 
-use crate::client::{Client, nobody_listens};
+use super::state::{State, Target, find as find_daemon};
 use crate::config::{Config, Dsn};
 use crate::daemon::step_down_to_write;
 use crate::exit;
@@ -137,13 +137,20 @@ fn examine(config: &Config, text: &str) -> Result<Vec<String>, String> {
 }
 
 fn tell(config: &Config, key: &str) -> Result<u8, String> {
-    let mut daemon = match Client::admin(config, Duration::from_secs(10)) {
-        Ok(daemon) => daemon,
-        Err(error) if nobody_listens(&error) => {
+    let target = Target::of(config);
+    let mut daemon = match find_daemon(&target, Duration::from_secs(10)) {
+        State::Listens(daemon, _) => daemon,
+        State::Stale(_) | State::Absent => {
             crate::say!("no daemon is running; it will load the template when it starts");
             return Ok(exit::OK);
         }
-        Err(error) => return Err(format!("cannot tell the daemon: {error}")),
+        State::Locked(process, _) => {
+            let pid = process.pid;
+            return Err(format!("cannot tell the daemon: the process {pid} starts or ends"));
+        }
+        State::Denied(why) | State::Doubtful(why) => {
+            return Err(format!("cannot tell the daemon: {why}"));
+        }
     };
     let mut frame = Vec::new();
     command::encode_tset(&mut frame, 1, key.as_bytes());

@@ -1,12 +1,11 @@
-//! Which files and folders are mega's own, and whose they are to be. Root gives them away only where
-//! nobody but root can put anything in their place; everywhere else it touches nothing, and what the
+//! Whose mega's own files and folders are to be. Root gives them away only where nobody but root can put anything in their place; everywhere else it touches nothing, and what the
 //! daemon cannot use then is named with the command that mends it. On the main thread, before any
 //! other exists.
 
 use super::Owner;
-use crate::config::{Config, Dsn};
+use super::domains::{Domain, Domains};
+use crate::config::Config;
 use crate::file::planted;
-use chrono::NaiveDate;
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, access, chownat, fstat, mkdirat,
     openat, readlinkat, statat,
@@ -19,135 +18,67 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 /// As many links as the kernel itself follows.
 const LINKS: usize = 40;
 
-/// A folder and what of it is mega's own.
-struct Place {
-    folder: PathBuf,
-    /// It is the queue's.
-    queue: bool,
-    names: Vec<OsString>,
-    /// What stands before the date in the names of files of a day.
-    dated: Vec<String>,
-}
-
-impl Place {
-    fn owns(&self, name: &OsStr) -> bool {
-        let named = self.names.iter().any(|own| own == name);
-        named || (self.queue && is_the_queues(name)) || self.day(name).is_some()
-    }
-
-    fn day(&self, name: &OsStr) -> Option<NaiveDate> {
-        let name = name.to_str()?;
-        self.dated.iter().find_map(|stem| {
-            let rest = name.strip_prefix(stem.as_str())?.strip_prefix('-')?;
-            rest.get(..10)?.parse().ok()
-        })
-    }
-
-    /// The daemon writes to it: not the logs of other days, nor a damaged segment that was kept.
-    fn is_needed(&self, name: &OsStr, today: NaiveDate) -> bool {
-        let kept = name.as_bytes().ends_with(b".bad");
-        self.owns(name) && !kept && self.day(name).is_none_or(|day| day == today)
-    }
-}
-
-#[derive(Default)]
-struct Places(Vec<Place>);
-
-impl Places {
-    fn at(&mut self, folder: &Path) -> &mut Place {
-        let known = self.0.iter().position(|place| place.folder == folder);
-        let index = known.unwrap_or_else(|| {
-            let folder = folder.to_owned();
-            self.0.push(Place { folder, queue: false, names: Vec::new(), dated: Vec::new() });
-            self.0.len() - 1
-        });
-        &mut self.0[index]
-    }
-
-    fn file(&mut self, path: &Path, endings: &[&str]) {
-        if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
-            let names = endings.iter().map(|ending| {
-                let mut name = name.to_owned();
-                name.push(ending);
-                name
-            });
-            self.at(folder).names.extend(names);
-        }
-    }
-
-    fn dated(&mut self, path: &Path, mark: &str) {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        self.at(path.parent().unwrap_or(Path::new("/"))).dated.push(format!("{stem}{mark}"));
-    }
-
-    /// The queue's folder before the one it stands in.
-    fn of(config: &Config) -> Places {
-        const DATABASE: &[&str] = &["", "-wal", "-shm", "-journal"];
-        let mut places = Places::default();
-        let queue = &config.server.queue_file_path;
-        places.at(queue).queue = true;
-        places.file(&config.setting.pid_file, &[""]);
-        places.file(&config.admin_socket(), &[""]);
-        places.file(&config.server.ledger_file, DATABASE);
-        if let Dsn::Sqlite(database) = &config.pdo.dsn {
-            places.file(database, DATABASE);
-        }
-        places.dated(&config.log.log_file, "");
-        places.dated(&config.log.log_file, "-failed");
-        if let Some(messages) = &config.log.message_log {
-            places.dated(messages, "");
-        }
-        // Nothing else is created beside these once they are there.
-        for path in [Some(queue), config.setting.log_file.as_ref()].into_iter().flatten() {
-            let known = places.0.iter().any(|place| path.parent() == Some(&place.folder));
-            if known || !path.exists() {
-                places.file(path, &[""]);
-            }
-        }
-        places
-    }
-}
-
-/// Segments, those that are being created or were kept as damaged, and the count of the day.
-fn is_the_queues(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name.contains(".seg") || name.starts_with("sent-today")
-}
-
 /// As root: gives what is mega's own to whom the daemon will run as, and creates the folders that are
 /// missing, where only root can write.
 pub fn hand_over(config: &Config, owner: &Owner) -> Result<(), String> {
-    for place in Places::of(config).0 {
-        let cannot = |error: io::Error| {
-            format!("cannot give {} to {}: {error}", place.folder.display(), owner.name())
-        };
-        match controlled(&place.folder).map_err(cannot)? {
-            Found::Folder(folder) => give_place(&folder, &place, owner).map_err(cannot)?,
-            Found::Missing { above, name } => {
-                mkdirat(&above, &name, Mode::from_raw_mode(0o750)).map_err(|error| {
-                    format!("cannot create the folder {}: {error}", place.folder.display())
-                })?;
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let made = openat(&above, &name, flags, Mode::empty());
-                made.map_err(io::Error::from)
-                    .and_then(|made| give(&made, owner))
-                    .map_err(cannot)?;
-            }
-            Found::NotRoots => {}
+    for domain in Domains::of(config).0 {
+        let given = give_domain(&domain, owner);
+        if domain.is_needed_itself() {
+            given?;
         }
     }
     Ok(())
 }
 
+fn give_domain(domain: &Domain, owner: &Owner) -> Result<(), String> {
+    let shown = domain.folder.display();
+    let cannot = |error: io::Error| format!("cannot give {shown} to {}: {error}", owner.name());
+    match controlled(&domain.folder).map_err(cannot)? {
+        Found::Folder(folder) => give_folder(&folder, domain, owner).map_err(cannot),
+        Found::Missing { above, name } => {
+            mkdirat(&above, &name, Mode::from_raw_mode(0o750))
+                .map_err(|error| format!("cannot create the folder {shown}: {error}"))?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let made = openat(&above, &name, flags, Mode::empty()).map_err(io::Error::from);
+            made.and_then(|made| give(&made, owner)).map_err(cannot)
+        }
+        Found::NotRoots => Ok(()),
+    }
+}
+
 /// The files first: with the folder the new owner gets the power to replace them.
-fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> {
+fn give_folder(folder: &OwnedFd, domain: &Domain, owner: &Owner) -> io::Result<()> {
     let mut only_own = true;
+    for (entry, kind) in kinds(folder, domain)? {
+        match kind {
+            Kind::Roots => give(&entry, owner)?,
+            Kind::Own => {}
+            Kind::Others => only_own = false,
+        }
+    }
+    match only_own {
+        true => give(folder, owner),
+        false => Ok(()),
+    }
+}
+
+/// What an entry of a folder is to mega.
+#[derive(PartialEq, Eq)]
+enum Kind {
+    /// A file of its own that belongs to root.
+    Roots,
+    Own,
+    Others,
+}
+
+fn kinds(folder: &OwnedFd, domain: &Domain) -> io::Result<Vec<(OwnedFd, Kind)>> {
+    let mut kinds = Vec::new();
     for name in names(folder)? {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = match openat(folder, &name, flags, Mode::empty()) {
@@ -157,17 +88,15 @@ fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> 
         };
         let stat = fstat(&entry)?;
         let plain = planted(&stat, FileType::RegularFile).is_none();
-        match (place.owns(&name), FileType::from_raw_mode(stat.st_mode)) {
-            (true, FileType::RegularFile) if plain && is_roots(&stat) => give(&entry, owner)?,
-            // A socket is bound anew, and the queue's folder is a place of its own.
-            (true, FileType::RegularFile | FileType::Directory | FileType::Socket) => {}
-            _ => only_own = false,
-        }
+        let kind = match (domain.owns(&name), FileType::from_raw_mode(stat.st_mode)) {
+            (true, FileType::RegularFile) if plain && is_roots(&stat) => Kind::Roots,
+            // A socket is bound anew, and the queue's folder is a domain of its own.
+            (true, FileType::RegularFile | FileType::Directory | FileType::Socket) => Kind::Own,
+            _ => Kind::Others,
+        };
+        kinds.push((entry, kind));
     }
-    match only_own {
-        true => give(folder, owner),
-        false => Ok(()),
-    }
+    Ok(kinds)
 }
 
 fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
@@ -262,34 +191,82 @@ fn steps(path: &Path) -> VecDeque<OsString> {
     named.collect()
 }
 
-/// As whom the daemon runs: creates the folders that are still missing, and says what in them it
-/// could not use, before it is found out one by one.
-pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
+/// What the daemon will write to, as it is before this process becomes the daemon's user, who may be
+/// able to look into fewer folders.
+pub struct Survey(Vec<Surveyed>);
+
+struct Surveyed {
+    folder: PathBuf,
+    /// Its files that are there, and whose they are.
+    files: Vec<(PathBuf, Uid)>,
+}
+
+/// What becomes of folders that are missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// They are created.
+    Create,
+    /// It is looked whether they could be.
+    Look,
+}
+
+pub fn survey(config: &Config) -> Survey {
+    Survey(Domains::of(config).needed().map(|domain| surveyed(&domain)).collect())
+}
+
+/// The same, without what root would create or hand over at a start.
+pub fn foresee(config: &Config, owner: &Owner) -> Survey {
+    let gives = rustix::process::geteuid().is_root() && !owner.ids().0.is_root();
+    let given = |domain: &Domain| match controlled(&domain.folder) {
+        Ok(Found::Missing { .. }) => true,
+        Ok(Found::Folder(folder)) => kinds(&folder, domain)
+            .is_ok_and(|entries| entries.iter().all(|(_, kind)| *kind != Kind::Others)),
+        _ => false,
+    };
+    let left = Domains::of(config).needed().filter(|domain| !(gives && given(domain)));
+    Survey(left.map(|domain| surveyed(&domain)).collect())
+}
+
+fn surveyed(domain: &Domain) -> Surveyed {
     let today = chrono::Local::now().date_naive();
-    let root = owner.ids().0.is_root();
+    // A folder that cannot be read is found to be unusable anyway.
+    let entries = std::fs::read_dir(&domain.folder).into_iter().flatten().flatten();
+    let needed = entries.filter(|entry| domain.is_needed(&entry.file_name(), today));
+    let owned = needed.filter_map(|entry| {
+        let owner = Uid::from_raw(entry.metadata().ok()?.uid());
+        Some((entry.path(), owner))
+    });
+    Surveyed { folder: domain.folder.clone(), files: owned.collect() }
+}
+
+/// As whom the daemon runs: sees to the folders that are still missing, and says what in them it could
+/// not use, all of it, before it is found out one by one.
+pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), String> {
+    let user = owner.ids().0;
     let (mut unusable, mut foreign) = (Vec::new(), Vec::new());
-    for place in Places::of(config).0 {
-        let folder = &place.folder;
-        if let Err(error) = make(folder) {
-            return Err(format!("cannot create the folder {}: {error}", folder.display()));
-        }
-        if access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
+    for Surveyed { folder, files } in &survey.0 {
+        let there = match missing {
+            Missing::Create => make(folder),
+            Missing::Look => could_make(folder),
+        };
+        there.map_err(|error| format!("cannot create the folder {}: {error}", folder.display()))?;
+        if folder.is_dir()
+            && access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err()
+        {
             unusable.push(folder.clone());
+            let others = files.iter().filter(|(_, owner)| *owner != user);
+            unusable.extend(others.map(|(path, _)| path.clone()));
             continue;
         }
-        let entries = std::fs::read_dir(folder);
-        let entries =
-            entries.map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
-        for entry in entries.flatten().filter(|e| place.is_needed(&e.file_name(), today)) {
-            let path = entry.path();
+        for (path, _) in files {
             // What was planted is no file to give away: that is said before anything else.
-            let is_foreign = is_foreign(&path)?;
-            if root {
+            let is_foreign = is_foreign(path)?;
+            if user.is_root() {
                 if is_foreign {
-                    foreign.push(path);
+                    foreign.push(path.clone());
                 }
-            } else if access(&path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
-                unusable.push(path);
+            } else if access(path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
+                unusable.push(path.clone());
             }
         }
     }
@@ -310,6 +287,15 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
         owner.name(),
         owner.shown()
     ))
+}
+
+/// Whether a folder is there or this user could make it.
+fn could_make(folder: &Path) -> io::Result<()> {
+    let above = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    match above {
+        above if above == folder => Ok(()),
+        above => Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)?),
+    }
 }
 
 fn make(folder: &Path) -> io::Result<()> {
@@ -365,19 +351,5 @@ mod tests {
         assert!(!is_roots_alone(Path::new("/tmp")));
         assert!(matches!(controlled(&path("own/new/run")), Ok(Found::Missing { .. })));
         assert!(matches!(controlled(&path("theirs/new")), Ok(Found::NotRoots)));
-    }
-
-    #[test]
-    fn the_days_logs_and_their_kin_are_its_own_and_others_are_not() {
-        let mut places = Places::default();
-        places.dated(Path::new("/x/mega.log"), "");
-        places.dated(Path::new("/x/mega.log"), "-failed");
-        let place = places.at(Path::new("/x"));
-        for own in ["mega-2026-11-23.log", "mega-failed-2026-11-23.jsonl.requeued"] {
-            assert!(place.owns(OsStr::new(own)), "{own}");
-        }
-        for other in ["mega.log", "mega-x.log", "omega-2026-11-23.log", "mega-2026-11-2"] {
-            assert!(!place.owns(OsStr::new(other)), "{other}");
-        }
     }
 }

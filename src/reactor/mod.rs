@@ -94,6 +94,8 @@ pub struct Reactor {
     /// Bytes that each client may bring in this turn.
     quantum: usize,
     ending: Ending,
+    /// Who has the listening sockets, to begin when this daemon has ended.
+    heir: Option<ConnId>,
     told: Seldom,
 }
 
@@ -170,6 +172,7 @@ impl Reactor {
             agenda: Agenda::default(),
             quantum: MOST_BYTES,
             ending: Ending::NotYet,
+            heir: None,
             told: Seldom::default(),
         })
     }
@@ -307,6 +310,11 @@ impl Reactor {
                         self.deliver(reply);
                     }
                 }
+                Mail::Admin(socket) => {
+                    if let Err(error) = self.door.move_admin(socket, self.poll.registry()) {
+                        log::error!("nobody is heard on the administration socket: {error}");
+                    }
+                }
                 Mail::Allow(networks) => self.allow_only(networks),
                 Mail::Stop { now } => self.stop(now),
                 Mail::Quit { left } => self.quit(left),
@@ -314,6 +322,17 @@ impl Reactor {
         }
         // Results of many clients can have come at once.
         self.shed(Part::Replies, now);
+    }
+
+    /// Why nobody can take this daemon's place now.
+    fn busy(&self) -> Option<&'static str> {
+        if self.desk.stopping {
+            return Some("it is stopping already");
+        }
+        let heir = self.heir.as_ref()?;
+        let conn = self.conns.get(heir.slot as usize);
+        let restarts = conn.is_some_and(|conn| conn.generation == heir.generation);
+        restarts.then_some("another restart is under way")
     }
 
     /// Also closes those who are in and would not be let in any more.
@@ -362,6 +381,7 @@ impl Reactor {
     }
 
     fn read(&mut self, slot: usize, chunk: &mut [u8], now: Instant) {
+        let busy = self.busy();
         let Some(conn) = self.conns.get_mut(slot).filter(|conn| !conn.is_held()) else { return };
         if let Some(hold) = self.desk.holds(conn) {
             conn.course = Course::Held(hold);
@@ -377,11 +397,18 @@ impl Reactor {
             _ => self.quantum,
         };
         let read = conn.read(chunk, quantum, each, now);
-        if let Some(opaque) = desk.heir.take()
-            && !(conn.outbox.unwritten() == 0 && self.door.give(conn.stream(), opaque))
-        {
-            let why = b"the listening sockets cannot be given";
-            command::encode_result(conn.outbox.bytes(), command::FAILED, opaque, why);
+        if let Some(opaque) = desk.heir.take() {
+            let (code, why) = match busy {
+                Some(why) => (command::UNAVAILABLE, why),
+                None => (command::FAILED, "the listening sockets cannot be given"),
+            };
+            let gives = busy.is_none() && conn.outbox.unwritten() == 0;
+            match gives && self.door.give(conn.stream(), opaque) {
+                true => self.heir = Some(id),
+                false => {
+                    command::encode_result(conn.outbox.bytes(), code, opaque, why.as_bytes());
+                }
+            }
         }
         conn.settle(&mut self.desk.account);
         if read == Io::Broken {
