@@ -2,7 +2,7 @@
 //! the socket or the facts, the running daemon is found, told the truth about, and stopped.
 
 use crate::support::{DEADLINE, KEY, Sandbox, Site, wait_for};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -202,10 +202,12 @@ fn what_is_replaced_is_replaced_back() {
                 "pipe" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
                 _ => std::fs::hard_link(&victim, &path).unwrap(),
             }
-            wait_for("it to come back", || {
-                let found = std::fs::read_to_string(&path).unwrap_or_default();
-                let stat = path.symlink_metadata();
-                stat.is_ok_and(|stat| stat.nlink() == 1 && !stat.is_symlink()) && found == original
+            wait_for("it to come back", || match path.symlink_metadata() {
+                Ok(stat) if stat.is_file() && stat.nlink() == 1 => {
+                    std::fs::read_to_string(&path).unwrap_or_default() == original
+                }
+                Ok(stat) => name.ends_with(".sock") && stat.file_type().is_socket(),
+                Err(_) => false,
             });
             wait_for("the daemon to be reached", || site.run(&["status"]).status.code() == Some(0));
             assert_eq!(site.pid(), pid, "{plant} in place of {name}");
@@ -244,6 +246,12 @@ fn a_frozen_daemon_is_told_within_patience_and_is_not_dead() {
     let site = Site::started(&sandbox, "");
     let pid = site.pid();
     site.signal(pid, rustix::process::Signal::STOP);
+    wait_for("all its threads to be frozen", || {
+        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        })
+    });
     Ini::Broken.spoil(&site);
     let since = Instant::now();
     let text = site.ends(4, &["status"]);
@@ -281,16 +289,12 @@ fn a_start_that_fails_leaves_nothing_and_names_nothing_that_is_not_there() {
 #[test]
 fn a_daemon_that_dies_while_it_starts_leaves_nothing_and_says_where_to_look() {
     let sandbox = Sandbox::start();
-    let mut site = Site::new(&sandbox, "[setting]\nlog_file = run/err.log");
-    // Long enough in recovery for a kill: a queue that cannot be opened without reading it.
-    site.start();
-    site.push_many(1);
-    site.ok(&["stop"]);
-    let trace = site.path("trace");
+    let site = Site::new(&sandbox, "[setting]\nlog_file = run/err.log");
     let mut traced = Command::new("strace");
+    // Its first lock is the pidfile's, the second the queue's.
     traced.args(["-f", "-q", "-e", "trace=flock", "-e", "inject=flock:signal=KILL:when=2", "-o"]);
     let start = site.command(&["start"]);
-    traced.arg(&trace).arg(start.get_program()).args(start.get_args()).stdin(Stdio::null());
+    traced.arg(site.path("trace")).arg(start.get_program()).args(start.get_args());
     let output = traced.output().unwrap();
     let text = said(&output);
     assert!(text.contains("died while it was starting"), "{text}");
@@ -334,4 +338,103 @@ fn who_may_not_ask_is_told_so_with_code_4() {
         }
     }
     site.ends(0, &["status"]);
+}
+
+#[test]
+fn a_restart_that_would_fail_stops_nothing_and_says_why() {
+    let sandbox = Sandbox::start();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let site = Site::started(&sandbox, "");
+    std::fs::write(site.path("victim"), "no certificate").unwrap();
+    let pid = site.pid();
+    let good = std::fs::read_to_string(site.path("conf/test.ini")).unwrap();
+    for (more, why) in [
+        (format!("[server]\nlisten[] = {taken}"), "address in use"),
+        ("[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"".into(), "cannot load"),
+        ("[wechat]\nca_file = victim".into(), "victim"),
+        ("[log]\nlog_file = /proc/nowhere/x.log".into(), "/proc/nowhere"),
+        ("[setting]\nuser = no-such-user".into(), "no-such-user"),
+        ("[server]\nqueue_file_path = victim/queue".into(), "victim"),
+    ] {
+        std::fs::write(site.path("conf/test.ini"), format!("{good}\n{more}\n")).unwrap();
+        let text = site.ends(1, &["restart"]);
+        assert!(text.contains(why) && text.contains("the running daemon goes on"), "{text}");
+        assert_eq!(site.pid(), pid, "{more}");
+        assert!(!site.status()["stopping"].as_bool().unwrap());
+    }
+    std::fs::write(site.path("conf/test.ini"), good).unwrap();
+    site.ok(&["restart"]);
+    assert_ne!(site.pid(), pid);
+}
+
+#[test]
+fn a_database_that_never_answers_holds_up_no_restart_for_ever() {
+    let sandbox = Sandbox::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let site = Site::started(&sandbox, "");
+    let pid = site.pid();
+    site.edit(|text| {
+        format!("{text}\n[pdo]\ndsn = \"mysql:host=127.0.0.1;port={port};dbname=m\"\n")
+    });
+    let since = Instant::now();
+    let text = site.ends(1, &["restart"]);
+    assert!(since.elapsed() < DEADLINE * 2 && text.contains("goes on"), "{text}");
+    assert_eq!(site.pid(), pid);
+}
+
+#[test]
+fn of_several_restarts_one_wins_and_the_others_say_what_is_under_way() {
+    let sandbox = Sandbox::start();
+    for _ in 0..5 {
+        let mut site = Site::new(&sandbox, "");
+        site.start();
+        let old = site.pid();
+        let mut spawn = |words: &str| {
+            let mut command = site.command(&[words]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let restarts: Vec<_> = (0..4).map(|_| spawn("restart")).collect();
+        let ends: Vec<Output> =
+            restarts.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        let won = ends.iter().filter(|output| output.status.success()).count();
+        assert!(won >= 1, "{:?}", ends.iter().map(said).collect::<Vec<_>>());
+        for output in ends.iter().filter(|output| !output.status.success()) {
+            let text = said(output);
+            assert!(text.contains("under way") || text.contains("already running"), "{text}");
+        }
+        assert_ne!(site.pid(), old);
+        assert!(!site.log().contains("asked to stop a second time"), "{}", site.log());
+        site.ok(&["stop"]);
+        assert_eq!(site.leftovers(), [""; 0]);
+    }
+}
+
+#[test]
+fn of_several_starts_one_wins_and_the_others_say_what_is_under_way() {
+    let sandbox = Sandbox::start();
+    for listen in ["127.0.0.1:0".to_owned(), {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().to_string()
+    }] {
+        let site = Site::new(&sandbox, "");
+        site.edit(|text| text.replace("127.0.0.1:0", &listen));
+        let starts: Vec<_> = (0..4)
+            .map(|_| {
+                let mut command = site.command(&["start"]);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let ends: Vec<Output> =
+            starts.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        let texts: Vec<String> = ends.iter().map(said).collect();
+        assert_eq!(ends.iter().filter(|output| output.status.success()).count(), 1, "{texts:?}");
+        for text in texts.iter().filter(|text| !text.contains("started")) {
+            assert!(text.contains("another start") || text.contains("already running"), "{text}");
+        }
+        site.ends(0, &["status"]);
+        site.ok(&["stop"]);
+        assert_eq!(site.leftovers(), [""; 0]);
+    }
 }

@@ -21,6 +21,9 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// How long the daemon may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long after it has bound its ports a start holds its lock.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How long a step of an order may take, which waits for the disk several times.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,16 +40,24 @@ pub fn start(which: &Which, config: Config) -> Result<u8, String> {
         return Err(why);
     }
     let owner = Owner::of(&config)?;
-    let mut listeners = Listeners::new(&config.server.listen, config.setting.backlog);
-    bind(&target, &config, &mut listeners)?;
     rehearse(which)?;
+    let listeners = Listeners::new(&config.server.listen, config.setting.backlog);
     launch(&target, config, &owner, listeners)
 }
 
-/// Binds what is not bound yet. Between two looks another start may have come first.
+/// Binds what is not bound yet. Another start may have come first, and shows itself a moment later.
 fn bind(target: &Target, config: &Config, listeners: &mut Listeners) -> Result<(), String> {
+    let deadline = Instant::now() + MOMENT;
     let bound = listeners.bind(InUse::Refuse, &config.setting.pid_file);
-    bound.map_err(|why| running(target).unwrap_or(why))
+    bound.map_err(|why| {
+        loop {
+            match running(target) {
+                Some(other) => return other,
+                None if Instant::now() > deadline => return why,
+                None => std::thread::sleep(GLANCE),
+            }
+        }
+    })
 }
 
 /// Becomes the daemon.

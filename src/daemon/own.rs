@@ -289,12 +289,15 @@ pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), Str
     ))
 }
 
-/// Whether a folder is there or this user could make it.
+/// Whether a folder is there or could be made: only the kernel knows, so its uppermost one that is
+/// missing is made and removed.
 fn could_make(folder: &Path) -> io::Result<()> {
-    let above = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
-    match above {
-        above if above == folder => Ok(()),
-        above => Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)?),
+    match folder.ancestors().take_while(|above| !above.exists()).last() {
+        Some(missing) => {
+            DirBuilder::new().mode(0o750).create(missing)?;
+            std::fs::remove_dir(missing)
+        }
+        None => Ok(()),
     }
 }
 

@@ -12,11 +12,14 @@ use rustix::process::{Uid, geteuid};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest `stop_timeout` that can be configured: for a daemon of which nothing is known, and for
 /// one that says more.
 const LONGEST_STOP: Duration = Duration::from_secs(600);
+
+/// How long the kernel may take to let go of a dead daemon's lock.
+const DYING: Duration = Duration::from_secs(5);
 
 pub struct Place {
     pub pid_file: PathBuf,
@@ -151,11 +154,17 @@ impl Place {
         if left.is_empty() {
             return Ok(left);
         }
-        let lock = match PidFile::lock(&self.pid_file) {
-            Ok(lock) => Some(lock),
-            // Without its folder there is nothing to hold.
-            Err(Locked::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(locked) => return Err(locked.to_string()),
+        let deadline = Instant::now() + DYING;
+        let lock = loop {
+            match PidFile::lock(&self.pid_file) {
+                Ok(lock) => break Some(lock),
+                // Without its folder there is nothing to hold.
+                Err(Locked::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                    break None;
+                }
+                Err(Locked::Running(_)) if Instant::now() < deadline => {}
+                Err(locked) => return Err(locked.to_string()),
+            }
         };
         let removed = |path: &Path, done: io::Result<()>| match done {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
