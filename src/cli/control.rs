@@ -112,7 +112,8 @@ fn running(target: &Target) -> Option<String> {
 pub fn restart(which: &Which, config: Config) -> Result<u8, String> {
     let target = which.target(Some(&config));
     let owner = Owner::of(&config).map_err(|why| goes_on(&target, why))?;
-    rehearse(which).map_err(|why| goes_on(&target, why))?;
+    let changes_hands = |why| goes_on(&target, format!("{why}{}", other_user(&target, &owner)));
+    rehearse(which).map_err(changes_hands)?;
     let mut listeners = Listeners::new(&config.server.listen, config.setting.backlog);
     match find(&target, PATIENCE) {
         State::Listens(mut client, place) => {
@@ -155,6 +156,20 @@ pub fn goes_on(target: &Target, why: String) -> String {
             format!("{why}\nnothing was stopped: the running daemon goes on, pid {pid}")
         }
         _ => why,
+    }
+}
+
+/// What the daemon of another user has has to change hands first.
+fn other_user(target: &Target, owner: &Owner) -> String {
+    match find(target, PATIENCE) {
+        State::Listens(client, place) if client.process.uid != owner.ids().0 => format!(
+            "\nthe running daemon is the user {}'s and the new one would be {}'s: mega {name} stop, \
+             then give it what is named here, then mega {name} start",
+            place.whose,
+            owner.name(),
+            name = target.name
+        ),
+        _ => String::new(),
     }
 }
 

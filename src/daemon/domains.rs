@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Domain {
     pub folder: PathBuf,
     /// It is the queue's.
-    queue: bool,
+    pub queue: bool,
     names: Vec<OsString>,
     /// The daemon can do without these, and without the folder if it has nothing else.
     spare: Vec<OsString>,

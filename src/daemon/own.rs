@@ -197,6 +197,8 @@ pub struct Survey(Vec<Surveyed>);
 
 struct Surveyed {
     folder: PathBuf,
+    /// Nothing but mega's own stands in it.
+    queue: bool,
     /// Its files that are there, and whose they are.
     files: Vec<(PathBuf, Uid)>,
 }
@@ -236,15 +238,16 @@ fn surveyed(domain: &Domain) -> Surveyed {
         let owner = Uid::from_raw(entry.metadata().ok()?.uid());
         Some((entry.path(), owner))
     });
-    Surveyed { folder: domain.folder.clone(), files: owned.collect() }
+    let (folder, queue) = (domain.folder.clone(), domain.queue);
+    Surveyed { folder, queue, files: owned.collect() }
 }
 
 /// As whom the daemon runs: sees to the folders that are still missing, and says what in them it could
 /// not use, all of it, before it is found out one by one.
 pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), String> {
     let user = owner.ids().0;
-    let (mut unusable, mut foreign) = (Vec::new(), Vec::new());
-    for Surveyed { folder, files } in &survey.0 {
+    let (mut unusable, mut foreign, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    for Surveyed { folder, queue, files } in &survey.0 {
         let there = match missing {
             Missing::Create => make(folder),
             Missing::Look => could_make(folder),
@@ -253,6 +256,10 @@ pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), Str
         if folder.is_dir()
             && access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err()
         {
+            if *queue {
+                whole.push(folder.clone());
+                continue;
+            }
             unusable.push(folder.clone());
             let others = files.iter().filter(|(_, owner)| *owner != user);
             unusable.extend(others.map(|(path, _)| path.clone()));
@@ -273,32 +280,40 @@ pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), Str
     if !foreign.is_empty() {
         let paths = shown(&foreign);
         return Err(format!(
-            "root does not use files of other users: name their user in setting.user, or run: chown \
+            "root does not use files of other users: name their user in setting.user, or run: chown -h \
              root:root {paths}"
         ));
     }
-    if unusable.is_empty() {
+    let all = [&unusable[..], &whole].concat();
+    if all.is_empty() {
         return Ok(());
     }
-    let paths = shown(&unusable);
+    // What stands there is not root's to look after: no link is followed.
+    let command = |options: &str, paths: &[PathBuf]| {
+        let paths = (!paths.is_empty()).then(|| shown(paths));
+        paths.map(|paths| format!("chown {options} {} {paths}", owner.shown()))
+    };
+    let commands: Vec<String> =
+        [command("-h", &unusable), command("-hR", &whole)].into_iter().flatten().collect();
     Err(format!(
-        "the user {} cannot write to {paths}; run: chown {} {paths} (a folder that others use as well \
-         is better left to them: choose another for mega)",
+        "the user {} cannot write to {}; run: {} (a folder that others use as well is better left to \
+         them: choose another for mega)",
         owner.name(),
-        owner.shown()
+        shown(&all),
+        commands.join(" && ")
     ))
 }
 
-/// Whether a folder is there or could be made: only the kernel knows, so its uppermost one that is
-/// missing is made and removed.
+/// Whether a folder is there or could be made: only the kernel knows, so another one is made and removed
+/// beside the uppermost that is missing.
 fn could_make(folder: &Path) -> io::Result<()> {
-    match folder.ancestors().take_while(|above| !above.exists()).last() {
-        Some(missing) => {
-            DirBuilder::new().mode(0o750).create(missing)?;
-            std::fs::remove_dir(missing)
-        }
-        None => Ok(()),
-    }
+    let Some(missing) = folder.ancestors().take_while(|above| !above.exists()).last() else {
+        return Ok(());
+    };
+    let mut beside = missing.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    DirBuilder::new().mode(0o750).create(&beside)?;
+    std::fs::remove_dir(&beside)
 }
 
 fn make(folder: &Path) -> io::Result<()> {
