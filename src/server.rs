@@ -15,6 +15,7 @@ use crate::store;
 use crate::template::{self, Database, DatabaseError, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
+use crate::trial;
 use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
@@ -26,9 +27,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-/// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
-const DESCRIPTORS: usize = 256;
 
 /// A worker renders, posts and parses; TLS needs the most of this.
 const WORKER_STACK: usize = 512 * 1024;
@@ -88,7 +86,7 @@ fn settle(config: &Config, owner: &Owner) -> Result<PidFile, String> {
 /// never want for one; where that is fewer than `max_conn`, says so.
 fn reserve_descriptors(config: &mut Config) -> Option<String> {
     let setting = &mut config.setting;
-    let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
+    let reserve = trial::descriptors(setting);
     let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
     let clients = limit.saturating_sub(reserve).max(1);
     let wanted = setting.max_conn;

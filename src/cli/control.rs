@@ -7,6 +7,7 @@ use crate::daemon::{self, InUse, Listeners, Owner, Process};
 use crate::exit;
 use crate::ledger::order::{Answer, Request};
 use crate::server;
+use crate::trial::{self, Finding};
 use crate::wire::command::{self, Question};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -40,8 +41,8 @@ pub fn start(config: Config) -> Result<u8, String> {
 /// Binds what is not bound yet, and becomes the daemon.
 fn launch(mut config: Config, owner: &Owner, mut listeners: Listeners) -> Result<u8, String> {
     listeners.bind(InUse::Refuse, &config.setting.pid_file)?;
-    let cautions = config.cautions();
-    config.warnings.extend(cautions);
+    let cautions = trial::cautions(&config);
+    config.warnings.extend(cautions.iter().map(Finding::english));
     let stderr = config.setting.log_file.clone();
     let (background, listeners) = (config.setting.daemonize, listeners.into_vec());
     let run = |notifier| server::run(config, owner, listeners, notifier);

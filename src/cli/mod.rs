@@ -1,9 +1,11 @@
 //! The command line: which configuration is meant, and which command. Runs in short-lived processes
 //! beside the daemon, except for `start`, which becomes it.
 
+mod check;
 mod control;
 mod failed;
 mod find;
+mod findings;
 mod language;
 mod queue;
 mod request;
@@ -53,8 +55,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read the configuration, say what is wrong with it, and show what would apply
-    Check,
+    /// Try what a start would do, say what is wrong with the configuration, and show what would apply; changes
+    /// nothing (exit code 1 if something is wrong)
+    Check(check::Check),
     /// Manage the templates in the database
     #[command(subcommand)]
     Template(template::Template),
@@ -112,8 +115,9 @@ impl Line {
             crate::daemon::close_inherited();
         }
         let mut config = self.load()?;
-        for warning in &config.warnings {
-            eprintln!("mega: warning: {warning}");
+        // `check` shows them among the rest.
+        if !matches!(self.command, Command::Check(_)) {
+            config.warnings.iter().for_each(|warning| eprintln!("mega: warning: {warning}"));
         }
         match self.command {
             Command::Start(Start { foreground }) => {
@@ -127,14 +131,7 @@ impl Line {
             Command::Restart => control::restart(config),
             Command::Reload => control::reload(&config),
             Command::Status { json } => control::status(&config, json),
-            Command::Check => {
-                for caution in config.cautions() {
-                    eprintln!("mega: warning: {caution}");
-                }
-                crate::say!("{}", config.describe());
-                crate::say!("; {}: no problem found", config.file.display());
-                Ok(exit::OK)
-            }
+            Command::Check(options) => check::check(&config, &options),
             Command::Template(command) => template::run(&config, command),
             Command::Failed(options) => {
                 step_down(&config)?;

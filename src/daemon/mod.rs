@@ -11,6 +11,7 @@ mod own;
 mod pidfile;
 mod privileges;
 mod process;
+pub mod survey;
 
 pub use listeners::{InUse, Listeners};
 pub use pidfile::{PidFile, Probe, probe};

@@ -26,8 +26,8 @@ use std::path::{Component, Path, PathBuf};
 const LINKS: usize = 40;
 
 /// A folder and what of it is mega's own.
-struct Place {
-    folder: PathBuf,
+pub(super) struct Place {
+    pub(super) folder: PathBuf,
     /// It is the queue's.
     queue: bool,
     names: Vec<OsString>,
@@ -36,7 +36,7 @@ struct Place {
 }
 
 impl Place {
-    fn owns(&self, name: &OsStr) -> bool {
+    pub(super) fn owns(&self, name: &OsStr) -> bool {
         let named = self.names.iter().any(|own| own == name);
         named || (self.queue && is_the_queues(name)) || self.day(name).is_some()
     }
@@ -50,14 +50,14 @@ impl Place {
     }
 
     /// The daemon writes to it: not the logs of other days, nor a damaged segment that was kept.
-    fn is_needed(&self, name: &OsStr, today: NaiveDate) -> bool {
+    pub(super) fn is_needed(&self, name: &OsStr, today: NaiveDate) -> bool {
         let kept = name.as_bytes().ends_with(b".bad");
         self.owns(name) && !kept && self.day(name).is_none_or(|day| day == today)
     }
 }
 
 #[derive(Default)]
-struct Places(Vec<Place>);
+pub(super) struct Places(pub(super) Vec<Place>);
 
 impl Places {
     fn at(&mut self, folder: &Path) -> &mut Place {
@@ -87,7 +87,7 @@ impl Places {
     }
 
     /// The queue's folder before the one it stands in.
-    fn of(config: &Config) -> Places {
+    pub(super) fn of(config: &Config) -> Places {
         const DATABASE: &[&str] = &["", "-wal", "-shm", "-journal"];
         let mut places = Places::default();
         let queue = &config.server.queue_file_path;
@@ -170,7 +170,7 @@ fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> 
     }
 }
 
-fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let readable = openat(folder, ".", flags, Mode::empty())?;
     let mut names = Vec::new();
@@ -188,11 +188,11 @@ fn give(file: &OwnedFd, owner: &Owner) -> io::Result<()> {
     Ok(chownat(file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?)
 }
 
-fn is_roots(stat: &Stat) -> bool {
+pub(super) fn is_roots(stat: &Stat) -> bool {
     Uid::from_raw(stat.st_uid).is_root()
 }
 
-enum Found {
+pub(super) enum Found {
     /// On the way to it and in it only root can change anything.
     Folder(OwnedFd),
     /// The same, but it is not there; nor may be what is above it.
@@ -205,7 +205,7 @@ enum Found {
 
 /// Walks to a folder step by step, and follows those links that are root's. A way on which somebody
 /// else may write to a folder is not gone.
-fn controlled(path: &Path) -> io::Result<Found> {
+pub(super) fn controlled(path: &Path) -> io::Result<Found> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = || openat(CWD, "/", flags, Mode::empty());
     let mut steps: VecDeque<OsString> = steps(path);
@@ -325,7 +325,7 @@ fn shown(paths: &[PathBuf]) -> String {
 }
 
 /// It is another user's; what only stands for a file is an error.
-fn is_foreign(path: &Path) -> Result<bool, String> {
+pub(super) fn is_foreign(path: &Path) -> Result<bool, String> {
     let Ok(stat) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory | FileType::Socket => return Ok(false),

@@ -4,7 +4,7 @@
 use super::disk::Disk;
 use super::reader::Reader;
 use super::record::{self, Found, Record};
-use super::segment::{self, HEADER, Header, Segment};
+use super::segment::{self, HEADER, Header, Segment, Unusable};
 use super::{BLOCK, OpenError, recover};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -74,6 +74,27 @@ pub fn inspect(
             record(describe(&name, origin, at, found, payload));
         });
         file(&name, &segment, &summary);
+    }
+    Ok(())
+}
+
+/// Whether opening would refuse the queue as it is: for a segment that a newer mega wrote, or one that
+/// cannot be opened.
+pub fn openable(disk: &dyn Disk) -> Result<(), OpenError> {
+    let names = disk.list().map_err(|error| OpenError::Folder { error })?;
+    for name in names.into_iter().filter(|name| segment::number(name).is_some()) {
+        let because = |why: String| OpenError::Segment { name: name.clone(), why };
+        let header = match disk.open(&name) {
+            Ok(file) => Header::read(&file),
+            // Finished and removed since the folder was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(because(error.to_string())),
+        };
+        if let Err(newer @ Unusable::NewerVersion { .. }) = header
+            .check(header.origin().unwrap_or_default(), segment::number(&name).unwrap_or_default())
+        {
+            return Err(because(newer.to_string()));
+        }
     }
     Ok(())
 }
