@@ -66,6 +66,7 @@ mod clock;
 mod config;
 mod daemon;
 mod day_file;
+mod doctor;
 mod exit;
 mod file;
 mod ledger;

@@ -3,6 +3,7 @@
 
 mod check;
 mod control;
+mod doctor;
 mod failed;
 mod find;
 mod findings;
@@ -58,6 +59,9 @@ enum Command {
     /// Try what a start would do, say what is wrong with the configuration, and show what would apply; changes
     /// nothing (exit code 1 if something is wrong)
     Check(check::Check),
+    /// Check, and ask the world: token, clock, names, certificates, disks, limits, the running daemon; a line each,
+    /// with what to do (exit code 0 fine or with warnings, 1 something is wrong)
+    Doctor(doctor::Doctor),
     /// Manage the templates in the database
     #[command(subcommand)]
     Template(template::Template),
@@ -115,8 +119,8 @@ impl Line {
             crate::daemon::close_inherited();
         }
         let mut config = self.load()?;
-        // `check` shows them among the rest.
-        if !matches!(self.command, Command::Check(_)) {
+        // These show them among the rest.
+        if !matches!(self.command, Command::Check(_) | Command::Doctor(_)) {
             config.warnings.iter().for_each(|warning| eprintln!("mega: warning: {warning}"));
         }
         match self.command {
@@ -132,6 +136,7 @@ impl Line {
             Command::Reload => control::reload(&config),
             Command::Status { json } => control::status(&config, json),
             Command::Check(options) => check::check(&config, &options),
+            Command::Doctor(options) => doctor::doctor(&config, &options),
             Command::Template(command) => template::run(&config, command),
             Command::Failed(options) => {
                 step_down(&config)?;

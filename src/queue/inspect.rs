@@ -99,6 +99,30 @@ pub fn openable(disk: &dyn Disk) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// When the first message that is not done was accepted, in Unix ms: of the first segment that has one, as
+/// far as it can be read.
+pub fn oldest(disk: &dyn Disk) -> Option<u64> {
+    let mut names = disk.list().ok()?;
+    names.retain(|name| segment::number(name).is_some());
+    names.sort_unstable();
+    names.iter().find_map(|name| {
+        let file = disk.open(name).ok()?;
+        let header = Header::read(&file);
+        let segment = Segment::new(&header, header.origin()?, segment::number(name)?);
+        let end = if segment.sealed { segment.end } else { file.size() };
+        let (mut reader, mut at) = (Reader::new(file, end, BLOCK), HEADER);
+        while at < end
+            && let Found::Record(record) = record::read(&mut reader, segment.place(at), end)
+        {
+            if !record.done {
+                return Some(record.enqueued);
+            }
+            at += record.size();
+        }
+        None
+    })
+}
+
 fn number(name: &str) -> Option<u64> {
     segment::number(name).or_else(|| segment::bad_number(name))
 }

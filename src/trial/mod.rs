@@ -28,7 +28,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use limits::descriptors;
+pub use limits::{descriptors, memory, open_files};
+pub use proc::{memory as available, number};
+pub use queue::{segment_size, segments};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
