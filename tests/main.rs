@@ -5,12 +5,15 @@ mod support;
 
 mod abuse;
 mod bench;
+mod broken_disk;
+mod check;
 mod cli;
 mod clients;
 mod crash;
 mod database;
 mod delivery;
 mod disk;
+mod doctor;
 mod failed;
 mod hostile;
 mod ledger;
