@@ -187,7 +187,7 @@ fn cases() -> Vec<Case> {
             |place| open(&place.ini, 0o644),
             case("warning", "", ["wechat.app_secret", "can read the secrets"]),
         ),
-        with(|place| open(&place.ini, 0o646), case("warning", "", ["mega", "can change"])),
+        with(|place| open(&place.ini, 0o646), case("warning", "", ["configuration", "can change"])),
         // Sockets.
         case(
             "wrong",

@@ -5,7 +5,7 @@ use super::Owner;
 use super::own::{Found, Place, Places, controlled, is_foreign, is_roots, names};
 use crate::config::Config;
 use crate::file::planted;
-use rustix::fs::{Access, FileType, Mode, OFlags, access, fstat, openat};
+use rustix::fs::{Access, FileType, Mode, OFlags, StatFs, access, fstat, fstatfs, openat, statfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::fs::read_dir;
@@ -37,7 +37,10 @@ pub fn to_be_given(config: &Config, owner: &Owner) -> Vec<PathBuf> {
                 // What hinders the look hinders the gift as well.
                 let _ = gifts(&folder, &place, &mut given);
             }
-            Ok(Found::Missing { .. }) => given.push(place.folder),
+            Ok(Found::Missing { above, .. }) if takes_folders(fstatfs(&above)) => {
+                given.push(place.folder);
+            }
+            Ok(Found::Missing { .. }) => {}
             Ok(Found::NotRoots) | Err(_) => {}
         }
     }
@@ -91,7 +94,7 @@ fn not_to_be_made(folder: &Path) -> Option<Unusable> {
     let why = match above.is_dir() {
         false => format!("{} is not a folder", above.display()),
         true => match access(above, Access::WRITE_OK | Access::EXEC_OK) {
-            Ok(()) if is_real(above) => return None,
+            Ok(()) if takes_folders(statfs(above)) => return None,
             Ok(()) => format!("{} is not a place for folders", above.display()),
             Err(error) => format!("{}: {error}", above.display()),
         },
@@ -100,10 +103,10 @@ fn not_to_be_made(folder: &Path) -> Option<Unusable> {
 }
 
 /// Root may write to every folder, but in those that the kernel makes up nothing can be created.
-fn is_real(folder: &Path) -> bool {
+fn takes_folders(fs: rustix::io::Result<StatFs>) -> bool {
     const PROC: i64 = 0x9fa0;
     const SYSFS: i64 = 0x6265_6572;
-    rustix::fs::statfs(folder).is_ok_and(|fs| ![PROC, SYSFS].contains(&(fs.f_type as i64)))
+    fs.is_ok_and(|fs| ![PROC, SYSFS].contains(&(fs.f_type as i64)))
 }
 
 fn in_folder(place: &Place, root: bool, given: &[PathBuf]) -> Vec<(PathBuf, Unusable)> {

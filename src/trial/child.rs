@@ -49,7 +49,7 @@ impl Report {
 pub fn run(patience: Duration, trial: impl FnOnce(&mut Report)) -> Vec<Finding> {
     let failed = |error: std::io::Error| {
         let todo = ["try again", "请重试"];
-        vec![Finding::wrong("mega", plain(format!("cannot be tried: {error}")), todo)]
+        vec![Finding::wrong("trial", plain(format!("cannot be tried: {error}")), todo)]
     };
     let (reader, writer) = match pipe_with(PipeFlags::CLOEXEC) {
         Ok((reader, writer)) => (File::from(reader), File::from(writer)),
@@ -100,7 +100,7 @@ fn listen(mut reader: File, deadline: Instant) -> Vec<u8> {
 }
 
 fn understand(said: &[u8], patience: Duration) -> Vec<Finding> {
-    let (mut findings, mut open) = (Vec::new(), Some("mega".to_owned()));
+    let (mut findings, mut open) = (Vec::new(), Some("trial".to_owned()));
     for line in
         said.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
     {
@@ -143,6 +143,6 @@ mod tests {
         assert!(findings[1].what[0].contains("within 9s"), "{findings:?}");
         said[3] = serde_json::to_string(&Line::Done).unwrap();
         assert_eq!(understand(said.join("\n").as_bytes(), patience), [found]);
-        assert_eq!(understand(b"", patience)[0].subject, "mega");
+        assert_eq!(understand(b"", patience)[0].subject, "trial");
     }
 }

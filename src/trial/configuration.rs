@@ -43,7 +43,7 @@ fn exposed(config: &Config, mode: u32, root: bool) -> Vec<Finding> {
     }
     if mode & 0o002 != 0 {
         findings.push(Finding::warning(
-            "mega",
+            "configuration",
             [
                 format!("everybody on this machine can change {file}"),
                 format!("本机所有用户都能修改 {file}"),
@@ -149,7 +149,7 @@ pub fn same_file(one: &str, other: &str, path: &Path) -> Finding {
 /// Files, each known by this one path.
 pub fn single(config: &Config) -> Vec<(&'static str, PathBuf)> {
     let mut paths = vec![
-        ("mega", config.file.clone()),
+        ("configuration", config.file.clone()),
         ("setting.pid_file", config.setting.pid_file.clone()),
         ("setting.pid_file", config.admin_socket()),
         ("server.queue_file_path", config.server.queue_file_path.clone()),
@@ -205,7 +205,7 @@ mod tests {
         let exposed = |more: &str, mode, root| subjects(exposed(&config(more), mode, root));
         assert!(exposed("", 0o640, false).is_empty());
         assert_eq!(exposed("", 0o644, false), ["wechat.app_secret, pdo.password"]);
-        assert_eq!(exposed("", 0o642, false), ["mega"]);
+        assert_eq!(exposed("", 0o642, false), ["configuration"]);
         assert!(exposed("api_hosts = http://127.0.0.1:1", 0o644, false).is_empty());
         let public = "[server]\nlisten[] = 127.0.0.1:1\nlisten[] = [::]:2\n";
         let found = super::exposed(&config(public), 0o640, false);

@@ -64,7 +64,7 @@ fn keys(config: &Config, path: &Path) -> String {
     files.extend(config.log.message_log.iter().map(|log| ("log.message_log", dated(log, today))));
     files.extend(config.setting.log_file.iter().map(|log| ("setting.log_file", log.clone())));
     let queue = &config.server.queue_file_path;
-    if path.starts_with(queue) {
+    if path.starts_with(queue) || queue.parent() == Some(path) && !queue.exists() {
         return "server.queue_file_path".to_owned();
     }
     // SQLite's own files beside a database begin with its name.
