@@ -15,6 +15,7 @@ use crate::store;
 use crate::template::{self, Database, DatabaseError, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
+use crate::trial;
 use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
@@ -25,9 +26,6 @@ use ipnet::IpNet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
-
-/// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
-const DESCRIPTORS: usize = 256;
 
 /// A worker renders, posts and parses; TLS needs the most of this.
 const WORKER_STACK: usize = 512 * 1024;
@@ -85,7 +83,7 @@ fn settle(config: &Config, owner: &Owner) -> Result<Presence, String> {
 /// never want for one; where that is fewer than `max_conn`, says so.
 fn reserve_descriptors(config: &mut Config) -> Option<String> {
     let setting = &mut config.setting;
-    let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
+    let reserve = trial::descriptors(setting);
     let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
     let clients = limit.saturating_sub(reserve).max(1);
     let wanted = setting.max_conn;
@@ -424,8 +422,7 @@ fn open_ledger(config: &Config) -> Result<Ledger, String> {
     })
 }
 
-/// The templates as the database has them now.
-pub fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
+fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
     let server = &config.server;
     let table = Table::new(server.table_size, server.template_size, config.wechat.template_escape);
     let failed = |error: DatabaseError| format!("cannot load the templates: {error}");

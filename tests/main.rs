@@ -5,6 +5,8 @@ mod support;
 
 mod abuse;
 mod bench;
+mod broken_disk;
+mod check;
 mod cli;
 mod clients;
 mod control;
@@ -12,6 +14,7 @@ mod crash;
 mod database;
 mod delivery;
 mod disk;
+mod doctor;
 mod failed;
 mod hostile;
 mod ledger;

@@ -1,6 +1,6 @@
 //! start, stop, restart, reload and status: what the init scripts call.
 
-use super::rehearse::rehearse;
+use super::findings;
 use super::state::{State, Target, find, reach};
 use super::which::Which;
 use crate::client::Client;
@@ -9,8 +9,9 @@ use crate::daemon::{self, InUse, Listeners, Owner, Place, Process};
 use crate::exit;
 use crate::ledger::order::{Answer, Request};
 use crate::server;
+use crate::trial::{self, Finding, Level};
 use crate::wire::command::{self, Question};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::io;
 use std::time::{Duration, Instant};
@@ -23,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long after it has bound its ports a start holds its lock.
 const MOMENT: Duration = Duration::from_secs(1);
+
+/// How long a database or a disk that hangs holds up a start.
+const TRIAL: Duration = Duration::from_secs(20);
+
+/// What a finding about the ports is about.
+const LISTEN: &str = "server.listen[]";
 
 /// How long a step of an order may take, which waits for the disk several times.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
@@ -40,24 +47,50 @@ pub fn start(which: &Which, config: Config) -> Result<u8, String> {
         return Err(why);
     }
     let owner = Owner::of(&config)?;
-    rehearse(which)?;
+    try_out(&target, &config, &owner, None)?;
     let listeners = Listeners::new(&config.server.listen, config.setting.backlog);
     launch(&target, config, &owner, listeners)
 }
 
-/// Binds what is not bound yet. Another start may have come first, and shows itself a moment later.
+/// Everything that a start would meet is met before anything is stopped or begun, by a process that becomes
+/// the daemon's user.
+fn try_out(
+    target: &Target,
+    config: &Config,
+    owner: &Owner,
+    daemon: Option<Pid>,
+) -> Result<(), String> {
+    let found = trial::run(config, daemon, TRIAL);
+    let wrong: Vec<&Finding> = found.iter().filter(|f| f.level == Level::Wrong).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = wrong.iter().map(|finding| findings::line(finding)).collect();
+    let mut why = lines.join("\n");
+    if let Some(command) = daemon::change_hands(config, owner) {
+        why += &format!("\nto give {} all that is mega's, run: {command}", owner.name());
+    }
+    match wrong.iter().any(|finding| finding.subject == LISTEN) {
+        true => Err(came_first(target).unwrap_or(why)),
+        false => Err(why),
+    }
+}
+
+/// Binds what is not bound yet.
 fn bind(target: &Target, config: &Config, listeners: &mut Listeners) -> Result<(), String> {
-    let deadline = Instant::now() + MOMENT;
     let bound = listeners.bind(InUse::Refuse, &config.setting.pid_file);
-    bound.map_err(|why| {
-        loop {
-            match running(target) {
-                Some(other) => return other,
-                None if Instant::now() > deadline => return why,
-                None => std::thread::sleep(GLANCE),
-            }
+    bound.map_err(|why| came_first(target).unwrap_or(why))
+}
+
+/// Another start may have the ports, and shows itself a moment later.
+fn came_first(target: &Target) -> Option<String> {
+    let deadline = Instant::now() + MOMENT;
+    loop {
+        match running(target) {
+            None if Instant::now() < deadline => std::thread::sleep(GLANCE),
+            found => return found,
         }
-    })
+    }
 }
 
 /// Becomes the daemon.
@@ -68,8 +101,8 @@ fn launch(
     mut listeners: Listeners,
 ) -> Result<u8, String> {
     bind(target, &config, &mut listeners)?;
-    let cautions = config.cautions();
-    config.warnings.extend(cautions);
+    let cautions = trial::cautions(&config);
+    config.warnings.extend(cautions.iter().map(Finding::english));
     let stderr = config.setting.log_file.clone();
     let (background, listeners) = (config.setting.daemonize, listeners.into_vec());
     let place = Place::of(&config);
@@ -112,8 +145,8 @@ fn running(target: &Target) -> Option<String> {
 pub fn restart(which: &Which, config: Config) -> Result<u8, String> {
     let target = which.target(Some(&config));
     let owner = Owner::of(&config).map_err(|why| goes_on(&target, why))?;
-    let changes_hands = |why| goes_on(&target, format!("{why}{}", other_user(&target, &owner)));
-    rehearse(which).map_err(changes_hands)?;
+    let tried = try_out(&target, &config, &owner, process_of(&target));
+    tried.map_err(|why| goes_on(&target, format!("{why}{}", other_user(&target, &owner))))?;
     let mut listeners = Listeners::new(&config.server.listen, config.setting.backlog);
     match find(&target, PATIENCE) {
         State::Listens(mut client, place) => {
@@ -128,6 +161,14 @@ pub fn restart(which: &Which, config: Config) -> Result<u8, String> {
         State::Doubtful(why) => return Err(why),
     }
     launch(&target, config, &owner, listeners)
+}
+
+fn process_of(target: &Target) -> Option<Pid> {
+    match find(target, PATIENCE) {
+        State::Listens(client, _) => Some(client.process.pid),
+        State::Locked(process, _) => Some(process.pid),
+        _ => None,
+    }
 }
 
 fn inherit(client: &mut Client, listeners: &mut Listeners) -> Result<(), String> {

@@ -1,11 +1,14 @@
 //! The command line: which configuration is meant, and which command. Runs in short-lived processes
 //! beside the daemon, except for `start`, which becomes it.
 
+mod check;
 mod control;
+mod doctor;
 mod failed;
 mod find;
+mod findings;
+mod language;
 mod queue;
-mod rehearse;
 mod request;
 mod requeue;
 mod state;
@@ -54,8 +57,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read the configuration, say what is wrong with it, and show what would apply
-    Check,
+    /// Try what a start would do, say what is wrong with the configuration, and show what would apply; changes
+    /// nothing (exit code 1 if something is wrong)
+    Check(check::Check),
+    /// Check, and ask the world: token, clock, names, certificates, disks, limits, the running daemon; a line each,
+    /// with what to do (exit code 0 fine or with warnings, 1 something is wrong)
+    Doctor(doctor::Doctor),
     /// Manage the templates in the database
     #[command(subcommand)]
     Template(template::Template),
@@ -79,9 +86,6 @@ enum Command {
         /// The template's key
         key: String,
     },
-    /// Say what a start would find, as whom it would run
-    #[command(hide = true)]
-    Rehearse,
 }
 
 #[derive(Args)]
@@ -117,8 +121,10 @@ impl Line {
         }
         let which = self.which()?;
         let config = which.config();
-        for warning in config.iter().flat_map(|config| &config.warnings) {
-            eprintln!("mega: warning: {warning}");
+        // These show them among the rest.
+        if !matches!(self.command, Command::Check(_) | Command::Doctor(_)) {
+            let warnings = config.iter().flat_map(|config| &config.warnings);
+            warnings.for_each(|warning| eprintln!("mega: warning: {warning}"));
         }
         let read = || config.as_ref().map_err(String::clone);
         // The running daemon is reached whatever is wrong with the file.
@@ -147,15 +153,8 @@ impl Line {
                 Err(why) => Err(format!("{why}\nnothing was reloaded")),
             },
             Command::Status { json } => control::status(&target(), json),
-            Command::Check => {
-                let config = read()?;
-                for caution in config.cautions() {
-                    eprintln!("mega: warning: {caution}");
-                }
-                crate::say!("{}", config.describe());
-                crate::say!("; {}: no problem found", config.file.display());
-                Ok(exit::OK)
-            }
+            Command::Check(options) => check::check(read()?, &options),
+            Command::Doctor(options) => doctor::doctor(read()?, &options),
             Command::Template(command) => template::run(read()?, command),
             Command::Failed(options) => {
                 step_down(read()?)?;
@@ -173,7 +172,6 @@ impl Line {
             Command::Push(message) => request::push(&target(), &message),
             Command::Send(message) => request::send(&target(), &message),
             Command::Tset { key } => request::tset(&target(), &key),
-            Command::Rehearse => Ok(rehearse::play(read()?)),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::state::Target;
 use crate::config::Config;
 use crate::daemon::Place;
-use std::ffi::OsString;
+
 use std::path::{Path, PathBuf};
 
 pub struct Which {
@@ -62,15 +62,6 @@ impl Which {
             eprintln!("mega: warning: {why}");
         }
         Target { name: self.name.clone(), places }
-    }
-
-    /// The words of a command line that mean the same.
-    pub fn words(&self) -> Vec<OsString> {
-        let (root, file) = (self.root.clone().into(), self.file.clone().into());
-        match self.source {
-            Source::File => vec!["--root".into(), root, "-c".into(), file],
-            Source::Demo => vec!["--root".into(), root, self.name.clone().into()],
-        }
     }
 }
 

@@ -15,8 +15,10 @@ mod place;
 pub mod presence;
 mod privileges;
 mod process;
+pub mod survey;
 
 pub use listeners::{InUse, Listeners};
+pub use own::change_hands;
 pub use pidfile::Probe;
 pub use place::Place;
 pub use presence::Presence;
@@ -27,7 +29,6 @@ use crate::config::Config;
 use crate::exit;
 use crate::file;
 use daemonize::{Daemonize, Outcome};
-use own::Missing;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -39,17 +40,8 @@ pub fn settle(config: &Config, owner: &Owner) -> Result<(), String> {
     if rustix::process::geteuid().is_root() && !owner.ids().0.is_root() {
         own::hand_over(config, owner)?;
     }
-    let survey = own::survey(config);
     owner.become_it()?;
-    own::check(&survey, owner, Missing::Create)
-}
-
-/// Becomes whom the daemon would run as, and says what that user could not use then, without changing
-/// anything.
-pub fn foresee(config: &Config, owner: &Owner) -> Result<(), String> {
-    let survey = own::foresee(config, owner);
-    owner.become_it()?;
-    own::check(&survey, owner, Missing::Look)
+    own::check(config, owner)
 }
 
 /// For a command of root that looks at what the service user can replace: does so as that user.

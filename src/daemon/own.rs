@@ -55,30 +55,6 @@ fn give_domain(domain: &Domain, owner: &Owner) -> Result<(), String> {
 /// The files first: with the folder the new owner gets the power to replace them.
 fn give_folder(folder: &OwnedFd, domain: &Domain, owner: &Owner) -> io::Result<()> {
     let mut only_own = true;
-    for (entry, kind) in kinds(folder, domain)? {
-        match kind {
-            Kind::Roots => give(&entry, owner)?,
-            Kind::Own => {}
-            Kind::Others => only_own = false,
-        }
-    }
-    match only_own {
-        true => give(folder, owner),
-        false => Ok(()),
-    }
-}
-
-/// What an entry of a folder is to mega.
-#[derive(PartialEq, Eq)]
-enum Kind {
-    /// A file of its own that belongs to root.
-    Roots,
-    Own,
-    Others,
-}
-
-fn kinds(folder: &OwnedFd, domain: &Domain) -> io::Result<Vec<(OwnedFd, Kind)>> {
-    let mut kinds = Vec::new();
     for name in names(folder)? {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = match openat(folder, &name, flags, Mode::empty()) {
@@ -88,18 +64,20 @@ fn kinds(folder: &OwnedFd, domain: &Domain) -> io::Result<Vec<(OwnedFd, Kind)>> 
         };
         let stat = fstat(&entry)?;
         let plain = planted(&stat, FileType::RegularFile).is_none();
-        let kind = match (domain.owns(&name), FileType::from_raw_mode(stat.st_mode)) {
-            (true, FileType::RegularFile) if plain && is_roots(&stat) => Kind::Roots,
+        match (domain.owns(&name), FileType::from_raw_mode(stat.st_mode)) {
+            (true, FileType::RegularFile) if plain && is_roots(&stat) => give(&entry, owner)?,
             // A socket is bound anew, and the queue's folder is a domain of its own.
-            (true, FileType::RegularFile | FileType::Directory | FileType::Socket) => Kind::Own,
-            _ => Kind::Others,
-        };
-        kinds.push((entry, kind));
+            (true, FileType::RegularFile | FileType::Directory | FileType::Socket) => {}
+            _ => only_own = false,
+        }
     }
-    Ok(kinds)
+    match only_own {
+        true => give(folder, owner),
+        false => Ok(()),
+    }
 }
 
-fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let readable = openat(folder, ".", flags, Mode::empty())?;
     let mut names = Vec::new();
@@ -117,11 +95,11 @@ fn give(file: &OwnedFd, owner: &Owner) -> io::Result<()> {
     Ok(chownat(file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?)
 }
 
-fn is_roots(stat: &Stat) -> bool {
+pub(super) fn is_roots(stat: &Stat) -> bool {
     Uid::from_raw(stat.st_uid).is_root()
 }
 
-enum Found {
+pub(super) enum Found {
     /// On the way to it and in it only root can change anything.
     Folder(OwnedFd),
     /// The same, but it is not there; nor may be what is above it.
@@ -134,7 +112,7 @@ enum Found {
 
 /// Walks to a folder step by step, and follows those links that are root's. A way on which somebody
 /// else may write to a folder is not gone.
-fn controlled(path: &Path) -> io::Result<Found> {
+pub(super) fn controlled(path: &Path) -> io::Result<Found> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = || openat(CWD, "/", flags, Mode::empty());
     let mut steps: VecDeque<OsString> = steps(path);
@@ -191,89 +169,34 @@ fn steps(path: &Path) -> VecDeque<OsString> {
     named.collect()
 }
 
-/// What the daemon will write to, as it is before this process becomes the daemon's user, who may be
-/// able to look into fewer folders.
-pub struct Survey(Vec<Surveyed>);
-
-struct Surveyed {
-    folder: PathBuf,
-    /// Nothing but mega's own stands in it.
-    queue: bool,
-    /// Its files that are there, and whose they are.
-    files: Vec<(PathBuf, Uid)>,
-}
-
-/// What becomes of folders that are missing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// They are created.
-    Create,
-    /// It is looked whether they could be.
-    Look,
-}
-
-pub fn survey(config: &Config) -> Survey {
-    Survey(Domains::of(config).needed().map(|domain| surveyed(&domain)).collect())
-}
-
-/// The same, without what root would create or hand over at a start.
-pub fn foresee(config: &Config, owner: &Owner) -> Survey {
-    let gives = rustix::process::geteuid().is_root() && !owner.ids().0.is_root();
-    let given = |domain: &Domain| match controlled(&domain.folder) {
-        Ok(Found::Missing { .. }) => true,
-        Ok(Found::Folder(folder)) => kinds(&folder, domain)
-            .is_ok_and(|entries| entries.iter().all(|(_, kind)| *kind != Kind::Others)),
-        _ => false,
-    };
-    let left = Domains::of(config).needed().filter(|domain| !(gives && given(domain)));
-    Survey(left.map(|domain| surveyed(&domain)).collect())
-}
-
-fn surveyed(domain: &Domain) -> Surveyed {
+/// As whom the daemon runs: creates the folders that are still missing, and says what in them it
+/// could not use, before it is found out one by one.
+pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
     let today = chrono::Local::now().date_naive();
-    // A folder that cannot be read is found to be unusable anyway.
-    let entries = std::fs::read_dir(&domain.folder).into_iter().flatten().flatten();
-    let needed = entries.filter(|entry| domain.is_needed(&entry.file_name(), today));
-    let owned = needed.filter_map(|entry| {
-        let owner = Uid::from_raw(entry.metadata().ok()?.uid());
-        Some((entry.path(), owner))
-    });
-    let (folder, queue) = (domain.folder.clone(), domain.queue);
-    Surveyed { folder, queue, files: owned.collect() }
-}
-
-/// As whom the daemon runs: sees to the folders that are still missing, and says what in them it could
-/// not use, all of it, before it is found out one by one.
-pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), String> {
-    let user = owner.ids().0;
-    let (mut unusable, mut foreign, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-    for Surveyed { folder, queue, files } in &survey.0 {
-        let there = match missing {
-            Missing::Create => make(folder),
-            Missing::Look => could_make(folder),
-        };
-        there.map_err(|error| format!("cannot create the folder {}: {error}", folder.display()))?;
-        if folder.is_dir()
-            && access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err()
-        {
-            if *queue {
-                whole.push(folder.clone());
-                continue;
-            }
+    let root = owner.ids().0.is_root();
+    let (mut unusable, mut foreign) = (Vec::new(), Vec::new());
+    for domain in Domains::of(config).needed() {
+        let folder = &domain.folder;
+        if let Err(error) = make(folder) {
+            return Err(format!("cannot create the folder {}: {error}", folder.display()));
+        }
+        if access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
             unusable.push(folder.clone());
-            let others = files.iter().filter(|(_, owner)| *owner != user);
-            unusable.extend(others.map(|(path, _)| path.clone()));
             continue;
         }
-        for (path, _) in files {
+        let entries = std::fs::read_dir(folder);
+        let entries =
+            entries.map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+        for entry in entries.flatten().filter(|e| domain.is_needed(&e.file_name(), today)) {
+            let path = entry.path();
             // What was planted is no file to give away: that is said before anything else.
-            let is_foreign = is_foreign(path)?;
-            if user.is_root() {
+            let is_foreign = is_foreign(&path)?;
+            if root {
                 if is_foreign {
-                    foreign.push(path.clone());
+                    foreign.push(path);
                 }
-            } else if access(path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
-                unusable.push(path.clone());
+            } else if access(&path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
+                unusable.push(path);
             }
         }
     }
@@ -284,36 +207,48 @@ pub fn check(survey: &Survey, owner: &Owner, missing: Missing) -> Result<(), Str
              root:root {paths}"
         ));
     }
-    let all = [&unusable[..], &whole].concat();
-    if all.is_empty() {
+    if unusable.is_empty() {
         return Ok(());
     }
-    // What stands there is not root's to look after: no link is followed.
+    let paths = shown(&unusable);
+    Err(format!(
+        "the user {} cannot write to {paths}; run: chown -h {} {paths} (a folder that others use as well \
+         is better left to them: choose another for mega)",
+        owner.name(),
+        owner.shown()
+    ))
+}
+
+/// As root: the command that gives the owner what is mega's own and is not the owner's yet, where root does
+/// not give it away by itself. No link is followed: what stands there is not root's to look after.
+pub fn change_hands(config: &Config, owner: &Owner) -> Option<String> {
+    let (user, today) = (owner.ids().0, chrono::Local::now().date_naive());
+    let others = |path: &PathBuf| {
+        path.symlink_metadata().is_ok_and(|stat| Uid::from_raw(stat.uid()) != user)
+    };
+    let (mut single, mut whole) = (Vec::new(), Vec::new());
+    for domain in Domains::of(config).needed() {
+        if !matches!(controlled(&domain.folder), Ok(Found::NotRoots)) {
+            continue;
+        }
+        // Root needs no folder of its own.
+        let folder = (!user.is_root()).then(|| domain.folder.clone()).filter(others);
+        let entries = std::fs::read_dir(&domain.folder).into_iter().flatten().flatten();
+        let needed = entries.filter(|entry| domain.is_needed(&entry.file_name(), today));
+        let files: Vec<PathBuf> = needed.map(|entry| entry.path()).filter(others).collect();
+        match domain.queue && folder.is_some() {
+            // Nothing but mega's own stands in it.
+            true => whole.extend(folder),
+            false => single.extend(files.into_iter().filter(|path| !path.is_dir()).chain(folder)),
+        }
+    }
     let command = |options: &str, paths: &[PathBuf]| {
         let paths = (!paths.is_empty()).then(|| shown(paths));
         paths.map(|paths| format!("chown {options} {} {paths}", owner.shown()))
     };
     let commands: Vec<String> =
-        [command("-h", &unusable), command("-hR", &whole)].into_iter().flatten().collect();
-    Err(format!(
-        "the user {} cannot write to {}; run: {} (a folder that others use as well is better left to \
-         them: choose another for mega)",
-        owner.name(),
-        shown(&all),
-        commands.join(" && ")
-    ))
-}
-
-/// Whether a folder is there or could be made: only the kernel knows, so another one is made and removed
-/// beside the uppermost that is missing.
-fn could_make(folder: &Path) -> io::Result<()> {
-    let Some(missing) = folder.ancestors().take_while(|above| !above.exists()).last() else {
-        return Ok(());
-    };
-    let mut beside = missing.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    DirBuilder::new().mode(0o750).create(&beside)?;
-    std::fs::remove_dir(&beside)
+        [command("-hR", &whole), command("-h", &single)].into_iter().flatten().collect();
+    (!commands.is_empty()).then(|| commands.join(" && "))
 }
 
 fn make(folder: &Path) -> io::Result<()> {
@@ -329,7 +264,7 @@ fn shown(paths: &[PathBuf]) -> String {
 }
 
 /// It is another user's; what only stands for a file is an error.
-fn is_foreign(path: &Path) -> Result<bool, String> {
+pub(super) fn is_foreign(path: &Path) -> Result<bool, String> {
     let Ok(stat) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory | FileType::Socket => return Ok(false),

@@ -11,7 +11,7 @@ pub mod database;
 pub mod failed;
 pub mod filter;
 pub mod order;
-mod schema;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 
 mod data;
 mod database;
+mod look;
 mod mysql;
 mod php;
 mod render;
@@ -19,6 +20,7 @@ use crate::config::Escape;
 
 pub use data::check_data;
 pub use database::open;
+pub use look::{Look, look};
 pub use render::Template;
 pub use row::{Database, DatabaseError, Row};
 
