@@ -48,7 +48,8 @@
 //! closings of the gate. *template*: the compiled text that a message is rendered with. *database*: where the
 //! templates are kept; *store*: the thread that asks it. *spool*: the thread between reactor and workers.
 //! *gate*: whether anything is sent. *probe*: the one message that finds out whether a closed gate may open.
-//! *chore*: slow file work. *ledger*: what became of each message.
+//! *chore*: slow file work. *facts*: what a
+//! running daemon leaves for commands to find it by. *place*: how to reach a daemon. *ledger*: what became of each message.
 //!
 //! # Invariants
 //!

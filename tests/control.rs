@@ -350,8 +350,8 @@ fn a_restart_that_would_fail_stops_nothing_and_says_why() {
     let pid = site.pid();
     let good = std::fs::read_to_string(site.path("conf/test.ini")).unwrap();
     for (more, why) in [
-        (format!("[server]\nlisten[] = {taken}"), "address in use"),
-        ("[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"".into(), "cannot load"),
+        (format!("[server]\nlisten[] = {taken}"), "is in use by"),
+        ("[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"".into(), "pdo.dsn"),
         ("[wechat]\nca_file = victim".into(), "victim"),
         ("[log]\nlog_file = /proc/nowhere/x.log".into(), "/proc/nowhere"),
         ("[setting]\nuser = no-such-user".into(), "no-such-user"),
@@ -391,7 +391,7 @@ fn of_several_restarts_one_wins_and_the_others_say_what_is_under_way() {
         let mut site = Site::new(&sandbox, "");
         site.start();
         let old = site.pid();
-        let mut spawn = |words: &str| {
+        let spawn = |words: &str| {
             let mut command = site.command(&[words]);
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };

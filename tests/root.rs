@@ -538,7 +538,7 @@ fn another_user_is_told_completely_what_to_run_and_nothing_is_stopped() {
     assert!(why.contains("goes on") && why.contains("mega test stop"), "{why}");
     assert_eq!(site.pid(), pid, "{why}");
     site.ok(&["stop"]);
-    let commands = why.split("run: ").nth(1).unwrap().split(" (a folder").next().unwrap();
+    let commands = why.split("mega's, run: ").nth(1).unwrap().lines().next().unwrap();
     assert!(Command::new("sh").arg("-ec").arg(commands).status().unwrap().success(), "{commands}");
     site.start();
     let status = std::fs::read_to_string(format!("/proc/{}/status", site.pid())).unwrap();

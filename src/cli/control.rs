@@ -28,8 +28,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// How long a database or a disk that hangs holds up a start.
 const TRIAL: Duration = Duration::from_secs(20);
 
-/// What a finding about the ports is about.
-const LISTEN: &str = "server.listen[]";
+/// What somebody else may have: the ports and the queue, as findings name them.
+const TAKEN: [&str; 2] = ["server.listen[]", "server.queue_file_path"];
 
 /// How long a step of an order may take, which waits for the disk several times.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
@@ -60,20 +60,25 @@ fn try_out(
     owner: &Owner,
     daemon: Option<Pid>,
 ) -> Result<(), String> {
-    let found = trial::run(config, daemon, TRIAL);
-    let wrong: Vec<&Finding> = found.iter().filter(|f| f.level == Level::Wrong).collect();
-    if wrong.is_empty() {
+    let wrong = || -> Vec<Finding> {
+        let found = trial::run(config, daemon, TRIAL).into_iter();
+        found.filter(|finding| finding.level == Level::Wrong).collect()
+    };
+    let mut found = wrong();
+    if found.iter().any(|finding| TAKEN.contains(&finding.subject.as_str())) {
+        // By another start, or by a daemon that was killed and is not quite gone.
+        if let Some(why) = came_first(target).filter(|_| daemon.is_none()) {
+            return Err(why);
+        }
+        found = wrong();
+    }
+    if found.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = wrong.iter().map(|finding| findings::line(finding)).collect();
-    let mut why = lines.join("\n");
-    if let Some(command) = daemon::change_hands(config, owner) {
-        why += &format!("\nto give {} all that is mega's, run: {command}", owner.name());
-    }
-    match wrong.iter().any(|finding| finding.subject == LISTEN) {
-        true => Err(came_first(target).unwrap_or(why)),
-        false => Err(why),
-    }
+    let lines: Vec<String> = found.iter().map(findings::line).collect();
+    let hands = daemon::change_hands(config, owner)
+        .map(|command| format!("\nto give {} all that is mega's, run: {command}", owner.name()));
+    Err(lines.join("\n") + &hands.unwrap_or_default())
 }
 
 /// Binds what is not bound yet.

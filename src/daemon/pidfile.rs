@@ -37,8 +37,10 @@ pub enum Locked {
 impl std::fmt::Display for Locked {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
-            Locked::Running(Some(pid)) => write!(f, "already running, pid {pid}"),
-            Locked::Running(None) => write!(f, "already running"),
+            Locked::Running(Some(pid)) => {
+                write!(f, "another start was first: it is the process {pid}")
+            }
+            Locked::Running(None) => write!(f, "another start was first"),
             Locked::Io { path, error } => {
                 write!(f, "cannot write the pidfile {}: {error}", path.display())
             }

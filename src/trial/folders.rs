@@ -21,9 +21,9 @@ fn words(path: &Path, why: Unusable, trial: &Trial) -> (Text, Text) {
     let chown = |what: Text| {
         let todo = [
             format!(
-                "chown {owner} {shown} (a folder that others use as well is better left to them: choose another)"
+                "chown -h {owner} {shown} (a folder that others use as well is better left to them: choose another)"
             ),
-            format!("chown {owner} {shown}（与他人共用的目录不宜更改，请另选一个）"),
+            format!("chown -h {owner} {shown}（与他人共用的目录不宜更改，请另选一个）"),
         ];
         (what, todo)
     };
