@@ -1,8 +1,7 @@
 //! A blocking client of the administration socket, as the command line uses it: one request, one
 //! result, and a deadline for both together.
 
-use crate::config::Config;
-use crate::daemon::{Process, admin};
+use crate::daemon::{Place, Process, admin};
 use crate::wire::command::{self, Command, Question};
 use crate::wire::frame::{Split, split};
 use rustix::net::{
@@ -44,9 +43,9 @@ pub fn nobody_listens(error: &io::Error) -> bool {
 }
 
 impl Client {
-    /// To the running daemon of this configuration.
-    pub fn admin(config: &Config, patience: Duration) -> io::Result<Client> {
-        let (wire, process) = admin::connect(config, patience)?;
+    /// To the daemon that runs in this place.
+    pub fn admin(place: &Place, patience: Duration) -> io::Result<Client> {
+        let (wire, process) = admin::connect(place, patience)?;
         let deadline = Instant::now() + patience;
         Ok(Client { wire, process, patience, deadline, received: Vec::new() })
     }
@@ -106,7 +105,8 @@ impl Client {
         self.write(&frame)
     }
 
-    /// Takes over the sockets that the daemon listens on.
+    /// Takes over the sockets that the daemon listens on: `ResourceBusy` if another has them, or the
+    /// daemon ends already.
     pub fn listeners(&mut self) -> io::Result<Vec<OwnedFd>> {
         self.ask(Question::Listeners, b"")?;
         self.wait()?;
@@ -127,6 +127,9 @@ impl Client {
         let answer = self.read()?;
         match answer.code {
             command::OK => Ok(descriptors),
+            command::UNAVAILABLE => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, answer.message))
+            }
             _ => Err(io::Error::other(answer.message)),
         }
     }

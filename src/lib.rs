@@ -48,8 +48,9 @@
 //! closings of the gate. *template*: the compiled text that a message is rendered with. *database*: where the
 //! templates are kept; *store*: the thread that asks it. *spool*: the thread between reactor and workers.
 //! *gate*: whether anything is sent. *probe*: the one message that finds out whether a closed gate may open.
-//! *chore*: slow file work. *ledger*: what became of each message. *history*: the texts that a template had, in
-//! the ledger's file. *doubt*: what is told about a template's text and refuses nothing.
+//! *chore*: slow file work. *facts*: what a running daemon leaves for commands to find it by. *place*: how to
+//! reach a daemon. *ledger*: what became of each message. *history*: the texts that a template had, in the
+//! ledger's file. *doubt*: what is told about a template's text and refuses nothing.
 //!
 //! # Invariants
 //!
@@ -67,6 +68,7 @@ mod clock;
 mod config;
 mod daemon;
 mod day_file;
+mod doctor;
 mod exit;
 mod file;
 mod ledger;
@@ -78,10 +80,12 @@ mod reactor;
 mod server;
 mod signal;
 mod spool;
+mod sqlite;
 mod stats;
 mod store;
 mod template;
 mod traffic;
+mod trial;
 mod wechat;
 pub mod wire;
 mod worker;

@@ -2,7 +2,7 @@
 //! signals on, and joins them in order. Does no work of its own.
 
 use crate::config::Config;
-use crate::daemon::{self, Notifier, Owner, PidFile, admin};
+use crate::daemon::{self, Notifier, Owner, Presence, presence};
 use crate::exit;
 use crate::ledger::{self, Ledger};
 use crate::queue::disk::Folder;
@@ -15,20 +15,17 @@ use crate::store;
 use crate::template::{self, Database, DatabaseError, Filling, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
+use crate::trial;
 use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::worker::{self, Shared};
 use crate::{day_file, logger, notice};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipnet::IpNet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
-
-/// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
-const DESCRIPTORS: usize = 256;
 
 /// A worker renders, posts and parses; TLS needs the most of this.
 const WORKER_STACK: usize = 512 * 1024;
@@ -52,43 +49,41 @@ pub fn run(
     // Only root can raise this limit.
     let fewer = reserve_descriptors(&mut config);
     let config = Arc::new(config);
-    let pid_file = match settle(&config, owner) {
-        Ok(pid_file) => pid_file,
+    let mut presence = match settle(&config, owner) {
+        Ok(presence) => presence,
         Err(why) => return fail(notifier, why),
     };
-    let code = match open(&config, listeners) {
+    match open(&config, listeners, &mut presence) {
         Ok(running) => {
-            fewer.inspect(|warning| log::warn!("{warning}"));
+            let warnings = fewer.into_iter().chain(presence.publish().err());
+            warnings.for_each(|warning| log::warn!("{warning}"));
             notifier.ready(&running.greeting);
             notice!("{}", running.greeting);
-            running.supervise(&config)
+            running.supervise(&config, &mut presence)
         }
         Err(why) => {
             log::error!("{why}");
+            // Who is told that it did not start finds nothing of it.
+            drop(presence);
             fail(notifier, why)
         }
-    };
-    // Their absence says "stopped" to everybody who looks; a failure leaves a stale file, which is
-    // no obstacle.
-    let _ = std::fs::remove_file(config.admin_socket());
-    pid_file.release();
-    code
+    }
 }
 
 /// Everything after this is done as the user the daemon runs as.
-fn settle(config: &Config, owner: &Owner) -> Result<PidFile, String> {
+fn settle(config: &Config, owner: &Owner) -> Result<Presence, String> {
     daemon::settle(config, owner)?;
     if let (true, Some(stderr)) = (config.setting.daemonize, &config.setting.log_file) {
         daemon::redirect_stderr(stderr)?;
     }
-    PidFile::lock(&config.setting.pid_file).map_err(|locked| locked.to_string())
+    Presence::begin(config).map_err(|locked| locked.to_string())
 }
 
 /// Clients may take so many descriptors that the workers' connections, the segments and the logs
 /// never want for one; where that is fewer than `max_conn`, says so.
 fn reserve_descriptors(config: &mut Config) -> Option<String> {
     let setting = &mut config.setting;
-    let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
+    let reserve = trial::descriptors(setting);
     let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
     let clients = limit.saturating_sub(reserve).max(1);
     let wanted = setting.max_conn;
@@ -119,9 +114,13 @@ struct Running {
 }
 
 /// Opens everything and spawns the threads.
-fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, String> {
+fn open(
+    config: &Arc<Config>,
+    listeners: Vec<TcpListener>,
+    presence: &mut Presence,
+) -> Result<Running, String> {
     let setting = &config.setting;
-    let admin = admin::bind(config)?;
+    let admin = presence.listen()?;
     open_log(config)?;
     let listen = addresses(&listeners)?;
     let mut queue = open_queue(config)?;
@@ -214,9 +213,19 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
 }
 
 impl Running {
-    fn supervise(mut self, config: &Config) -> u8 {
+    fn supervise(mut self, config: &Config, presence: &mut Presence) -> u8 {
         let mut stopping = false;
-        while let Ok(happening) = self.happenings.recv() {
+        loop {
+            let happening = match self.happenings.recv_timeout(presence::GLANCE) {
+                Ok(happening) => happening,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(socket) = presence.look() {
+                        self.mailbox.send(Mail::Admin(socket));
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return exit::FAILED,
+            };
             match happening {
                 Happening::Signal(Signal::Terminate) if stopping => {
                     log::warn!("asked to stop a second time: not waiting for WeChat any longer");
@@ -236,7 +245,6 @@ impl Running {
                 }
             }
         }
-        exit::FAILED
     }
 
     fn end(self, ended: Result<u64, SyncFailed>) -> u8 {
@@ -426,9 +434,4 @@ fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), St
     let mut database = template::open(&config.pdo).map_err(failed)?;
     store::load_all(database.as_mut(), &table, server.table_size).map_err(failed)?;
     Ok((Arc::new(table), database))
-}
-
-/// How long `stop` may take at most, before the one who waits gives up.
-pub fn stop_limit(config: &Config) -> Duration {
-    config.setting.stop_timeout + Duration::from_secs(5)
 }

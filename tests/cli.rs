@@ -44,14 +44,17 @@ fn a_start_that_fails_says_why_and_exits_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for (more, why) in [
-        (format!("[server]\nlisten[] = {address}"), "address in use (is another mega running?"),
+        (format!("[server]\nlisten[] = {address}"), "is in use by another program"),
         ("[setting]\ntask_worker_num = 0".into(), "conf/test.ini:15: setting.task_worker_num"),
         (
             "[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"\npassword = hush-hush-hush"
                 .into(),
-            "cannot load the templates",
+            "pdo.dsn",
         ),
-        ("[server]\nqueue_file_path = /proc/mega".into(), "cannot create the folder /proc/mega"),
+        (
+            "[server]\nqueue_file_path = /proc/mega".into(),
+            "the folder /proc/mega cannot be created",
+        ),
     ] {
         let site = Site::new(&sandbox, "");
         let ini = site.folder.path().join("conf/test.ini");
@@ -165,7 +168,41 @@ fn the_init_script_starts_stops_and_tells_the_state() {
     assert_eq!(call("stop"), 0);
     assert_eq!(call("stop"), 0);
     assert_eq!(call("status"), 3);
+    assert_eq!(call("reload"), 7);
+    assert_eq!(call("try-restart"), 0);
     assert_eq!(call("dance"), 2);
+
+    // Whatever becomes of the configuration, what runs can be told and stopped.
+    let ini = site.folder.path().join("conf/test.ini");
+    let good = std::fs::read_to_string(&ini).unwrap();
+    for broken in [Some("[setting]\ntask_worker_num = none"), None] {
+        assert_eq!(call("start"), 0);
+        match broken {
+            Some(text) => std::fs::write(&ini, text).unwrap(),
+            None => std::fs::remove_file(&ini).unwrap(),
+        }
+        assert_eq!(call("status"), 0, "{broken:?}");
+        assert_eq!(call("start"), 0, "{broken:?}");
+        for action in ["restart", "force-reload", "try-restart", "reload"] {
+            assert_eq!(call(action), 1, "{action}, {broken:?}");
+        }
+        assert_eq!(call("status"), 0, "{broken:?}");
+        assert_eq!(call("stop"), 0, "{broken:?}");
+        assert_eq!(call("status"), 3, "{broken:?}");
+        assert_eq!(call("start"), if broken.is_some() { 1 } else { 6 }, "{broken:?}");
+        std::fs::write(&ini, &good).unwrap();
+    }
+    call("start");
+    let pid = site.pid();
+    site.kill();
+    assert_eq!(call("status"), 1);
+    assert_eq!(call("try-restart"), 0);
+    assert_eq!(call("stop"), 0);
+    assert_eq!(call("status"), 3, "the pidfile of {pid} is gone");
+    assert_eq!(call("restart"), 0, "one that is stopped is started");
+    assert_eq!(call("stop"), 0);
+    std::fs::write(&defaults, "MEGA=/nowhere/mega\n").unwrap();
+    assert_eq!(["start", "restart", "reload", "status", "stop"].map(call), [5, 5, 5, 4, 0]);
 }
 
 #[test]

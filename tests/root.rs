@@ -127,7 +127,8 @@ fn nothing_planted_in_the_place_of_a_file_reaches_what_is_roots() {
     }
     let sandbox = Sandbox::start();
     let today = chrono::Local::now().format("logs/test-%Y-%m-%d.log").to_string();
-    let places = ["run/test.pid", "run/test.sock", "run/err.log", &today, "run/test.db"];
+    let places =
+        ["run/test.pid", "run/test.sock", "run/test.facts", "run/err.log", &today, "run/test.db"];
     for place in places {
         for planted in [Planted::Link, Planted::SecondName, Planted::Pipe, Planted::Folder] {
             for user in [USER, ""] {
@@ -304,7 +305,7 @@ fn what_cannot_be_put_right_is_named_with_the_command_that_does() {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         let output = site.run(&["start"]);
         assert_eq!(output.status.code(), Some(1), "{file}: {}", said(&output));
-        let command = format!("chown nobody:nogroup {}", path.display());
+        let command = format!("chown -h nobody:nogroup {}", path.display());
         assert!(said(&output).contains(&command), "{file}: {}", said(&output));
         assert_eq!(path.metadata().unwrap().uid(), 0, "{file}");
     }
@@ -324,7 +325,7 @@ fn a_folder_with_what_is_others_is_given_to_nobody() {
     std::fs::write(logs.join("others.log"), "").unwrap();
     let output = site.run(&["start"]);
     assert_eq!(output.status.code(), Some(1));
-    let command = format!("chown nobody:nogroup {}", logs.display());
+    let command = format!("chown -h nobody:nogroup {}", logs.display());
     assert!(said(&output).contains(&command), "{}", said(&output));
     assert_eq!(logs.metadata().unwrap().uid(), 0);
 }
@@ -380,7 +381,7 @@ fn without_its_socket_a_daemon_is_found_by_the_lock_it_holds() {
     let sandbox = Sandbox::start();
     let site = Site::started(&sandbox, "");
     std::fs::remove_file(site.folder.path().join("run/test.sock")).unwrap();
-    assert_eq!(site.run(&["status"]).status.code(), Some(4));
+    assert_eq!(site.run(&["status"]).status.code(), Some(0));
     site.ok(&["stop"]);
     assert_eq!(site.run(&["status"]).status.code(), Some(3));
 }
@@ -425,4 +426,171 @@ fn a_dangerous_configuration_is_warned_of_in_check_and_log() {
     std::fs::set_permissions(&ini, PermissionsExt::from_mode(0o640)).unwrap();
     assert!(!said(&site.run(&["check"])).contains("chmod"));
     sandbox.faults(json!({}));
+}
+
+/// Facts that the service user wrote itself, with what is said of them.
+fn plant_facts(site: &Site, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = |name: &str| site.folder.path().join(name).to_str().unwrap().to_owned();
+    let mut facts = json!({
+        "version": "0", "name": "test", "pid": 1, "user": UID, "config": path("conf/test.ini"),
+        "root": path(""), "pid_file": path("run/test.pid"), "socket": path("run/test.sock"),
+        "stop_timeout_seconds": u64::MAX, "package_max_length": 1, "queue": path("run/test.queue"),
+        "ledger": path("run/test.ledger.db"), "log": path("logs/test.log"),
+    });
+    change(&mut facts);
+    let file = site.folder.path().join("run/test.facts");
+    std::fs::write(&file, facts.to_string()).unwrap();
+    give(&file);
+}
+
+#[test]
+fn facts_that_were_planted_lead_root_to_nobody_but_the_planter() {
+    if not_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    let site = site(&sandbox, "");
+    run_as(&site, USER);
+    std::fs::write(site.folder.path().join("conf/test.ini"), "broken").unwrap();
+    let mut root = bystander();
+    let socket = site.folder.path().join("root.sock");
+    let mut listener = listens_as(0, site.folder.path(), &socket);
+    let locked = site.folder.path().join("locked");
+    std::fs::write(&locked, format!("{}\n", root.0.id())).unwrap();
+    let holder = Other::spawn(Command::new("flock").arg("-F").arg(&locked).args(["sleep", "1000"]));
+    std::fs::write(&locked, format!("{}\n", holder.0.id())).unwrap();
+    let facts = site.folder.path().join("run/test.facts");
+    for case in 0..6 {
+        plant_facts(&site, |facts| match case {
+            0 => facts["pid"] = json!(root.0.id()),
+            1 => facts["socket"] = json!(socket.to_str()),
+            2 => facts["pid_file"] = json!(locked.to_str()),
+            3 => facts["pid_file"] = json!("/etc/passwd"),
+            4 => {
+                facts["user"] = json!(0);
+                facts["socket"] = json!(socket.to_str());
+            }
+            _ => {}
+        });
+        if case == 5 {
+            // Of root's, moved there.
+            chown(&facts, Some(0), Some(0)).unwrap();
+        }
+        let _held = Other::spawn(
+            Command::new("flock").arg("-F").arg(&facts).args(["sleep", "1000"]).uid(UID).gid(UID),
+        );
+        for words in [&["stop", "--now"][..], &["stop"], &["status"], &["restart"], &["reload"]] {
+            let output = within(Duration::from_secs(30), site.command(words));
+            assert!(root.lives() && listener.lives(), "{case}, {words:?}: {}", said(&output));
+        }
+        assert!(Path::new("/etc/passwd").exists() && locked.exists() && socket.exists(), "{case}");
+    }
+}
+
+#[test]
+fn a_strangers_facts_hide_no_daemon() {
+    if not_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    let site = site(&sandbox, "");
+    run_as(&site, USER);
+    site.ok(&["start"]);
+    let run = site.folder.path().join("run");
+    std::fs::set_permissions(&run, PermissionsExt::from_mode(0o777)).unwrap();
+    let nowhere = run.join("nowhere").to_str().unwrap().to_owned();
+    let facts = run.join("test.facts");
+    for uid in [1, UID] {
+        std::fs::remove_file(&facts).unwrap();
+        plant_facts(&site, |facts| {
+            facts["user"] = json!(uid);
+            (facts["socket"], facts["pid_file"]) = (json!(nowhere), json!(nowhere));
+        });
+        chown(&facts, Some(uid), None).unwrap();
+        let output = site.run(&["status"]);
+        assert!(said(&output).contains("is running"), "{}", said(&output));
+        assert_eq!(said(&output).contains("is not believed"), uid == 1, "{}", said(&output));
+    }
+    wait_for("the facts to come back", || {
+        facts.metadata().is_ok_and(|file| file.uid() == UID)
+            && std::fs::read_to_string(&facts).is_ok_and(|text| !text.contains("nowhere"))
+    });
+    site.ok(&["stop"]);
+}
+
+#[test]
+fn another_user_is_told_completely_what_to_run_and_nothing_is_stopped() {
+    if not_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    let mut site = site(&sandbox, "");
+    run_as(&site, USER);
+    site.start();
+    site.push_many(2);
+    let pid = site.pid();
+    let ini = site.folder.path().join("conf/test.ini");
+    let text = std::fs::read_to_string(&ini).unwrap();
+    std::fs::write(&ini, text.replace("user = nobody", "user = daemon")).unwrap();
+    let output = site.run(&["restart"]);
+    let why = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{why}");
+    assert!(why.contains("goes on") && why.contains("mega test stop"), "{why}");
+    assert_eq!(site.pid(), pid, "{why}");
+    site.ok(&["stop"]);
+    let commands = why.split("mega's, run: ").nth(1).unwrap().lines().next().unwrap();
+    assert!(Command::new("sh").arg("-ec").arg(commands).status().unwrap().success(), "{commands}");
+    site.start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", site.pid())).unwrap();
+    assert!(status.contains("Uid:\t1\t1"), "{status}");
+    wait_for("both messages", || sandbox.delivered() == 2);
+    site.ok(&["restart"]);
+    site.ok(&["stop"]);
+}
+
+#[test]
+fn what_a_killed_daemon_of_the_service_user_left_is_removed_as_that_user() {
+    if not_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    for broken in [false, true] {
+        let mut site = site(&sandbox, "");
+        run_as(&site, USER);
+        site.start();
+        site.kill();
+        if broken {
+            std::fs::write(site.folder.path().join("conf/test.ini"), "broken").unwrap();
+        }
+        let text = site.ok(&["stop"]);
+        for name in ["run/test.pid", "run/test.sock", "run/test.facts"] {
+            assert!(text.contains(name), "{name}: {text}");
+            assert!(!site.folder.path().join(name).exists());
+        }
+        assert_eq!(site.run(&["status"]).status.code(), Some(3));
+    }
+}
+
+#[test]
+fn a_folder_for_the_facts_that_cannot_be_written_is_a_warning() {
+    if not_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    let mut site = Site::new(
+        &sandbox,
+        "[server]\nqueue_file_path = own/queue\nledger_file = own/ledger.db\n[pdo]\n\
+         dsn = sqlite:own/test.db\n[setting]\npid_file = own/test.pid",
+    );
+    let path = |name: &str| site.folder.path().join(name);
+    std::fs::set_permissions(site.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir_all(path("run")).unwrap();
+    std::fs::write(path("run/others"), "").unwrap();
+    chown(path("run"), Some(0), Some(0)).unwrap();
+    run_as(&site, USER);
+    site.start();
+    assert!(site.log().contains("run/test.facts: Permission denied"), "{}", site.log());
+    site.ok(&["status"]);
+    site.ok(&["restart"]);
+    site.ok(&["stop"]);
 }

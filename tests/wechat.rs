@@ -367,7 +367,7 @@ fn a_ca_file_that_is_missing_or_no_certificate_is_an_error_at_start() {
         let refused = site.run(&["start"]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(1), "{said}");
-        let key = format!("wechat.ca_file {}: ", path.display());
+        let key = format!("wechat.ca_file: {}: ", path.display());
         assert!(said.contains(&key) && said.contains(words), "{said}");
     }
 }

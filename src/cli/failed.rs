@@ -3,6 +3,7 @@
 
 use super::control::{ask_ledger, is_running};
 use super::language::Language;
+use super::state::Target;
 use super::when;
 use crate::config::Config;
 use crate::exit;
@@ -147,8 +148,9 @@ fn dismiss(config: &Config, filters: &Filters, everything: bool) -> Result<u8, S
     if filters.are_none() && !everything {
         return Err("which ones? Give a filter, or --everything".into());
     }
-    let step = |request: &Request| match is_running(config) {
-        true => ask_ledger(config, Question::Dismiss, request),
+    let target = Target::of(config);
+    let step = |request: &Request| match is_running(&target) {
+        true => ask_ledger(&target, Question::Dismiss, request),
         false => ledger::dismiss(&mut Database::new(&config.server.ledger_file), request),
     };
     let count = steps(filters, step, |_| {})?.count;

@@ -1,9 +1,12 @@
 //! The command line: which configuration is meant, and which command. Runs in short-lived processes
 //! beside the daemon, except for `start`, which becomes it.
 
+mod check;
 mod control;
+mod doctor;
 mod failed;
 mod find;
+mod findings;
 mod language;
 mod queue;
 mod request;
@@ -11,12 +14,13 @@ mod requeue;
 mod state;
 mod template;
 mod when;
+mod which;
 
-use crate::config::Config;
 use crate::daemon::step_down;
 use crate::exit;
 use clap::{Args, Parser, Subcommand};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use which::Which;
 
 /// A daemon that delivers WeChat template messages for legacy PHP clients, and keeps each of them
 /// on disk until its outcome is known.
@@ -53,8 +57,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read the configuration, say what is wrong with it, and show what would apply
-    Check,
+    /// Try what a start would do, say what is wrong with the configuration, and show what would apply; changes
+    /// nothing (exit code 1 if something is wrong)
+    Check(check::Check),
+    /// Check, and ask the world: token, clock, names, certificates, disks, limits, the running daemon; a line each,
+    /// with what to do (exit code 0 fine or with warnings, 1 something is wrong)
+    Doctor(doctor::Doctor),
     /// Manage the templates in the database
     #[command(subcommand)]
     Template(template::Template),
@@ -111,88 +119,70 @@ impl Line {
         if matches!(self.command, Command::Start(_) | Command::Restart) {
             crate::daemon::close_inherited();
         }
-        let mut config = self.load()?;
-        for warning in &config.warnings {
-            eprintln!("mega: warning: {warning}");
+        let which = self.which()?;
+        let config = which.config();
+        // These show them among the rest.
+        if !matches!(self.command, Command::Check(_) | Command::Doctor(_)) {
+            let warnings = config.iter().flat_map(|config| &config.warnings);
+            warnings.for_each(|warning| eprintln!("mega: warning: {warning}"));
         }
+        let read = || config.as_ref().map_err(String::clone);
+        // The running daemon is reached whatever is wrong with the file.
+        let target = || {
+            if let Err(why) = &config {
+                eprintln!("mega: warning: {why}");
+            }
+            which.target(config.as_ref().ok())
+        };
         match self.command {
             Command::Start(Start { foreground }) => {
+                let mut config = config?;
                 config.setting.daemonize &= !foreground;
-                control::start(config)
+                control::start(&which, config)
             }
             Command::Stop(Stop { now }) => {
                 let haste = if now { control::Haste::Now } else { control::Haste::Wait };
-                control::stop(&config, haste)
+                control::stop(&target(), haste)
             }
-            Command::Restart => control::restart(config),
-            Command::Reload => control::reload(&config),
-            Command::Status { json } => control::status(&config, json),
-            Command::Check => {
-                for caution in config.cautions() {
-                    eprintln!("mega: warning: {caution}");
-                }
-                crate::say!("{}", config.describe());
-                crate::say!("; {}: no problem found", config.file.display());
-                Ok(exit::OK)
-            }
-            Command::Template(command) => template::run(&config, command),
+            Command::Restart => match config {
+                Ok(config) => control::restart(&which, config),
+                Err(why) => Err(control::goes_on(&which.target(None), why)),
+            },
+            Command::Reload => match &config {
+                Ok(config) => control::reload(&which.target(Some(config))),
+                Err(why) => Err(format!("{why}\nnothing was reloaded")),
+            },
+            Command::Status { json } => control::status(&target(), json),
+            Command::Check(options) => check::check(read()?, &options),
+            Command::Doctor(options) => doctor::doctor(read()?, &options),
+            Command::Template(command) => template::run(read()?, command),
             Command::Failed(options) => {
-                step_down(&config)?;
-                failed::failed(&config, &options)
+                step_down(read()?)?;
+                failed::failed(read()?, &options)
             }
-            Command::Requeue(options) => requeue::requeue(&config, &options),
+            Command::Requeue(options) => requeue::requeue(&target(), &options),
             Command::Find(options) => {
-                step_down(&config)?;
-                find::find(&config, &options)
+                step_down(read()?)?;
+                find::find(read()?, &options)
             }
             Command::Queue(command) => {
-                step_down(&config)?;
-                queue::run(&config, &command)
+                step_down(read()?)?;
+                queue::run(read()?, &command)
             }
-            Command::Push(message) => request::push(&config, &message),
-            Command::Send(message) => request::send(&config, &message),
-            Command::Tset { key } => request::tset(&config, &key),
+            Command::Push(message) => request::push(&target(), &message),
+            Command::Send(message) => request::send(&target(), &message),
+            Command::Tset { key } => request::tset(&target(), &key),
         }
     }
 
-    fn load(&self) -> Result<Config, String> {
-        let loaded = match (&self.config, &self.name) {
-            (Some(file), _) => {
-                let file =
-                    std::path::absolute(file).map_err(|e| format!("{}: {e}", file.display()))?;
-                let folder = file.parent().unwrap_or(Path::new("/"));
-                let in_conf = folder.file_name().is_some_and(|name| name == "conf");
-                let beside = if in_conf { folder.parent().unwrap_or(folder) } else { folder };
-                Config::load(&file, &self.root_or(|| beside.to_owned())?)
-            }
-            (None, Some(name)) => {
-                if name.contains('/') {
-                    return Err(format!("{name} is not a name (for a file use -c {name})"));
-                }
-                let root = self.root_or(installation)?;
-                let file = root.join("conf").join(format!("{name}.ini"));
-                match name.as_str() {
-                    "demo" if !file.exists() => Config::demo(&root),
-                    _ => Config::load(&file, &root),
-                }
-            }
+    fn which(&self) -> Result<Which, String> {
+        match (&self.config, &self.name) {
+            (Some(file), _) => Which::of_file(file, self.root.as_deref()),
+            (None, Some(name)) => Which::named(name, self.root.as_deref()),
             (None, None) => {
                 let example = "mega wechat start, or mega -c FILE start";
-                return Err(format!("which configuration? Give its name or a file: {example}"));
+                Err(format!("which configuration? Give its name or a file: {example}"))
             }
-        };
-        loaded.map_err(|error| error.to_string())
+        }
     }
-
-    fn root_or(&self, otherwise: impl FnOnce() -> PathBuf) -> Result<PathBuf, String> {
-        let root = self.root.clone().unwrap_or_else(otherwise);
-        std::path::absolute(&root).map_err(|error| format!("{}: {error}", root.display()))
-    }
-}
-
-/// The closest folder above the executable that holds conf/, else the current folder.
-fn installation() -> PathBuf {
-    let executable = std::env::current_exe().unwrap_or_default();
-    let above = executable.ancestors().skip(1).take(4).find(|folder| folder.join("conf").is_dir());
-    above.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }

@@ -1,8 +1,7 @@
 //! push, send and tset from the command line: what a PHP client does, for a human or a script.
 
-use super::state::cannot_ask;
-use crate::client::{Client, PATIENCE};
-use crate::config::Config;
+use super::state::{Target, reach};
+use crate::client::PATIENCE;
 use crate::exit;
 use crate::wire::command::{self, Request};
 use clap::Args;
@@ -36,16 +35,16 @@ pub fn variables(words: &[String]) -> Result<String, String> {
     Ok(Value::Object(object).to_string())
 }
 
-pub fn push(config: &Config, message: &Message) -> Result<u8, String> {
-    request(config, message, command::encode_push)
+pub fn push(target: &Target, message: &Message) -> Result<u8, String> {
+    request(target, message, command::encode_push)
 }
 
-pub fn send(config: &Config, message: &Message) -> Result<u8, String> {
-    request(config, message, command::encode_send)
+pub fn send(target: &Target, message: &Message) -> Result<u8, String> {
+    request(target, message, command::encode_send)
 }
 
 fn request(
-    config: &Config,
+    target: &Target,
     message: &Message,
     encode: impl FnOnce(&mut Vec<u8>, Request),
 ) -> Result<u8, String> {
@@ -58,20 +57,20 @@ fn request(
     let mut frame = Vec::new();
     let (openid, key) = (message.openid.as_bytes(), message.key.as_bytes());
     encode(&mut frame, Request { opaque: 1, openid, key, data: data.as_bytes() });
-    call(config, &frame)
+    call(target, &frame)
 }
 
-pub fn tset(config: &Config, key: &str) -> Result<u8, String> {
+pub fn tset(target: &Target, key: &str) -> Result<u8, String> {
     let mut frame = Vec::new();
     command::encode_tset(&mut frame, 1, key.as_bytes());
-    call(config, &frame)
+    call(target, &frame)
 }
 
 /// Prints the result's code and message; anything but 200 is a failure. Goes over the administration
 /// socket, whoever may connect to the port.
-fn call(config: &Config, frame: &[u8]) -> Result<u8, String> {
-    let answer = Client::admin(config, PATIENCE).and_then(|mut client| client.call(frame));
-    let answer = answer.map_err(|error| cannot_ask(config, &error))?;
+fn call(target: &Target, frame: &[u8]) -> Result<u8, String> {
+    let answer = reach(target, PATIENCE)?.call(frame);
+    let answer = answer.map_err(|error| format!("the daemon does not answer: {error}"))?;
     crate::say!("{}", format!("{} {}", answer.code, answer.message).trim_end());
     Ok(if answer.code == command::OK { exit::OK } else { exit::FAILED })
 }

@@ -3,8 +3,8 @@
 
 use super::control::ask_ledger;
 use super::failed::{Filters, steps, whoami};
+use super::state::Target;
 use super::when;
-use crate::config::Config;
 use crate::exit;
 use crate::ledger::order::{Line, Request, STEP};
 use crate::queue::ClientMsgId;
@@ -32,13 +32,13 @@ pub struct Requeue {
     file: Option<PathBuf>,
 }
 
-pub fn requeue(config: &Config, options: &Requeue) -> Result<u8, String> {
+pub fn requeue(target: &Target, options: &Requeue) -> Result<u8, String> {
     if let Some(path) = &options.file {
-        return from_file(config, path);
+        return from_file(target, path);
     }
     let total = steps(
         &options.filters,
-        |request| ask_ledger(config, Question::Requeue, request),
+        |request| ask_ledger(target, Question::Requeue, request),
         progress,
     )?;
     crate::say!("{} requeued", total.count);
@@ -91,7 +91,7 @@ impl Old {
     }
 }
 
-fn from_file(config: &Config, path: &Path) -> Result<u8, String> {
+fn from_file(target: &Target, path: &Path) -> Result<u8, String> {
     let cannot_read = |error| format!("cannot read {}: {error}", path.display());
     let mut reader = BufReader::new(File::open(path).map_err(cannot_read)?);
     let (mut count, mut skipped, mut number) = (0, 0, 0);
@@ -100,7 +100,7 @@ fn from_file(config: &Config, path: &Path) -> Result<u8, String> {
         text.clear();
         let read = reader.read_until(b'\n', &mut text).map_err(cannot_read)?;
         if read == 0 || bytes + read > BYTES || lines.len() == STEP {
-            count += step(config, std::mem::take(&mut lines))?;
+            count += step(target, std::mem::take(&mut lines))?;
             progress(count);
             bytes = 0;
         }
@@ -109,7 +109,7 @@ fn from_file(config: &Config, path: &Path) -> Result<u8, String> {
         }
         number += 1;
         let old = serde_json::from_slice(&text).map_err(|error| error.to_string());
-        let fits = read + 1024 < config.setting.package_max_length;
+        let fits = read.saturating_add(1024) < target.longest_frame();
         let fits = fits.then_some(()).ok_or("longer than setting.package_max_length".to_owned());
         match fits.and(old).and_then(Old::line) {
             Ok(line) => {
@@ -127,14 +127,14 @@ fn from_file(config: &Config, path: &Path) -> Result<u8, String> {
 }
 
 /// Asks for these until all of them are queued or known.
-fn step(config: &Config, lines: Vec<Line>) -> Result<usize, String> {
+fn step(target: &Target, lines: Vec<Line>) -> Result<usize, String> {
     if lines.is_empty() {
         return Ok(0);
     }
     let request = Request { by: whoami(), lines: Some(lines), ..Request::default() };
     let (mut count, mut fruitless) = (0, 0);
     loop {
-        let answer = ask_ledger(config, Question::Requeue, &request)?;
+        let answer = ask_ledger(target, Question::Requeue, &request)?;
         count += answer.count;
         if answer.done {
             return Ok(count);

@@ -4,7 +4,6 @@
 //! It refuses a file with any problem in it, and names all of them at once.
 
 mod address;
-mod caution;
 mod describe;
 mod ini;
 mod key;

@@ -12,6 +12,8 @@ pub struct Listeners {
     addresses: Vec<SocketAddr>,
     backlog: i32,
     bound: Vec<Option<TcpListener>>,
+    /// Where the daemon that is about to end listens; none: it did not tell.
+    before: Option<Vec<SocketAddr>>,
 }
 
 /// What becomes of an address that is in use.
@@ -25,7 +27,7 @@ pub enum InUse {
 impl Listeners {
     pub fn new(addresses: &[SocketAddr], backlog: u32) -> Listeners {
         let bound = addresses.iter().map(|_| None).collect();
-        Listeners { addresses: addresses.to_vec(), backlog: backlog as i32, bound }
+        Listeners { addresses: addresses.to_vec(), backlog: backlog as i32, bound, before: None }
     }
 
     /// Takes over those that are still wanted, and closes the others.
@@ -35,6 +37,7 @@ impl Listeners {
         let mut sockets: Vec<(SocketAddr, TcpListener)> = sockets
             .filter_map(|listener| listener.local_addr().ok().map(|address| (address, listener)))
             .collect();
+        self.before = Some(sockets.iter().map(|(address, _)| *address).collect());
         // Those that ask for any free port come last: it must not be one that another line names.
         for any in [false, true] {
             for (wanted, place) in self.addresses.iter().zip(&mut self.bound) {
@@ -61,7 +64,9 @@ impl Listeners {
                 None => match bind(*address, self.backlog) {
                     Ok(listener) => *place = Some(listener),
                     Err(error)
-                        if error.kind() == io::ErrorKind::AddrInUse && in_use == InUse::Later => {}
+                        if error.kind() == io::ErrorKind::AddrInUse
+                            && in_use == InUse::Later
+                            && self.before.as_ref().is_none_or(|b| is_in_the_way(b, *address)) => {}
                     Err(error) => return Err(cannot_bind(*address, &error, pid_file)),
                 },
             }
@@ -72,6 +77,14 @@ impl Listeners {
     pub fn into_vec(self) -> Vec<TcpListener> {
         self.bound.into_iter().flatten().collect()
     }
+}
+
+/// Of two listeners of one port, one is on all addresses or both are on the same.
+fn is_in_the_way(before: &[SocketAddr], address: SocketAddr) -> bool {
+    before.iter().any(|other| {
+        let all = other.ip().is_unspecified() || address.ip().is_unspecified();
+        other.port() == address.port() && (all || other.ip() == address.ip())
+    })
 }
 
 fn cannot_bind(address: SocketAddr, error: &io::Error, pid_file: &Path) -> String {
@@ -121,6 +134,21 @@ mod tests {
         assert!(std::net::TcpStream::connect(dropped_at).is_err());
         assert!(std::net::TcpStream::connect(kept_at).is_ok());
         assert!(listeners.bound[0].is_none() && listeners.bound[1].is_some());
+    }
+
+    #[test]
+    fn an_address_is_bound_later_only_if_the_daemon_before_is_in_the_way() {
+        let (one, other) = (TcpListener::bind(any()).unwrap(), TcpListener::bind(any()).unwrap());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let bound = |wanted: &str, port: u16, in_use: InUse| {
+            let mut listeners = Listeners::new(&[format!("{wanted}:{port}").parse().unwrap()], 16);
+            listeners.inherit(vec![one.try_clone().unwrap().into()]);
+            listeners.bind(in_use, Path::new("x.pid")).is_ok()
+        };
+        assert!(bound("0.0.0.0", port(&one), InUse::Later));
+        assert!(!bound("0.0.0.0", port(&one), InUse::Refuse));
+        assert!(!bound("0.0.0.0", port(&other), InUse::Later));
+        assert!(!bound("127.0.0.1", port(&other), InUse::Later));
     }
 
     #[test]

@@ -6,14 +6,22 @@
 //! the user plants in its folders reaches what the user could reach anyway.
 
 pub mod admin;
+mod domains;
+mod facts;
 mod listeners;
 mod own;
 mod pidfile;
+mod place;
+pub mod presence;
 mod privileges;
 mod process;
+pub mod survey;
 
 pub use listeners::{InUse, Listeners};
-pub use pidfile::{PidFile, Probe, probe};
+pub use own::change_hands;
+pub use pidfile::Probe;
+pub use place::Place;
+pub use presence::Presence;
 pub use privileges::{Owner, raise_open_files_limit};
 pub use process::Process;
 
@@ -132,14 +140,18 @@ pub fn foreground(child: impl FnOnce(Notifier) -> u8) -> u8 {
 }
 
 /// Forks twice and runs `child` in the daemon; `stderr` is the file where more may be found. The
-/// parent returns when the child has said what became of it.
-pub fn daemonize(stderr: Option<&Path>, child: impl FnOnce(Notifier) -> u8) -> u8 {
+/// parent returns when the child has said what became of it; `died` is called if it could not.
+pub fn daemonize(
+    stderr: Option<&Path>,
+    child: impl FnOnce(Notifier) -> u8,
+    died: impl FnOnce(),
+) -> u8 {
     match prepare() {
         Ok((daemonize, reader, writer)) => match daemonize.execute() {
             Outcome::Parent(forked) => {
                 drop(writer);
                 match forked {
-                    Ok(_) => listen(reader, stderr),
+                    Ok(_) => listen(reader, stderr, died),
                     Err(error) => tell(REFUSED, &format!("cannot become a daemon: {error}")),
                 }
             }
@@ -169,18 +181,21 @@ fn prepare() -> Result<Prepared, String> {
 }
 
 /// The parent's part: waits for the daemon's word, however long recovery takes.
-fn listen(mut reader: File, stderr: Option<&Path>) -> u8 {
+fn listen(mut reader: File, stderr: Option<&Path>, died: impl FnOnce()) -> u8 {
     let mut said = Vec::new();
     // An error here means what an early end means.
     let _ = reader.read_to_end(&mut said);
     match said.split_first() {
         Some((verdict, text)) => tell(*verdict, &String::from_utf8_lossy(text)),
         None => {
-            let see = match stderr {
+            let written = |path: &&Path| path.metadata().is_ok_and(|file| file.len() > 0);
+            let see = match stderr.filter(written) {
                 Some(path) => format!("{} and the log", path.display()),
                 None => "the log".into(),
             };
-            tell(REFUSED, &format!("the daemon died while it was starting, see {see}"))
+            let code = tell(REFUSED, &format!("the daemon died while it was starting, see {see}"));
+            died();
+            code
         }
     }
 }

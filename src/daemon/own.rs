@@ -1,12 +1,11 @@
-//! Which files and folders are mega's own, and whose they are to be. Root gives them away only where
-//! nobody but root can put anything in their place; everywhere else it touches nothing, and what the
+//! Whose mega's own files and folders are to be. Root gives them away only where nobody but root can put anything in their place; everywhere else it touches nothing, and what the
 //! daemon cannot use then is named with the command that mends it. On the main thread, before any
 //! other exists.
 
 use super::Owner;
-use crate::config::{Config, Dsn};
+use super::domains::{Domain, Domains};
+use crate::config::Config;
 use crate::file::planted;
-use chrono::NaiveDate;
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, access, chownat, fstat, mkdirat,
     openat, readlinkat, statat,
@@ -19,134 +18,42 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 /// As many links as the kernel itself follows.
 const LINKS: usize = 40;
 
-/// A folder and what of it is mega's own.
-struct Place {
-    folder: PathBuf,
-    /// It is the queue's.
-    queue: bool,
-    names: Vec<OsString>,
-    /// What stands before the date in the names of files of a day.
-    dated: Vec<String>,
-}
-
-impl Place {
-    fn owns(&self, name: &OsStr) -> bool {
-        let named = self.names.iter().any(|own| own == name);
-        named || (self.queue && is_the_queues(name)) || self.day(name).is_some()
-    }
-
-    fn day(&self, name: &OsStr) -> Option<NaiveDate> {
-        let name = name.to_str()?;
-        self.dated.iter().find_map(|stem| {
-            let rest = name.strip_prefix(stem.as_str())?.strip_prefix('-')?;
-            rest.get(..10)?.parse().ok()
-        })
-    }
-
-    /// The daemon writes to it: not the logs of other days, nor a damaged segment that was kept.
-    fn is_needed(&self, name: &OsStr, today: NaiveDate) -> bool {
-        let kept = name.as_bytes().ends_with(b".bad");
-        self.owns(name) && !kept && self.day(name).is_none_or(|day| day == today)
-    }
-}
-
-#[derive(Default)]
-struct Places(Vec<Place>);
-
-impl Places {
-    fn at(&mut self, folder: &Path) -> &mut Place {
-        let known = self.0.iter().position(|place| place.folder == folder);
-        let index = known.unwrap_or_else(|| {
-            let folder = folder.to_owned();
-            self.0.push(Place { folder, queue: false, names: Vec::new(), dated: Vec::new() });
-            self.0.len() - 1
-        });
-        &mut self.0[index]
-    }
-
-    fn file(&mut self, path: &Path, endings: &[&str]) {
-        if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
-            let names = endings.iter().map(|ending| {
-                let mut name = name.to_owned();
-                name.push(ending);
-                name
-            });
-            self.at(folder).names.extend(names);
-        }
-    }
-
-    fn dated(&mut self, path: &Path, mark: &str) {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        self.at(path.parent().unwrap_or(Path::new("/"))).dated.push(format!("{stem}{mark}"));
-    }
-
-    /// The queue's folder before the one it stands in.
-    fn of(config: &Config) -> Places {
-        const DATABASE: &[&str] = &["", "-wal", "-shm", "-journal"];
-        let mut places = Places::default();
-        let queue = &config.server.queue_file_path;
-        places.at(queue).queue = true;
-        places.file(&config.setting.pid_file, &[""]);
-        places.file(&config.admin_socket(), &[""]);
-        places.file(&config.server.ledger_file, DATABASE);
-        if let Dsn::Sqlite(database) = &config.pdo.dsn {
-            places.file(database, DATABASE);
-        }
-        places.dated(&config.log.log_file, "");
-        places.dated(&config.log.log_file, "-failed");
-        if let Some(messages) = &config.log.message_log {
-            places.dated(messages, "");
-        }
-        // Nothing else is created beside these once they are there.
-        for path in [Some(queue), config.setting.log_file.as_ref()].into_iter().flatten() {
-            let known = places.0.iter().any(|place| path.parent() == Some(&place.folder));
-            if known || !path.exists() {
-                places.file(path, &[""]);
-            }
-        }
-        places
-    }
-}
-
-/// Segments, those that are being created or were kept as damaged, the count of the day, and verdicts.
-fn is_the_queues(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name.contains(".seg") || name.starts_with("sent-today") || name == "verdicts"
-}
-
 /// As root: gives what is mega's own to whom the daemon will run as, and creates the folders that are
 /// missing, where only root can write.
 pub fn hand_over(config: &Config, owner: &Owner) -> Result<(), String> {
-    for place in Places::of(config).0 {
-        let cannot = |error: io::Error| {
-            format!("cannot give {} to {}: {error}", place.folder.display(), owner.name())
-        };
-        match controlled(&place.folder).map_err(cannot)? {
-            Found::Folder(folder) => give_place(&folder, &place, owner).map_err(cannot)?,
-            Found::Missing { above, name } => {
-                mkdirat(&above, &name, Mode::from_raw_mode(0o750)).map_err(|error| {
-                    format!("cannot create the folder {}: {error}", place.folder.display())
-                })?;
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let made = openat(&above, &name, flags, Mode::empty());
-                made.map_err(io::Error::from)
-                    .and_then(|made| give(&made, owner))
-                    .map_err(cannot)?;
-            }
-            Found::NotRoots => {}
+    for domain in Domains::of(config).0 {
+        let given = give_domain(&domain, owner);
+        if domain.is_needed_itself() {
+            given?;
         }
     }
     Ok(())
 }
 
+fn give_domain(domain: &Domain, owner: &Owner) -> Result<(), String> {
+    let shown = domain.folder.display();
+    let cannot = |error: io::Error| format!("cannot give {shown} to {}: {error}", owner.name());
+    match controlled(&domain.folder).map_err(cannot)? {
+        Found::Folder(folder) => give_folder(&folder, domain, owner).map_err(cannot),
+        Found::Missing { above, name } => {
+            mkdirat(&above, &name, Mode::from_raw_mode(0o750))
+                .map_err(|error| format!("cannot create the folder {shown}: {error}"))?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let made = openat(&above, &name, flags, Mode::empty()).map_err(io::Error::from);
+            made.and_then(|made| give(&made, owner)).map_err(cannot)
+        }
+        Found::NotRoots => Ok(()),
+    }
+}
+
 /// The files first: with the folder the new owner gets the power to replace them.
-fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> {
+fn give_folder(folder: &OwnedFd, domain: &Domain, owner: &Owner) -> io::Result<()> {
     let mut only_own = true;
     for name in names(folder)? {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -157,9 +64,9 @@ fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> 
         };
         let stat = fstat(&entry)?;
         let plain = planted(&stat, FileType::RegularFile).is_none();
-        match (place.owns(&name), FileType::from_raw_mode(stat.st_mode)) {
+        match (domain.owns(&name), FileType::from_raw_mode(stat.st_mode)) {
             (true, FileType::RegularFile) if plain && is_roots(&stat) => give(&entry, owner)?,
-            // A socket is bound anew, and the queue's folder is a place of its own.
+            // A socket is bound anew, and the queue's folder is a domain of its own.
             (true, FileType::RegularFile | FileType::Directory | FileType::Socket) => {}
             _ => only_own = false,
         }
@@ -170,7 +77,7 @@ fn give_place(folder: &OwnedFd, place: &Place, owner: &Owner) -> io::Result<()> 
     }
 }
 
-fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let readable = openat(folder, ".", flags, Mode::empty())?;
     let mut names = Vec::new();
@@ -188,11 +95,11 @@ fn give(file: &OwnedFd, owner: &Owner) -> io::Result<()> {
     Ok(chownat(file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?)
 }
 
-fn is_roots(stat: &Stat) -> bool {
+pub(super) fn is_roots(stat: &Stat) -> bool {
     Uid::from_raw(stat.st_uid).is_root()
 }
 
-enum Found {
+pub(super) enum Found {
     /// On the way to it and in it only root can change anything.
     Folder(OwnedFd),
     /// The same, but it is not there; nor may be what is above it.
@@ -205,7 +112,7 @@ enum Found {
 
 /// Walks to a folder step by step, and follows those links that are root's. A way on which somebody
 /// else may write to a folder is not gone.
-fn controlled(path: &Path) -> io::Result<Found> {
+pub(super) fn controlled(path: &Path) -> io::Result<Found> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = || openat(CWD, "/", flags, Mode::empty());
     let mut steps: VecDeque<OsString> = steps(path);
@@ -268,8 +175,8 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
     let today = chrono::Local::now().date_naive();
     let root = owner.ids().0.is_root();
     let (mut unusable, mut foreign) = (Vec::new(), Vec::new());
-    for place in Places::of(config).0 {
-        let folder = &place.folder;
+    for domain in Domains::of(config).needed() {
+        let folder = &domain.folder;
         if let Err(error) = make(folder) {
             return Err(format!("cannot create the folder {}: {error}", folder.display()));
         }
@@ -280,7 +187,7 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
         let entries = std::fs::read_dir(folder);
         let entries =
             entries.map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
-        for entry in entries.flatten().filter(|e| place.is_needed(&e.file_name(), today)) {
+        for entry in entries.flatten().filter(|e| domain.is_needed(&e.file_name(), today)) {
             let path = entry.path();
             // What was planted is no file to give away: that is said before anything else.
             let is_foreign = is_foreign(&path)?;
@@ -296,7 +203,7 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
     if !foreign.is_empty() {
         let paths = shown(&foreign);
         return Err(format!(
-            "root does not use files of other users: name their user in setting.user, or run: chown \
+            "root does not use files of other users: name their user in setting.user, or run: chown -h \
              root:root {paths}"
         ));
     }
@@ -305,11 +212,43 @@ pub fn check(config: &Config, owner: &Owner) -> Result<(), String> {
     }
     let paths = shown(&unusable);
     Err(format!(
-        "the user {} cannot write to {paths}; run: chown {} {paths} (a folder that others use as well \
+        "the user {} cannot write to {paths}; run: chown -h {} {paths} (a folder that others use as well \
          is better left to them: choose another for mega)",
         owner.name(),
         owner.shown()
     ))
+}
+
+/// As root: the command that gives the owner what is mega's own and is not the owner's yet, where root does
+/// not give it away by itself. No link is followed: what stands there is not root's to look after.
+pub fn change_hands(config: &Config, owner: &Owner) -> Option<String> {
+    let (user, today) = (owner.ids().0, chrono::Local::now().date_naive());
+    let others = |path: &PathBuf| {
+        path.symlink_metadata().is_ok_and(|stat| Uid::from_raw(stat.uid()) != user)
+    };
+    let (mut single, mut whole) = (Vec::new(), Vec::new());
+    for domain in Domains::of(config).needed() {
+        if !matches!(controlled(&domain.folder), Ok(Found::NotRoots)) {
+            continue;
+        }
+        // Root needs no folder of its own.
+        let folder = (!user.is_root()).then(|| domain.folder.clone()).filter(others);
+        let entries = std::fs::read_dir(&domain.folder).into_iter().flatten().flatten();
+        let needed = entries.filter(|entry| domain.is_needed(&entry.file_name(), today));
+        let files: Vec<PathBuf> = needed.map(|entry| entry.path()).filter(others).collect();
+        match domain.queue && folder.is_some() {
+            // Nothing but mega's own stands in it.
+            true => whole.extend(folder),
+            false => single.extend(files.into_iter().filter(|path| !path.is_dir()).chain(folder)),
+        }
+    }
+    let command = |options: &str, paths: &[PathBuf]| {
+        let paths = (!paths.is_empty()).then(|| shown(paths));
+        paths.map(|paths| format!("chown {options} {} {paths}", owner.shown()))
+    };
+    let commands: Vec<String> =
+        [command("-hR", &whole), command("-h", &single)].into_iter().flatten().collect();
+    (!commands.is_empty()).then(|| commands.join(" && "))
 }
 
 fn make(folder: &Path) -> io::Result<()> {
@@ -325,7 +264,7 @@ fn shown(paths: &[PathBuf]) -> String {
 }
 
 /// It is another user's; what only stands for a file is an error.
-fn is_foreign(path: &Path) -> Result<bool, String> {
+pub(super) fn is_foreign(path: &Path) -> Result<bool, String> {
     let Ok(stat) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory | FileType::Socket => return Ok(false),
@@ -365,19 +304,5 @@ mod tests {
         assert!(!is_roots_alone(Path::new("/tmp")));
         assert!(matches!(controlled(&path("own/new/run")), Ok(Found::Missing { .. })));
         assert!(matches!(controlled(&path("theirs/new")), Ok(Found::NotRoots)));
-    }
-
-    #[test]
-    fn the_days_logs_and_their_kin_are_its_own_and_others_are_not() {
-        let mut places = Places::default();
-        places.dated(Path::new("/x/mega.log"), "");
-        places.dated(Path::new("/x/mega.log"), "-failed");
-        let place = places.at(Path::new("/x"));
-        for own in ["mega-2026-11-23.log", "mega-failed-2026-11-23.jsonl.requeued"] {
-            assert!(place.owns(OsStr::new(own)), "{own}");
-        }
-        for other in ["mega.log", "mega-x.log", "omega-2026-11-23.log", "mega-2026-11-2"] {
-            assert!(!place.owns(OsStr::new(other)), "{other}");
-        }
     }
 }

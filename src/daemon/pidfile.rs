@@ -37,8 +37,10 @@ pub enum Locked {
 impl std::fmt::Display for Locked {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
-            Locked::Running(Some(pid)) => write!(f, "already running, pid {pid}"),
-            Locked::Running(None) => write!(f, "already running"),
+            Locked::Running(Some(pid)) => {
+                write!(f, "another start was first: it is the process {pid}")
+            }
+            Locked::Running(None) => write!(f, "another start was first"),
             Locked::Io { path, error } => {
                 write!(f, "cannot write the pidfile {}: {error}", path.display())
             }
@@ -68,22 +70,42 @@ impl PidFile {
             if !names(path, &file).map_err(failed)? {
                 continue;
             }
-            file.set_len(0).map_err(failed)?;
-            writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            return Ok(PidFile { path: path.to_owned(), file });
+            let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            let locked = PidFile { path: path.to_owned(), file };
+            return match written {
+                Ok(()) => Ok(locked),
+                Err(error) => {
+                    // A full disk: what is left of it says nothing.
+                    let _ = locked.release();
+                    Err(failed(error))
+                }
+            };
         }
     }
 
-    /// Removes the file; where the folder does not allow that any more, empties it.
-    pub fn release(self) {
-        if std::fs::remove_file(&self.path).is_err() {
-            // Then it stays as a stale one, which is no obstacle.
-            let _ = self.file.set_len(0);
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_there(&self) -> bool {
+        names(&self.path, &self.file).unwrap_or(false)
+    }
+
+    /// Removes the file, unless it is another's by now; where the folder does not allow that any more,
+    /// empties it: a stale one is no obstacle.
+    pub fn release(self) -> io::Result<()> {
+        match self.is_there() {
+            true => std::fs::remove_file(&self.path).or_else(|error| {
+                self.file.set_len(0)?;
+                Err(error)
+            }),
+            false => Ok(()),
         }
     }
 }
 
-fn names(path: &Path, file: &File) -> io::Result<bool> {
+/// The path leads to this very file.
+pub(super) fn names(path: &Path, file: &File) -> io::Result<bool> {
     let own = file.metadata()?;
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
@@ -142,7 +164,7 @@ pub fn probe(path: &Path, trusted: &[Uid]) -> Probe {
 }
 
 /// The process, if it holds the file's lock and is its owner's.
-fn holder(file: &File, pid: u32, trusted: &[Uid]) -> Result<Process, String> {
+pub(super) fn holder(file: &File, pid: u32, trusted: &[Uid]) -> Result<Process, String> {
     let said = file.metadata().map_err(|error| error.to_string())?;
     let owner = Uid::from_raw(said.uid());
     if !trusted.contains(&owner) {
@@ -185,7 +207,7 @@ mod tests {
         std::fs::write(&path, "1").unwrap();
         let named = probe(&path, &trusted);
         assert!(matches!(named, Probe::Doubtful(why) if why.contains("another one")));
-        first.release();
+        first.release().unwrap();
         assert!(matches!(probe(&path, &trusted), Probe::Absent));
     }
 

@@ -21,6 +21,11 @@ impl Owner {
         Owner::find(setting.user.as_deref(), setting.group.as_deref())
     }
 
+    /// The user of this number, in its own group.
+    pub fn of_uid(uid: rustix::process::Uid) -> Result<Owner, String> {
+        Owner::find(Some(&uid.to_string()), None)
+    }
+
     fn find(user: Option<&str>, group: Option<&str>) -> Result<Owner, String> {
         let user = user.map(find_user).transpose()?;
         let uid = user.as_ref().map_or_else(Uid::effective, |user| user.uid);

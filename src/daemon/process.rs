@@ -15,6 +15,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 pub struct Process {
     pub pid: Pid,
+    pub uid: Uid,
     /// None where the kernel is too old to hold on to a process.
     held: Option<OwnedFd>,
 }
@@ -33,7 +34,7 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
         let mut uids = line.split_whitespace().map(str::parse);
         match !line.is_empty() && uids.all(|found| found == Ok(uid.as_raw())) {
-            true => Ok(Process { pid, held }),
+            true => Ok(Process { pid, uid, held }),
             false => Err(io::Error::other(format!(
                 "the process {pid} does not run as the user {uid}, and is not believed"
             ))),

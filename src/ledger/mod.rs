@@ -14,7 +14,7 @@ pub mod failed;
 pub mod filter;
 pub mod history;
 pub mod order;
-mod schema;
+pub mod schema;
 mod sent;
 mod steps;
 #[cfg(test)]

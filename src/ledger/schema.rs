@@ -87,6 +87,15 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Prepared> {
     Ok(found)
 }
 
+/// What a file is, looked at only.
+pub fn look(connection: &Connection) -> rusqlite::Result<Prepared> {
+    Ok(match version(connection)? {
+        0 if !is_empty(connection)? => Prepared::Foreign,
+        version if version > VERSION => Prepared::Newer(version),
+        _ => Prepared::Ready,
+    })
+}
+
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_master", [], |row| row.get(0))
 }

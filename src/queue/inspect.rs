@@ -2,7 +2,7 @@
 //! decides nothing. For `mega NAME queue check|dump`.
 
 use super::disk::Disk;
-use super::header::{self, HEADER, Header};
+use super::header::{self, HEADER, Header, Unusable};
 use super::reader::Reader;
 use super::record::{self, Found, Record};
 use super::segment::Segment;
@@ -84,6 +84,51 @@ pub fn inspect(
         file(&name, &segment, &summary);
     }
     Ok(())
+}
+
+/// Whether opening would refuse the queue as it is: for a segment that a newer mega wrote, or one that
+/// cannot be opened.
+pub fn openable(disk: &dyn Disk) -> Result<(), OpenError> {
+    let names = disk.list().map_err(|error| OpenError::Folder { error })?;
+    for name in names.into_iter().filter(|name| header::number(name).is_some()) {
+        let because = |why: String| OpenError::Segment { name: name.clone(), why };
+        let header = match disk.open(&name) {
+            Ok(file) => Header::read(&file),
+            // Finished and removed since the folder was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(because(error.to_string())),
+        };
+        if let Err(newer @ Unusable::NewerVersion { .. }) = header
+            .check(header.origin().unwrap_or_default(), header::number(&name).unwrap_or_default())
+        {
+            return Err(because(newer.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// When the first message that is not done was accepted, in Unix ms: of the first segment that has one, as
+/// far as it can be read.
+pub fn oldest(disk: &dyn Disk) -> Option<u64> {
+    let mut names = disk.list().ok()?;
+    names.retain(|name| header::number(name).is_some());
+    names.sort_unstable();
+    names.iter().find_map(|name| {
+        let file = disk.open(name).ok()?;
+        let header = Header::read(&file);
+        let segment = Segment::new(&header, header.origin()?, header::number(name)?);
+        let end = if segment.sealed { segment.end } else { file.size() };
+        let (mut reader, mut at) = (Reader::new(file, end, BLOCK), HEADER);
+        while at < end
+            && let Found::Record(record) = record::read(&mut reader, segment.place(at), end)
+        {
+            if !record.done {
+                return Some(record.enqueued);
+            }
+            at += record.size();
+        }
+        None
+    })
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -55,9 +55,7 @@ impl Door {
             registry.register(&mut listener, Token(FIRST_LISTENER + index), Interest::READABLE)?;
             watched.push(listener);
         }
-        admin.set_nonblocking(true)?;
-        let mut admin = UnixListener::from_std(admin);
-        registry.register(&mut admin, Token(ADMIN), Interest::READABLE)?;
+        let admin = watch_admin(admin, registry)?;
         Ok(Door {
             listeners: watched,
             admin,
@@ -66,6 +64,16 @@ impl Door {
             rests_until: None,
             turned_away: Seldom::default(),
         })
+    }
+
+    /// Administrators come in here from now on.
+    pub fn move_admin(
+        &mut self,
+        admin: std::os::unix::net::UnixListener,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        self.admin = watch_admin(admin, registry)?;
+        Ok(())
     }
 
     /// See `heir::give`.
@@ -152,4 +160,14 @@ impl Door {
     pub fn close(&mut self) {
         self.listeners.clear();
     }
+}
+
+fn watch_admin(
+    admin: std::os::unix::net::UnixListener,
+    registry: &Registry,
+) -> io::Result<UnixListener> {
+    admin.set_nonblocking(true)?;
+    let mut admin = UnixListener::from_std(admin);
+    registry.register(&mut admin, Token(ADMIN), Interest::READABLE)?;
+    Ok(admin)
 }

@@ -34,6 +34,11 @@ impl Reactor {
                         self.deliver(reply);
                     }
                 }
+                Mail::Admin(socket) => {
+                    if let Err(error) = self.door.move_admin(socket, self.poll.registry()) {
+                        log::error!("nobody is heard on the administration socket: {error}");
+                    }
+                }
                 Mail::Allow(networks) => self.allow_only(networks),
                 Mail::Stop { now } => self.stop(now),
                 Mail::Quit { left } => self.quit(left),

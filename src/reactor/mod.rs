@@ -99,6 +99,8 @@ pub struct Reactor {
     ending: Ending,
     /// When it makes sense to look for silent clients again.
     rests_until: Instant,
+    /// Who has the listening sockets, to begin when this daemon has ended.
+    heir: Option<ConnId>,
     told: Seldom,
 }
 
@@ -129,6 +131,7 @@ impl Reactor {
             quantum: MOST_BYTES,
             ending: Ending::NotYet,
             rests_until: Instant::now(),
+            heir: None,
             told: Seldom::default(),
         })
     }
@@ -265,7 +268,19 @@ impl Reactor {
         self.conns.remove(slot).leave(&mut self.desk.account);
     }
 
+    /// Why nobody can take this daemon's place now.
+    fn busy(&self) -> Option<&'static str> {
+        if self.desk.stopping {
+            return Some("it is stopping already");
+        }
+        let heir = self.heir.as_ref()?;
+        let conn = self.conns.get(heir.slot as usize);
+        let restarts = conn.is_some_and(|conn| conn.generation == heir.generation);
+        restarts.then_some("another restart is under way")
+    }
+
     fn read(&mut self, slot: usize, chunk: &mut [u8], now: Instant) {
+        let busy = self.busy();
         let Some(conn) = self.conns.get_mut(slot).filter(|conn| !conn.is_held()) else { return };
         if let Some(hold) = self.desk.holds(conn) {
             conn.course = Course::Held(hold);
@@ -281,11 +296,18 @@ impl Reactor {
             _ => self.quantum,
         };
         let read = conn.read(chunk, quantum, each, now);
-        if let Some(opaque) = desk.heir.take()
-            && !(conn.outbox.unwritten() == 0 && self.door.give(conn.stream(), opaque))
-        {
-            let why = b"the listening sockets cannot be given";
-            command::encode_result(conn.outbox.bytes(), command::FAILED, opaque, why);
+        if let Some(opaque) = desk.heir.take() {
+            let (code, why) = match busy {
+                Some(why) => (command::UNAVAILABLE, why),
+                None => (command::FAILED, "the listening sockets cannot be given"),
+            };
+            let gives = busy.is_none() && conn.outbox.unwritten() == 0;
+            match gives && self.door.give(conn.stream(), opaque) {
+                true => self.heir = Some(id),
+                false => {
+                    command::encode_result(conn.outbox.bytes(), code, opaque, why.as_bytes());
+                }
+            }
         }
         conn.settle(&mut self.desk.account);
         if read == Io::Broken {

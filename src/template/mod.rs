@@ -5,6 +5,7 @@
 mod caution;
 mod data;
 mod database;
+mod look;
 mod mysql;
 mod php;
 mod render;
@@ -22,6 +23,7 @@ use crate::config::MissingVariables;
 pub use caution::{Caution, Doubt, Summary, doubts};
 pub use data::check_data;
 pub use database::open;
+pub use look::{Look, look};
 pub use render::{Filling, Template};
 pub use row::{Database, DatabaseError, Row};
 pub use unfit::Unfit;

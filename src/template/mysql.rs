@@ -65,6 +65,15 @@ impl Mysql {
         )))
     }
 
+    /// Columns of text that cannot hold every character, each with its character set.
+    pub fn narrow(&mut self) -> Result<Vec<String>, DatabaseError> {
+        let sql = "SELECT CONCAT(column_name, ' ', character_set_name) FROM information_schema.columns \
+                   WHERE table_schema = DATABASE() AND table_name = ? \
+                   AND column_name IN ('tmpl_key', 'title', 'template') AND character_set_name <> 'utf8mb4'";
+        let table = self.table.clone();
+        self.run(|c| c.exec(sql, (&table,)))
+    }
+
     /// Runs a statement that may be run twice, and does so if the connection turns out to be dead.
     fn run<T>(&mut self, call: impl Fn(&mut Conn) -> mysql::Result<T>) -> Result<T, DatabaseError> {
         if let Some(connection) = &mut self.connection {

@@ -91,17 +91,35 @@ impl Database for Sqlite {
     }
 }
 
-fn find_or_create_table(connection: &Connection, prefix: &str) -> rusqlite::Result<String> {
-    let names = table_names(prefix);
-    for name in &names {
+/// The first `limit` rows, read so that nothing is created or left; none where there is no table yet.
+pub fn look(path: &Path, prefix: &str, limit: usize) -> Result<Vec<Row>, DatabaseError> {
+    let opened = crate::sqlite::look(path).map_err(|why| {
+        DatabaseError::new(format_args!("template database {}: {why}", path.display()))
+    })?;
+    let Some(connection) = opened else { return Ok(Vec::new()) };
+    let table = find_table(&connection, prefix).map_err(|e| failed(path, &e))?;
+    let Some(table) = table else { return Ok(Vec::new()) };
+    let path = path.to_owned();
+    Sqlite { connection, path, statements: Statements::new(&table), table }.load(limit)
+}
+
+fn find_table(connection: &Connection, prefix: &str) -> rusqlite::Result<Option<String>> {
+    for name in table_names(prefix) {
         let mut tables = connection.prepare(
             "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE",
         )?;
-        if tables.exists([name])? {
-            return Ok(name.clone());
+        if tables.exists([&name])? {
+            return Ok(Some(name));
         }
     }
-    let name = names.into_iter().next().unwrap_or_default();
+    Ok(None)
+}
+
+fn find_or_create_table(connection: &Connection, prefix: &str) -> rusqlite::Result<String> {
+    if let Some(name) = find_table(connection, prefix)? {
+        return Ok(name);
+    }
+    let name = table_names(prefix).into_iter().next().unwrap_or_default();
     // Another process may have created it since.
     connection.execute_batch(&format!(
         "CREATE TABLE IF NOT EXISTS {name} (

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 pub enum Mail {
     /// Results for clients, and batches that have been worked off.
     Replies { replies: Vec<Reply>, batches: Vec<Batch> },
+    /// The administration socket was removed: this one stands in its place.
+    Admin(std::os::unix::net::UnixListener),
     /// Only these networks may connect from now on.
     Allow(Vec<ipnet::IpNet>),
     /// Close the listeners, refuse requests, tell the spool to stop; `now`: without waiting for

@@ -38,6 +38,14 @@ pub struct Network {
 impl Network {
     /// Reads `ca_file`; the error names it.
     pub fn open(config: &Config) -> Result<Arc<Network>, String> {
+        Network::with(config, tls::trusting(config.wechat.ca_file.as_deref())?)
+    }
+
+    /// With TLS of one's own.
+    pub(super) fn with(
+        config: &Config,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Arc<Network>, String> {
         let wechat = &config.wechat;
         let agent = Agent::config_builder()
             .timeout_connect(Some(wechat.connect_timeout))
@@ -57,7 +65,7 @@ impl Network {
         Ok(Arc::new(Network {
             hosts: Hosts::new(&wechat.api_hosts),
             config: agent,
-            tls: tls::trusting(wechat.ca_file.as_deref())?,
+            tls,
             names: Arc::default(),
         }))
     }
@@ -113,6 +121,13 @@ impl Client {
         let names = Shared(Arc::clone(&network.names));
         let agent = Agent::with_parts(network.config.clone(), connector, names);
         Client { agent, network, url: None }
+    }
+
+    /// The plain answer of one host, whatever it is.
+    pub(super) fn raw(&mut self, host: &str) -> Result<Response<Body>, Trouble> {
+        let response =
+            self.url(host, "/").and_then(|url| self.agent.run(Request::get(url).body(())?));
+        response.map_err(|error| self.through_proxy(trouble(host, error)))
     }
 
     pub fn get(&mut self, path_and_query: &str) -> Result<Answer, Trouble> {

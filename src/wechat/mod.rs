@@ -7,6 +7,7 @@ pub mod errcode;
 mod hosts;
 pub mod json;
 pub mod meaning;
+pub mod probe;
 pub mod refresh;
 mod resolver;
 mod tls;

@@ -17,10 +17,7 @@ use ureq::unversioned::transport::{
 
 /// Mozilla's authorities, and those of `ca_file`.
 pub fn trusting(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = ca_file {
-        add(&mut roots, path).map_err(|why| format!("wechat.ca_file {}: {why}", path.display()))?;
-    }
+    let roots = authorities(ca_file)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -28,6 +25,14 @@ pub fn trusting(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+pub(super) fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        add(&mut roots, path).map_err(|why| format!("wechat.ca_file {}: {why}", path.display()))?;
+    }
+    Ok(roots)
 }
 
 fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {

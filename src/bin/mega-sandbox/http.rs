@@ -2,7 +2,12 @@
 //! `write_answer` turns an answer into bytes. It refuses a head above 16 KiB, a body above 1 MiB and
 //! everything ambiguous (two lengths, an unknown transfer coding); after a refusal the connection is done.
 
+use std::cell::RefCell;
 use std::io::Write;
+use std::sync::OnceLock;
+
+/// How far the time in answers is ahead of the machine's, in seconds; set once, at the start.
+pub static CLOCK_OFFSET: OnceLock<i64> = OnceLock::new();
 
 const HEAD_LIMIT: usize = 16 * 1024;
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -300,12 +305,30 @@ pub fn write_head(
         Afterwards::KeepAlive => "keep-alive",
         Afterwards::Close => "close",
     };
-    write!(
-        out,
-        "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n",
-        reason(status)
-    )
-    .expect("writing to a Vec does not fail");
+    with_date(|date| {
+        write!(
+            out,
+            "HTTP/1.1 {status} {}\r\nDate: {date}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n",
+            reason(status)
+        )
+        .expect("writing to a Vec does not fail");
+    });
+}
+
+/// The time as a Date header has it (RFC 9110, 5.6.7), put into words once a second.
+fn with_date(then: impl FnOnce(&str)) {
+    thread_local! {
+        static SAID: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let offset = CLOCK_OFFSET.get().copied().unwrap_or(0);
+    let now = chrono::Utc::now() + chrono::Duration::seconds(offset);
+    SAID.with_borrow_mut(|(second, text)| {
+        if *second != now.timestamp() || text.is_empty() {
+            *second = now.timestamp();
+            *text = now.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        }
+        then(text);
+    });
 }
 
 pub fn reason(status: u16) -> &'static str {

@@ -58,6 +58,9 @@ struct Options {
     /// The only secret that gets a token [default: any]
     #[arg(long, value_name = "SECRET")]
     app_secret: Option<String>,
+    /// How far WeChat's clock is ahead of this machine's, in the answers' Date header
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-31_536_000..=31_536_000))]
+    clock_offset: i64,
     /// Faults to play from the start, as POST /sandbox/faults takes them
     #[arg(long, value_name = "JSON")]
     faults: Option<String>,
@@ -88,6 +91,7 @@ fn run(options: Options) -> Result<(), String> {
     }
     let faults = Faults::parse(options.faults.as_deref().unwrap_or("{}").as_bytes())
         .map_err(|error| format!("--faults: {error}"))?;
+    http::CLOCK_OFFSET.get_or_init(|| options.clock_offset);
     let keep = match options.no_record {
         true => Keep::Counts,
         false => Keep::Messages(options.keep),

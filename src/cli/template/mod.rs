@@ -8,7 +8,7 @@ mod versions;
 
 use super::failed::whoami;
 use super::language::Language;
-use crate::client::{Client, nobody_listens};
+use crate::cli::state::{Target, if_running};
 use crate::clock::now_ms;
 use crate::config::{Config, Dsn};
 use crate::daemon::{step_down, step_down_to_write};
@@ -199,19 +199,17 @@ impl Editor<'_> {
 
     /// Makes the running daemon read it again.
     fn tell(&self, key: &str) -> Result<u8, String> {
-        let mut daemon = match Client::admin(self.config, PATIENCE) {
-            Ok(daemon) => daemon,
-            Err(error) if nobody_listens(&error) => {
-                crate::say!(
-                    "{}",
-                    self.language.pick([
-                        "no daemon is running; it will load the template when it starts",
-                        "守护进程没有运行；启动时会载入该模板",
-                    ])
-                );
-                return Ok(exit::OK);
-            }
-            Err(error) => return Err(format!("cannot tell the daemon: {error}")),
+        let reached = if_running(&Target::of(self.config), PATIENCE);
+        let reached = reached.map_err(|why| format!("cannot tell the daemon: {why}"))?;
+        let Some(mut daemon) = reached else {
+            crate::say!(
+                "{}",
+                self.language.pick([
+                    "no daemon is running; it will load the template when it starts",
+                    "守护进程没有运行；启动时会载入该模板",
+                ])
+            );
+            return Ok(exit::OK);
         };
         let mut frame = Vec::new();
         command::encode_tset(&mut frame, 1, key.as_bytes());

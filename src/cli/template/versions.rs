@@ -1,8 +1,8 @@
 //! `template history`, `diff` and `undo`: what a template's text was before. Number 1 is the newest.
 
 use super::{Editor, PATIENCE, Version, layout, print};
+use crate::cli::state::{Target, if_running};
 use crate::cli::when;
-use crate::client::{Client, nobody_listens};
 use crate::exit;
 use crate::ledger::database::Database as Ledger;
 use crate::ledger::history::{self, Entry, What};
@@ -148,16 +148,16 @@ impl Editor<'_> {
     }
 
     fn text_in_use(&self, key: &str) -> Result<InUse, String> {
-        let asked = Client::admin(self.config, PATIENCE).and_then(|mut daemon| {
-            daemon.ask(Question::Template, serde_json::Value::from(key).to_string().as_bytes())?;
-            daemon.read()
-        });
-        match asked {
-            Ok(answer) if answer.code == command::OK => Ok(InUse::Text(answer.message)),
-            Ok(answer) if answer.message == command::NO_TEMPLATE => Ok(InUse::Text(String::new())),
-            Ok(answer) => Err(answer.message),
-            Err(error) if nobody_listens(&error) => Ok(InUse::NoDaemon),
-            Err(error) => Err(crate::cli::state::cannot_ask(self.config, &error)),
+        let Some(mut daemon) = if_running(&Target::of(self.config), PATIENCE)? else {
+            return Ok(InUse::NoDaemon);
+        };
+        let body = serde_json::Value::from(key).to_string();
+        let asked = daemon.ask(Question::Template, body.as_bytes()).and_then(|()| daemon.read());
+        let answer = asked.map_err(|error| format!("the daemon does not answer: {error}"))?;
+        match answer.code {
+            command::OK => Ok(InUse::Text(answer.message)),
+            _ if answer.message == command::NO_TEMPLATE => Ok(InUse::Text(String::new())),
+            _ => Err(answer.message),
         }
     }
 

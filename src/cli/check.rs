@@ -1,0 +1,57 @@
+//! `check`: says what is wrong with a configuration, by trying what a start would do, and shows what would
+//! apply. Changes nothing.
+
+use super::findings::{self, Tally};
+use super::state::{State, Target, find};
+use crate::config::Config;
+use crate::exit;
+use crate::trial::{self, Finding, Level, plain};
+use clap::Args;
+use rustix::process::Pid;
+use std::time::Duration;
+
+/// How long the running daemon may take to answer, and the trial to end.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(3);
+const TRIAL_PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Args)]
+pub struct Check {
+    /// Warnings count as wrong: exit code 1
+    #[arg(long)]
+    strict: bool,
+    /// Look at the file alone: no users, ports, folders or database
+    #[arg(long)]
+    offline: bool,
+}
+
+pub fn check(config: &Config, options: &Check) -> Result<u8, String> {
+    let mut found = trial::offline(config);
+    if !options.offline {
+        let daemon = running(config, DAEMON_PATIENCE, &mut found);
+        found.extend(trial::run(config, daemon, TRIAL_PATIENCE));
+    }
+    let bad = found.iter().filter(|finding| finding.level != Level::Ok);
+    bad.for_each(|finding| eprintln!("mega: {}", findings::line(finding)));
+    let tally = Tally::of(&found);
+    if tally.wrong > 0 {
+        return Ok(exit::FAILED);
+    }
+    crate::say!("{}", config.describe());
+    crate::say!("; {}: {}", config.file.display(), tally.words());
+    Ok(if options.strict && tally.warnings > 0 { exit::FAILED } else { exit::OK })
+}
+
+/// The process of the running daemon; what keeps it from being asked is a finding.
+pub fn running(config: &Config, patience: Duration, found: &mut Vec<Finding>) -> Option<Pid> {
+    match find(&Target::of(config), patience) {
+        State::Listens(client, _) => Some(client.process.pid),
+        State::Locked(process, _) => Some(process.pid),
+        State::Stale(_) | State::Absent => None,
+        State::Denied(why) | State::Doubtful(why) => {
+            let todo =
+                ["run this as root or as the daemon's user", "请以 root 或守护进程的用户执行"];
+            found.push(Finding::warning("setting.pid_file", plain(why), todo));
+            None
+        }
+    }
+}

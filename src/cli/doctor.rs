@@ -1,0 +1,69 @@
+//! `doctor`: the trial of `check`, and what asks the world, the machine and the running daemon; a line each,
+//! with what to do. Ends within half a minute, whatever hangs.
+
+use super::check::running;
+use super::findings::{self, Tally};
+use super::language::Language;
+use super::state::{Target, reach};
+use crate::config::Config;
+use crate::daemon::step_down;
+use crate::doctor::{self, Running};
+use crate::exit;
+use crate::trial::{self, Finding, Level};
+use crate::wire::command::Question;
+use clap::Args;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// For the daemon, twice; for the trial of a start; and for the rest, all at once. Together less than half a
+/// minute.
+const DAEMON: Duration = Duration::from_secs(2);
+const TRIAL: Duration = Duration::from_secs(8);
+const REST: Duration = Duration::from_secs(14);
+
+#[derive(Args)]
+pub struct Doctor {
+    /// Print everything as one JSON object; `level` and `subject` are the same in every language
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn doctor(config: &Config, options: &Doctor) -> Result<u8, String> {
+    let mut found = trial::offline(config);
+    let daemon = running(config, DAEMON, &mut found);
+    // Asked before there are threads, and before root is anybody else.
+    let running = daemon.map(|pid| Running { pid, status: status(config) });
+    found.extend(trial::run(config, daemon, TRIAL));
+    // Whoever cannot become the daemon's user was told so by the trial, and asks as who he is.
+    let _ = step_down(config);
+    found.extend(doctor::examine(config, running, REST));
+    let tally = Tally::of(&found);
+    match options.json {
+        true => crate::say!("{}", as_json(&found)),
+        false => {
+            found.iter().for_each(|finding| crate::say!("{}", findings::line(finding)));
+            crate::say!("{}: {}", config.file.display(), tally.words());
+        }
+    }
+    Ok(if tally.wrong > 0 { exit::FAILED } else { exit::OK })
+}
+
+fn status(config: &Config) -> Option<Value> {
+    let mut client = reach(&Target::of(config), DAEMON).ok()?;
+    client.ask(Question::Status, b"").ok()?;
+    serde_json::from_str(&client.read().ok()?.message).ok()
+}
+
+fn as_json(found: &[Finding]) -> Value {
+    let language = Language::of_environment();
+    let tally = Tally::of(found);
+    let worst = found.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
+    let findings: Vec<Value> = (found.iter())
+        .map(|Finding { level, subject, what, todo }| {
+            let [what, todo] =
+                [what, todo].map(|[english, chinese]| language.pick([english, chinese]));
+            json!({"level": level, "subject": subject, "what": what, "todo": todo})
+        })
+        .collect();
+    json!({"level": worst, "wrong": tally.wrong, "warnings": tally.warnings, "findings": findings})
+}

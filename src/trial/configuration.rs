@@ -1,0 +1,253 @@
+//! What a configuration allows that its operator may not have meant, by its values alone and by the file's
+//! own mode. On whatever thread asks; opens nothing.
+
+use super::{Finding, Level, plain};
+use crate::config::{Config, Dsn};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Those that were found when the file was read: each names its line and its key.
+pub fn warnings(config: &Config) -> Vec<Finding> {
+    let todo = ["correct the line, or remove it", "改正或删除该行"];
+    config.warnings.iter().map(|text| Finding::warning("", plain(text), todo)).collect()
+}
+
+/// What can be said beside those.
+pub fn cautions(config: &Config) -> Vec<Finding> {
+    let mode = std::fs::metadata(&config.file).map_or(0, |file| file.permissions().mode());
+    let root = rustix::process::geteuid().is_root();
+    let mut findings = exposed(config, mode, root);
+    findings.extend(account(config));
+    findings.extend(collisions(config));
+    findings.extend(shared_paths(config));
+    findings
+}
+
+/// What others on this machine or in the network can reach.
+fn exposed(config: &Config, mode: u32, root: bool) -> Vec<Finding> {
+    let file = config.file.display();
+    // Where only a fake WeChat is asked, the account is none.
+    let account = config.wechat.api_hosts.iter().any(|host| !host.starts_with("http://"));
+    let secrets = account || !config.pdo.password.is_empty();
+    let mut findings = Vec::new();
+    if mode & 0o004 != 0 && secrets {
+        findings.push(Finding::warning(
+            "wechat.app_secret, pdo.password",
+            [
+                format!("everybody on this machine can read the secrets in {file}"),
+                format!("本机所有用户都能读取 {file} 中的密钥"),
+            ],
+            plain(format!("chmod 640 {file}")),
+        ));
+    }
+    if mode & 0o002 != 0 {
+        findings.push(Finding::warning(
+            "configuration",
+            [
+                format!("everybody on this machine can change {file}"),
+                format!("本机所有用户都能修改 {file}"),
+            ],
+            plain(format!("chmod 640 {file}")),
+        ));
+    }
+    let public = config.server.listen.iter().filter(|address| !address.ip().is_loopback());
+    for address in public.filter(|_| config.server.allow.is_empty()) {
+        findings.push(Finding::warning(
+            "server.listen[]",
+            [
+                format!("everybody who reaches {address} may send messages"),
+                format!("任何能访问 {address} 的人都可以发送消息"),
+            ],
+            ["name the clients' networks in server.allow[]", "在 server.allow[] 中写明客户端网段"],
+        ));
+    }
+    if root && config.setting.user.is_none() {
+        findings.push(Finding::warning(
+            "setting.user",
+            ["mega would run as root, which it does not need", "mega 将以 root 运行，并无必要"],
+            ["name a user of its own in setting.user", "在 setting.user 中指定专用用户"],
+        ));
+    }
+    findings
+}
+
+/// WeChat's own account ids and secrets have a form; where a fake WeChat is asked, anything goes.
+fn account(config: &Config) -> Vec<Finding> {
+    let wechat = &config.wechat;
+    if !wechat.api_hosts.iter().any(|host| host.ends_with(".weixin.qq.com")) {
+        return Vec::new();
+    }
+    let is_hex =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let id = wechat.app_id.strip_prefix("wx").is_some_and(|rest| rest.len() == 16 && is_hex(rest));
+    let secret = wechat.app_secret.expose();
+    let secret = secret.len() == 32 && is_hex(secret);
+    let todo = [
+        "copy it from mp.weixin.qq.com, Settings > Basic configuration",
+        "从 mp.weixin.qq.com 的「设置与开发 > 基本配置」复制",
+    ];
+    let mut findings = Vec::new();
+    if !id {
+        let what = ["it is not wx and 16 hexadecimal digits", "应为 wx 加 16 位十六进制数字"];
+        findings.push(Finding::warning("wechat.app_id", what, todo));
+    }
+    if !secret {
+        let what = ["it is not 32 hexadecimal digits", "应为 32 位十六进制数字"];
+        findings.push(Finding::warning("wechat.app_secret", what, todo));
+    }
+    findings
+}
+
+/// Addresses of which only one can be bound.
+fn collisions(config: &Config) -> Vec<Finding> {
+    let listen = config.server.listen.iter().map(|address| ("server.listen[]", address));
+    let metrics = config.metrics.listen.iter().map(|address| ("metrics.listen", address));
+    let all: Vec<_> = listen.chain(metrics).collect();
+    let mut findings = Vec::new();
+    for (place, (key, address)) in all.iter().enumerate() {
+        let earlier = all[..place].iter().find(|(_, other)| overlap(address, other));
+        findings.extend(earlier.map(|(_, other)| {
+            let what = [
+                format!("{address} cannot be bound beside server.listen[] = {other}"),
+                format!("{address} 与 server.listen[] = {other} 冲突，无法同时监听"),
+            ];
+            Finding::wrong(*key, what, ["choose another port", "换一个端口"])
+        }));
+    }
+    findings
+}
+
+/// An IPv6 socket for all addresses takes the port of all IPv4 addresses, too (ipv6(7), bindv6only).
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let covers = |all: &SocketAddr, it: &SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || it.is_ipv4())
+    };
+    let same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
+    one.port() != 0 && one.port() == other.port() && same
+}
+
+/// Two keys that name one file.
+fn shared_paths(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for paths in [single(config), dated(config)] {
+        for (place, (key, path)) in paths.iter().enumerate() {
+            let earlier = paths[..place].iter().find(|(_, other)| clean(path) == clean(other));
+            findings.extend(earlier.map(|(other, _)| same_file(other, key, path)));
+        }
+    }
+    findings
+}
+
+pub fn same_file(one: &str, other: &str, path: &Path) -> Finding {
+    let path = path.display();
+    let what = [format!("both are {path}"), format!("二者都是 {path}")];
+    let todo = ["give each a file of its own", "各用各的文件"];
+    Finding::new(Level::Wrong, format!("{one}, {other}"), what, todo)
+}
+
+/// Files, each known by this one path.
+pub fn single(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let mut paths = vec![
+        ("configuration", config.file.clone()),
+        ("setting.pid_file", config.setting.pid_file.clone()),
+        ("setting.pid_file", config.admin_socket()),
+        ("server.queue_file_path", config.server.queue_file_path.clone()),
+        ("server.ledger_file", config.server.ledger_file.clone()),
+    ];
+    if let Dsn::Sqlite(path) = &config.pdo.dsn {
+        paths.push(("pdo.dsn", path.clone()));
+    }
+    paths.extend(config.wechat.ca_file.clone().map(|path| ("wechat.ca_file", path)));
+    paths.extend(config.setting.log_file.clone().map(|path| ("setting.log_file", path)));
+    paths
+}
+
+/// Files of a day, which have the date in their names.
+fn dated(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let mut paths = vec![("log.log_file", config.log.log_file.clone())];
+    paths.extend(config.log.message_log.clone().map(|path| ("log.message_log", path)));
+    paths
+}
+
+/// Without `.` and `..`, as far as that can be told without looking.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::CurDir => {}
+            other => cleaned.push(other),
+        }
+    }
+    cleaned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.ini");
+        std::fs::write(&file, format!("[wechat]\napp_id = a\napp_secret = s\n{more}")).unwrap();
+        Config::load(&file, Path::new("/x")).unwrap()
+    }
+
+    fn subjects(findings: Vec<Finding>) -> Vec<String> {
+        findings.into_iter().map(|finding| finding.subject).collect()
+    }
+
+    #[test]
+    fn each_danger_is_named_and_nothing_else() {
+        let exposed = |more: &str, mode, root| subjects(exposed(&config(more), mode, root));
+        assert!(exposed("", 0o640, false).is_empty());
+        assert_eq!(exposed("", 0o644, false), ["wechat.app_secret, pdo.password"]);
+        assert_eq!(exposed("", 0o642, false), ["configuration"]);
+        assert!(exposed("api_hosts = http://127.0.0.1:1", 0o644, false).is_empty());
+        let public = "[server]\nlisten[] = 127.0.0.1:1\nlisten[] = [::]:2\n";
+        let found = super::exposed(&config(public), 0o640, false);
+        assert!(found.len() == 1 && found[0].what[0].contains("[::]:2"), "{found:?}");
+        assert!(exposed(&format!("{public}allow[] = 10.0.0.0/8"), 0o640, false).is_empty());
+        assert_eq!(exposed("", 0o640, true), ["setting.user"]);
+        assert!(exposed("[setting]\nuser = nobody", 0o640, true).is_empty());
+    }
+
+    #[test]
+    fn an_account_of_wechats_has_a_form_and_one_of_a_fake_has_none() {
+        let account = |more: &str| subjects(account(&config(more)));
+        assert_eq!(account(""), ["wechat.app_id", "wechat.app_secret"]);
+        assert!(account("api_hosts = http://127.0.0.1:1").is_empty());
+        let good = "app_id = wx10c4b54cf0aae125\napp_secret = e01207cc547f62d73f5099aae83a9f15";
+        assert!(account(good).is_empty());
+        assert_eq!(account("app_id = wx10c4b54cf0aae125"), ["wechat.app_secret"]);
+    }
+
+    #[test]
+    fn addresses_collide_by_port_and_by_what_they_cover() {
+        let collide = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse().unwrap());
+            assert_eq!(overlap(&one, &other), overlap(&other, &one));
+            overlap(&one, &other)
+        };
+        assert!(collide("127.0.0.1:1", "127.0.0.1:1"));
+        assert!(collide("127.0.0.1:1", "0.0.0.0:1"));
+        assert!(collide("127.0.0.1:1", "[::]:1") && collide("[::1]:1", "[::]:1"));
+        assert!(!collide("[::1]:1", "0.0.0.0:1") && !collide("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(!collide("127.0.0.1:0", "127.0.0.1:0") && !collide("127.0.0.1:1", "0.0.0.0:2"));
+    }
+
+    #[test]
+    fn one_file_for_two_keys_is_found_however_it_is_written() {
+        let shared = |more: &str| subjects(shared_paths(&config(more)));
+        assert!(shared("").is_empty());
+        let found = shared("[server]\nledger_file = run/./a/../x.db\n[pdo]\ndsn = sqlite:run/x.db");
+        assert_eq!(found, ["server.ledger_file, pdo.dsn"]);
+        let logs = "[log]\nlog_file = l/m.log\nmessage_log = l/m.log";
+        assert_eq!(shared(logs), ["log.log_file, log.message_log"]);
+        // One has a date in its name, the other none.
+        assert!(shared("[log]\nlog_file = x\n[setting]\nlog_file = x").is_empty());
+    }
+}
