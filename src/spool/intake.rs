@@ -3,7 +3,7 @@
 use super::Spool;
 use super::gate::Allowance;
 use crate::clock::Now;
-use crate::queue::{New, Refused};
+use crate::queue::{New, Queue, Refused};
 use crate::stats::Stats;
 use crate::traffic::batch::{Batch, Kind, ReplyTo, Request};
 use crate::wire::command;
@@ -23,6 +23,8 @@ pub struct Intake {
     ask_again: Option<Instant>,
     /// Status says why pushes are refused.
     shown: bool,
+    /// So many bytes were too many for one more push.
+    too_many: Option<u64>,
 }
 
 impl Intake {
@@ -44,8 +46,23 @@ impl Intake {
         }
     }
 
+    /// One more push would go beyond the limit of bytes.
+    fn reached_limit(&mut self, stats: &Stats, bytes: u64) {
+        self.too_many = Some(bytes);
+        self.refuses(stats, "queue.queue_max_bytes is reached");
+    }
+
+    /// Whoever keeps away while the queue is full hears of it when it is shorter, without a push that tries.
+    pub fn look(&mut self, stats: &Stats, queue: &Queue) {
+        let fewer = |bytes: u64| queue.bytes() < bytes || queue.depth() == 0;
+        if self.too_many.is_some_and(fewer) {
+            self.has_room(stats);
+        }
+    }
+
     /// A push has found room, or will.
     pub fn has_room(&mut self, stats: &Stats) {
+        self.too_many = None;
         if std::mem::take(&mut self.shown) {
             *stats.full.lock() = None;
         }
@@ -111,7 +128,7 @@ impl Spool {
                     None => return false,
                 },
                 Err(Refused::Full) => {
-                    self.intake.refuses(&self.stats, "queue.queue_max_bytes is reached");
+                    self.intake.reached_limit(&self.stats, self.queue.bytes());
                     self.answers.refuse(to, Refused::Full.to_string());
                 }
                 Err(Refused::TooLarge) => {

@@ -181,6 +181,7 @@ impl Spool {
     /// What only time brings.
     fn tick(&mut self) {
         let now = Now::read();
+        self.intake.look(&self.stats, &self.queue);
         self.sends.wake(now.at);
         self.throttle.save(now.at, false);
         self.ends.flush(now.at, false);
