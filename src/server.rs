@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::daemon::{self, Notifier, Owner, PidFile, admin};
 use crate::exit;
 use crate::ledger::{self, Ledger};
+use crate::metrics::{self, Metrics};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
@@ -113,6 +114,8 @@ struct Running {
     store: Sender<Order>,
     /// Who may connect, as of the last reload.
     allow: Vec<IpNet>,
+    /// Answers as long as it is held: until the process ends.
+    _metrics: Option<Metrics>,
     reactor: thread::JoinHandle<()>,
     janitors: [thread::JoinHandle<()>; 2],
     ledger: thread::JoinHandle<()>,
@@ -150,6 +153,13 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         ledger: asks,
         listen: listen.clone(),
     };
+    let metrics = metrics::Links {
+        config: Arc::clone(config),
+        stats: Arc::clone(&stats),
+        table: Arc::clone(&table),
+        tokens: Arc::clone(&tokens),
+    };
+    let metrics = config.metrics.listen.map(|listen| Metrics::open(listen, metrics)).transpose()?;
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
     let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
@@ -205,7 +215,17 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
     let allow = config.server.allow.clone();
-    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors, ledger })
+    Ok(Running {
+        greeting,
+        happenings,
+        mailbox,
+        store: orders,
+        allow,
+        _metrics: metrics,
+        reactor,
+        janitors,
+        ledger,
+    })
 }
 
 impl Running {

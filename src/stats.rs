@@ -4,7 +4,7 @@
 use crate::traffic::class::{Class, TABLE};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Why nothing is being sent; times are seconds since 1970.
 pub struct Suspended {
@@ -47,6 +47,8 @@ pub struct Stats {
     pub ledger: Mutex<Option<String>>,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
+    /// Requests are refused from now on; the reactor says so.
+    pub stopping: AtomicBool,
 }
 
 impl Stats {

@@ -45,6 +45,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Tokens below are the waker's and the door's.
@@ -333,6 +334,7 @@ impl Reactor {
 
     fn stop(&mut self, now: bool) {
         self.desk.stopping = true;
+        self.desk.links.stats.stopping.store(true, Ordering::Relaxed);
         self.door.close();
         let patience = self.desk.links.config.setting.stop_timeout;
         let within = if now { Duration::ZERO } else { patience };
