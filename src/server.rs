@@ -375,14 +375,17 @@ fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
 fn open_log(config: &Config) -> Result<(), String> {
     let options = logger::Options {
         log_file: config.log.log_file.clone(),
+        format: config.log.log_format,
         level: config.log.log_level,
         prefix: config.log.log_prefix.clone(),
         max_files: config.log.log_max_files,
+        syslog: config.log.syslog.then(|| format!("mega-{}", config.name)),
         stderr: !config.setting.daemonize && rustix::termios::isatty(rustix::stdio::stderr()),
         secrets: vec![config.wechat.app_secret.expose().into(), config.pdo.password.clone()],
     };
     logger::init(options).map_err(|error| {
-        format!("cannot open the log {}: {error}", config.log.log_file.display())
+        let path = config.log.log_file.path().map(|path| path.display().to_string());
+        format!("cannot open the log {}: {error} (see log.log_file)", path.unwrap_or_default())
     })?;
     logger::panic_hook();
     for warning in &config.warnings {

@@ -45,6 +45,8 @@ pub struct Stats {
     pub suspended: Mutex<Option<Suspended>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
+    /// Why the message log misses lines.
+    pub message_log: Mutex<Option<String>>,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
     /// Requests are refused from now on; the reactor says so.
@@ -82,6 +84,8 @@ impl Stats {
             "suspended_since": suspended.map(|it| local_time(it.since)),
             "next_probe": suspended.and_then(|it| it.next_probe).map(local_time),
             "ledger": *self.ledger.lock(),
+            "message_log": *self.message_log.lock(),
+            "log": crate::logger::trouble(),
             "full": *self.full.lock(),
         })
     }

@@ -1,32 +1,10 @@
 //! Disks that fill up, fail, or are not there.
 
-use crate::support::{KEY, Sandbox, Site, wait_for};
+use crate::support::{KEY, Sandbox, Site, Small, wait_for};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-
-/// A filesystem of its own, in memory.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, size: &str) -> Small {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output()
-            .unwrap();
-        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
-        Small(at.to_owned())
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 fn big(n: u32) -> String {
     format!(r#"{{"first":"{n}{}"}}"#, "x".repeat(2_000))

@@ -14,6 +14,8 @@ mod disk;
 mod failed;
 mod hostile;
 mod ledger;
+mod logs;
+mod metrics;
 mod outage;
 mod outcomes;
 mod php;

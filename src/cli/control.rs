@@ -29,6 +29,7 @@ pub enum Haste {
 }
 
 pub fn start(config: Config) -> Result<u8, String> {
+    config.log_is_lost().map_or(Ok(()), Err)?;
     if let Some(pid) = running(&config) {
         return Err(format!("{} is already running, pid {pid}", config.name));
     }
@@ -70,6 +71,7 @@ fn running(config: &Config) -> Option<Pid> {
 
 /// Everything that can be refused is refused before anything is stopped.
 pub fn restart(config: Config) -> Result<u8, String> {
+    config.log_is_lost().map_or(Ok(()), Err)?;
     let owner = Owner::of(&config)?;
     let mut listeners = Listeners::new(&config.server.listen, config.setting.backlog);
     match find(&config, PATIENCE) {

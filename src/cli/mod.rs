@@ -81,7 +81,8 @@ enum Command {
 
 #[derive(Args)]
 struct Start {
-    /// Stay in the foreground, and log to stderr too when that is a terminal
+    /// Stay in the foreground, and log to stderr: instead of the log that is not configured, or beside it
+    /// when stderr is a terminal
     #[arg(short, long)]
     foreground: bool,
 }
@@ -116,7 +117,9 @@ impl Line {
         }
         match self.command {
             Command::Start(Start { foreground }) => {
-                config.setting.daemonize &= !foreground;
+                if foreground {
+                    config.stay_in_foreground();
+                }
                 control::start(config)
             }
             Command::Stop(Stop { now }) => {

@@ -98,8 +98,10 @@ impl Places {
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             places.file(database, DATABASE);
         }
-        places.dated(&config.log.log_file, "");
-        places.dated(&config.log.log_file, "-failed");
+        if let Some(log) = config.log.log_file.path() {
+            places.dated(log, "");
+            places.dated(log, "-failed");
+        }
         if let Some(messages) = &config.log.message_log {
             places.dated(messages, "");
         }

@@ -10,30 +10,33 @@
 pub mod database;
 pub mod failed;
 pub mod filter;
+mod messages;
 pub mod order;
 mod schema;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use crate::clock::{Seldom, now_ms};
 use crate::config::Config;
-use crate::day_file::DayFile;
 use crate::queue::{ClientMsgId, Held};
 use crate::stats::Stats;
 use crate::traffic::batch::{Reply, ReplyTo};
 use crate::traffic::ledger::{Again, Ask, Failure, Note, Placed, Stopped, What};
-use crate::traffic::line::{Block, Lines};
+use crate::traffic::line::Block;
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{Event, UNRECORDED};
 use crate::wire::command;
 use crossbeam_channel::{Receiver, Sender, never, select};
 use database::Database;
 use failed::{New, Row, State};
+use messages::Messages;
 use order::{Answer, Request};
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tally::Tally;
 
 /// How soon what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,9 +64,7 @@ pub struct Ledger {
     database: Database,
     /// Milliseconds that rows are kept, 0 for ever.
     keep: u64,
-    log: Option<DayFile>,
-    /// The lines of failed pushes.
-    lines: Lines,
+    messages: Messages,
     /// What the last run left open, until it is settled. No row is requeued before.
     doubt: Doubt,
     failures: Vec<Failure>,
@@ -74,7 +75,9 @@ pub struct Ledger {
     /// Failures were recorded since the chores.
     recorded: bool,
     said: Seldom,
-    log_said: Seldom,
+    tally: Tally,
+    /// The configuration's, for what is said.
+    name: String,
 }
 
 enum Doubt {
@@ -83,6 +86,13 @@ enum Doubt {
     Rows(Vec<Row>, Vec<Held>),
     /// The ledger could not be read before the queue went on.
     Blind,
+}
+
+/// Whether what is counted is told before its time.
+#[derive(PartialEq, Eq)]
+enum Last {
+    No,
+    Yes,
 }
 
 /// A step of a requeue that is under way.
@@ -96,14 +106,10 @@ struct Moving {
 
 impl Ledger {
     pub fn open(config: &Config) -> io::Result<Ledger> {
-        let log = config.log.message_log.clone().map(|path| {
-            DayFile::open(path, config.log.log_max_files, chrono::Local::now().date_naive())
-        });
         Ok(Ledger {
             database: Database::new(&config.server.ledger_file),
             keep: u64::from(config.server.failed_keep) * DAY,
-            log: log.transpose()?,
-            lines: Lines::default(),
+            messages: Messages::open(config)?,
             doubt: Doubt::None,
             failures: Vec::new(),
             moving: None,
@@ -111,7 +117,8 @@ impl Ledger {
             chores: Instant::now(),
             recorded: false,
             said: Seldom::default(),
-            log_said: Seldom::default(),
+            tally: Tally::default(),
+            name: config.name.clone(),
         })
     }
 
@@ -167,27 +174,36 @@ impl Ledger {
                     Ok(note) => self.note(note),
                     Err(_) => break,
                 },
-                recv(blocks) -> block => block.into_iter().for_each(|block| self.write_lines(block)),
+                recv(blocks) -> block => {
+                    block.into_iter().for_each(|block| self.messages.write(block, &links.stats));
+                }
                 recv(asks) -> ask => ask.into_iter().for_each(|ask| self.ask(&ask, &links)),
                 default(timeout) => {}
             }
             notes.try_iter().for_each(|note| self.note(note));
-            blocks.try_iter().for_each(|block| self.write_lines(block));
+            blocks.try_iter().for_each(|block| self.messages.write(block, &links.stats));
             self.record(&links);
             self.do_chores(&links);
+            self.messages.catch_up(&links.stats);
+            self.tell_failures(Last::No);
         }
-        blocks.try_iter().for_each(|block| self.write_lines(block));
+        blocks.try_iter().for_each(|block| self.messages.write(block, &links.stats));
+        self.tell_failures(Last::Yes);
     }
 
     fn timeout(&self) -> Duration {
         let retry = self.retry.filter(|_| self.has_work());
-        let at = retry.map_or(self.chores, |retry| retry.min(self.chores));
+        let times = [retry, self.messages.retries(), self.tally.due()];
+        let at = times.into_iter().flatten().fold(self.chores, Instant::min);
         at.saturating_duration_since(Instant::now())
     }
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::Failed(failure) => self.failures.push(*failure),
+            Note::Failed(failure) => {
+                self.tally.count(failure.class, failure.errcode, Instant::now());
+                self.failures.push(*failure);
+            }
             Note::Placed(placed) => {
                 if let Some(moving) = &mut self.moving {
                     moving.placed = Some(placed);
@@ -249,7 +265,7 @@ impl Ledger {
             self.recorded = true;
             let tickets = failures.iter().filter_map(|failure| failure.message.ticket()).collect();
             let _ = links.spool.send(Event::Recorded(tickets));
-            self.log_failures(&failures);
+            self.messages.failed(&failures, &links.stats);
         }
         if let Some(moving) = self.moving.take_if(|moving| moving.placed.is_some()) {
             let _ = links.spool.send(Event::Confirmed);
@@ -270,30 +286,9 @@ impl Ledger {
         *links.stats.ledger.lock() = Some(why + waits);
     }
 
-    fn log_failures(&mut self, failures: &[Failure]) {
-        if self.log.is_none() {
-            return;
-        }
-        for failure in failures {
-            let id = failure.message.client_msg_id();
-            let before = self.lines.add(failure.at, &failure.end(&id));
-            before.into_iter().for_each(|block| self.write_lines(block));
-        }
-        let block = self.lines.take();
-        self.write_lines(block);
-    }
-
-    fn write_lines(&mut self, block: Block) {
-        if let Some(log) = &mut self.log {
-            log.miss(block.missed);
-            log.write(block.day, &block.bytes, block.lines);
-            if log.missing() > 0 && self.log_said.now() {
-                log::error!(
-                    "the message log misses {} lines that cannot be written: free space where \
-                     log.message_log is",
-                    log.missing()
-                );
-            }
+    fn tell_failures(&mut self, last: Last) {
+        if let Some(line) = self.tally.tell(Instant::now(), last == Last::Yes) {
+            log::warn!("{line} (see: mega {} failed)", self.name);
         }
     }
 

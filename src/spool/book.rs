@@ -93,7 +93,7 @@ impl Spool {
     /// Ends a push undelivered: it is done when the ledger has it, so that it is never just gone.
     pub(super) fn fail(&mut self, message: Message, failed: Failed, now: Now) {
         let Failed { class, reason, called } = failed;
-        log::info!("failed for good: {}", reason.text);
+        log::debug!("failed for good: {}", reason.text);
         stats::add(&self.stats.failed, 1);
         self.ends.fail(Failure::new(message, class, reason, now.ms, called));
     }

@@ -6,7 +6,7 @@ use mega::wire::frame::{Split, split};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,7 @@ impl Site {
         let text = format!(
             "[server]\nlisten[] = 127.0.0.1:0\n[setting]\nstop_timeout = 5s\n[queue]\n\
              segment_size = 4M\n[wechat]\napp_id = wxtest\napp_secret = the-secret-of-the-test\n\
-             api_hosts = {}\n[log]\nlog_level = debug\n{more}\n",
+             api_hosts = {}\n[log]\nlog_file = logs/test.log\nlog_level = debug\n{more}\n",
             sandbox.url
         );
         std::fs::write(&ini, text).unwrap();
@@ -233,6 +233,28 @@ impl Drop for Site {
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
         }
         let _ = self.run(&["stop", "--now"]);
+    }
+}
+
+/// A filesystem of its own, in memory.
+pub struct Small(pub PathBuf);
+
+impl Small {
+    pub fn mount(at: &Path, size: &str) -> Small {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .output()
+            .unwrap();
+        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+        Small(at.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

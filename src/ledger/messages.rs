@@ -1,0 +1,90 @@
+//! The message log: writes the lines that the spool hands over and those of failures, and tells in `stats` what
+//! it cannot write. Part of the ledger's state.
+
+use super::RETRY;
+use crate::clock::Seldom;
+use crate::config::Config;
+use crate::day_file::DayFile;
+use crate::stats::Stats;
+use crate::traffic::ledger::Failure;
+use crate::traffic::line::{Block, Lines};
+use chrono::Local;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub struct Messages {
+    /// None: it is off.
+    file: Option<DayFile>,
+    /// The lines of failed pushes.
+    lines: Lines,
+    /// When a file that misses lines is tried again.
+    retry: Option<Instant>,
+    said: Seldom,
+}
+
+impl Messages {
+    pub fn open(config: &Config) -> io::Result<Messages> {
+        let log = &config.log;
+        let file = log
+            .message_log
+            .clone()
+            .map(|path| DayFile::open(path, log.log_max_files, Local::now().date_naive()));
+        Ok(Messages {
+            file: file.transpose()?,
+            lines: Lines::default(),
+            retry: None,
+            said: Seldom::default(),
+        })
+    }
+
+    pub fn failed(&mut self, failures: &[Failure], stats: &Arc<Stats>) {
+        if self.file.is_none() {
+            return;
+        }
+        for failure in failures {
+            let id = failure.message.client_msg_id();
+            let before = self.lines.add(failure.at, &failure.end(&id));
+            before.into_iter().for_each(|block| self.write(block, stats));
+        }
+        let block = self.lines.take();
+        self.write(block, stats);
+    }
+
+    pub fn write(&mut self, block: Block, stats: &Arc<Stats>) {
+        let Some(file) = &mut self.file else { return };
+        file.miss(block.missed);
+        file.write(block.day, &block.bytes, block.lines);
+        if let Some(trouble) = file.trouble() {
+            self.retry.get_or_insert_with(|| Instant::now() + RETRY);
+            if self.said.now() {
+                log::error!("the message log: {trouble} (free space where log.message_log is)");
+            }
+            *stats.message_log.lock() = Some(trouble);
+        } else if self.retry.is_some() {
+            self.goes_on(stats);
+        }
+    }
+
+    pub fn retries(&self) -> Option<Instant> {
+        self.retry
+    }
+
+    /// A file that takes lines again says so, whether there are any or not.
+    pub fn catch_up(&mut self, stats: &Arc<Stats>) {
+        let (Some(file), Some(at)) = (&mut self.file, self.retry) else { return };
+        if Instant::now() < at {
+            return;
+        }
+        self.retry = Some(Instant::now() + RETRY);
+        if file.catch_up(Local::now().date_naive()).is_ok() {
+            self.goes_on(stats);
+        }
+    }
+
+    fn goes_on(&mut self, stats: &Arc<Stats>) {
+        self.retry = None;
+        *stats.message_log.lock() = None;
+        crate::notice!("the message log is written again");
+    }
+}
