@@ -7,7 +7,7 @@ use super::account::{Account, Part, REQUEST_COST};
 use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
 use crate::queue::New;
-use crate::stats;
+use crate::stats::Refusal;
 use crate::template::check_data;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
@@ -92,7 +92,10 @@ impl Desk {
         while matches!(conn.course, Course::Open) {
             match split(&bytes[used..], self.links.config.setting.package_max_length) {
                 Split::Partial { .. } => return used,
-                Split::TooLong => conn.course = Course::Closing(Vec::new()),
+                Split::TooLong => {
+                    self.links.stats.turn_down(Refusal::FrameTooLong);
+                    conn.course = Course::Closing(Vec::new());
+                }
                 Split::Frame { payload, size } => match self.frame(conn, id, payload) {
                     Next::Frame => used += size,
                     Next::End => {}
@@ -121,6 +124,7 @@ impl Desk {
                 self.question(conn, id, opaque, question, body)
             }
             Err(bad) => {
+                self.links.stats.turn_down(Refusal::BadFrame);
                 let mut words = Vec::new();
                 command::encode_result(&mut words, command::FAILED, 0, bad.0.as_bytes());
                 conn.course = Course::Closing(words);
@@ -161,13 +165,15 @@ impl Desk {
     fn request(&mut self, conn: &mut Conn, id: ConnId, kind: Kind, request: Request) -> Next {
         let Request { opaque, openid, key, data } = request;
         if self.stopping {
-            return self.refuse(conn, opaque, "stopping");
+            return self.refuse(conn, opaque, Refusal::Stopping, "stopping");
         }
         if !self.links.table.contains(key) {
+            self.links.stats.turn_down(Refusal::NoTemplate);
             let why = command::NO_TEMPLATE.as_bytes();
             return self.answer(conn, command::BAD_REQUEST, opaque, why);
         }
         if let Err(error) = check_data(data) {
+            self.links.stats.turn_down(Refusal::BadData);
             let why = format!("invalid data: {error}");
             return self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes());
         }
@@ -227,7 +233,7 @@ impl Desk {
             return Some(Next::Hold(Hold::Results));
         }
         let fits = self.account.fits(Part::Requests, weight);
-        (!fits).then(|| self.refuse(conn, opaque, "queue full"))
+        (!fits).then(|| self.refuse(conn, opaque, Refusal::Memory, "queue full"))
     }
 
     /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what
@@ -266,8 +272,8 @@ impl Desk {
         self.account.credit(Part::Requests, weight);
     }
 
-    fn refuse(&self, conn: &mut Conn, opaque: u32, why: &str) -> Next {
-        stats::add(&self.links.stats.turned_down, 1);
+    fn refuse(&self, conn: &mut Conn, opaque: u32, refusal: Refusal, why: &str) -> Next {
+        self.links.stats.turn_down(refusal);
         self.answer(conn, command::UNAVAILABLE, opaque, why.as_bytes())
     }
 
@@ -367,7 +373,6 @@ impl Desk {
             "pid": std::process::id(),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "listen": self.links.listen,
-            "workers": self.links.config.setting.task_worker_num,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
             "token_calls_today": self.links.tokens.calls_today(),
