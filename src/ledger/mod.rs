@@ -75,6 +75,8 @@ pub struct Ledger {
     recorded: bool,
     said: Seldom,
     log_said: Seldom,
+    /// Lines that status says are missing.
+    log_shown: u64,
 }
 
 enum Doubt {
@@ -112,6 +114,7 @@ impl Ledger {
             recorded: false,
             said: Seldom::default(),
             log_said: Seldom::default(),
+            log_shown: 0,
         })
     }
 
@@ -175,6 +178,7 @@ impl Ledger {
             blocks.try_iter().for_each(|block| self.write_lines(block));
             self.record(&links);
             self.do_chores(&links);
+            self.show_log(&links);
         }
         blocks.try_iter().for_each(|block| self.write_lines(block));
     }
@@ -294,6 +298,18 @@ impl Ledger {
                     log.missing()
                 );
             }
+        }
+    }
+
+    /// Status says whether the message log misses lines.
+    fn show_log(&mut self, links: &Links) {
+        let missing = self.log.as_ref().map_or(0, DayFile::missing);
+        if missing != self.log_shown {
+            self.log_shown = missing;
+            let why = || {
+                format!("{missing} lines cannot be written: free space where log.message_log is")
+            };
+            *links.stats.message_log.lock() = (missing > 0).then(why);
         }
     }
 

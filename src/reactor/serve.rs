@@ -32,6 +32,9 @@ const SOON: Duration = Duration::from_micros(20);
 /// request would be safe any sooner.
 const SOON_SYNCED: Duration = Duration::from_micros(300);
 
+/// Templates that status shows.
+const BUSIEST: usize = 10;
+
 /// What becomes of a connection after one of its frames.
 enum Next {
     Frame,
@@ -167,7 +170,7 @@ impl Desk {
         if self.stopping {
             return self.refuse(conn, opaque, Refusal::Stopping, "stopping");
         }
-        if !self.links.table.contains(key) {
+        if !self.links.table.ask(key) {
             self.links.stats.turn_down(Refusal::NoTemplate);
             let why = command::NO_TEMPLATE.as_bytes();
             return self.answer(conn, command::BAD_REQUEST, opaque, why);
@@ -367,16 +370,31 @@ impl Desk {
     }
 
     fn status(&self) -> String {
+        let config = &self.links.config;
+        let token = self.links.tokens.token();
+        let busiest = self.links.table.busiest(BUSIEST).into_iter();
+        let busiest = busiest.map(|(key, count)| json!({"key": key, "requests": count}));
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "name": self.links.config.name,
+            "name": config.name,
             "pid": std::process::id(),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "listen": self.links.listen,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
             "token_calls_today": self.links.tokens.calls_today(),
+            "token_age_seconds": token.map(|(age, _)| age.as_secs()),
+            "token_expires_seconds": token.map(|(_, lasts)| lasts.as_secs()),
             "memory_held": self.account.total(),
+            "memory_limit": config.setting.memory_limit,
+            "clients_limit": config.setting.max_conn,
+            "busiest_templates": busiest.collect::<Vec<_>>(),
+            "folders": {
+                "queue": config.server.queue_file_path,
+                "ledger": config.server.ledger_file.parent(),
+                "log": config.log.log_file.parent(),
+                "message_log": config.log.message_log.as_ref().and_then(|file| file.parent()),
+            },
         });
         if let (Some(status), serde_json::Value::Object(stats)) =
             (status.as_object_mut(), self.links.stats.to_json())

@@ -344,7 +344,7 @@ fn damage_is_counted_while_the_spool_runs() {
     let left = alone.spool.run().ok().unwrap();
     let account = alone.stats.read().account;
     account.check();
-    assert_eq!((left, account.damaged, account.pushes.lost), (2, 1, 1));
+    assert_eq!((left, account.damaged, account.pushes.found), (2, 1, 2));
 }
 
 #[test]

@@ -88,13 +88,16 @@ impl History {
     /// Over the last `window` ms up to `now`, or since the beginning.
     pub fn rates(&self, account: &Account, now: u64, window: u64) -> Rates {
         let from = now.saturating_sub(window);
-        let Some(then) = newest(&self.samples, from, |sample| sample.at) else {
-            return Rates::default();
+        let is = Sample::of(account);
+        let then = match account.at <= from {
+            // Nothing was published since.
+            true => Some(&is),
+            false => newest(&self.samples, from, |sample| sample.at),
         };
+        let Some(then) = then else { return Rates::default() };
         let from = from.max(then.at);
         // The first moments tell nothing.
         let span = now.saturating_sub(from).max(STEP.as_millis() as u64);
-        let is = Sample::of(account);
         let a_second = |is: u64, was: u64| (is - was) as f64 * 1e3 / span as f64;
         let worked = is.busy_until(now).saturating_sub(then.busy_until(from)) as f64;
         let could = (account.hands.workers.max(1) * span * 1_000) as f64;
@@ -107,9 +110,14 @@ impl History {
         }
     }
 
-    /// The calls to WeChat of the last `window` ms, or a moment more.
-    pub fn latency(&self, latency: Counts, now: u64, window: u64) -> Counts {
-        let then = newest(&self.marks, now.saturating_sub(window), |(at, _)| *at);
+    /// The calls to WeChat of the last `window` ms, or a moment more; `latency` is what they took until the
+    /// account was published.
+    pub fn latency(&self, account: &Account, latency: Counts, now: u64, window: u64) -> Counts {
+        let from = now.saturating_sub(window);
+        if account.at <= from {
+            return latency.since(&latency);
+        }
+        let then = newest(&self.marks, from, |(at, _)| *at);
         then.map_or(latency, |(_, then)| latency.since(then))
     }
 }
@@ -182,7 +190,7 @@ mod tests {
         played.turn(0.5, |account| account.sends.accepted += 1);
         played.turn(0.7, |account| account.sends.accepted += 999);
         assert!(played.rates(10, MINUTE).accepted > 90.0);
-        assert_eq!(played.rates(30 * 60, MINUTE).accepted, 1000.0 / 60.0, "nobody has looked");
+        assert_eq!(played.rates(30 * 60, MINUTE).accepted, 0.0);
         played.turn(30.0 * 60.0, |account| account.sends.accepted += 6);
         assert_eq!(played.rates(30 * 60 + 1, MINUTE).accepted, 0.1);
     }
@@ -201,15 +209,19 @@ mod tests {
     fn latency_is_of_the_last_minutes() {
         let histogram = Histogram::new(&LATENCY);
         let mut history = History::default();
+        let account = |second: u64| Account { at: START + second * 1_000, ..Account::default() };
         for second in 0..1_000 {
             histogram.record(Duration::from_millis(if second < 500 { 90 } else { 9 }));
-            let account = Account { at: START + second * 1_000, ..Account::default() };
+            let account = account(second);
             history.remember(&account, histogram.read());
         }
-        let now = START + 1_000_000;
-        let counts = history.latency(histogram.read(), now, FIVE_MINUTES);
+        let latency = |second: u64, window| {
+            history.latency(&account(999), histogram.read(), START + second * 1_000, window)
+        };
+        let counts = latency(1_000, FIVE_MINUTES);
         assert!((299..=310).contains(&counts.total()), "{}", counts.total());
         assert!(counts.percentile(99).unwrap() <= Duration::from_millis(10));
-        assert!(history.latency(histogram.read(), now, MINUTE).total() <= 70);
+        assert!((59..=70).contains(&latency(1_000, MINUTE).total()));
+        assert_eq!(latency(2_000, FIVE_MINUTES).total(), 0);
     }
 }

@@ -17,7 +17,7 @@ pub use histogram::{AGE, Counts, Histogram, LATENCY, SYNC};
 pub use history::STEP as SAMPLE;
 pub use refusal::Refusal;
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, unix_seconds};
 use history::{History, Rates};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +55,7 @@ impl Cause {
 pub struct Database {
     /// Seconds since 1970.
     pub loaded: Option<u64>,
-    /// Why the last load failed.
+    /// Why it did not answer the last time.
     pub trouble: Option<String>,
 }
 
@@ -139,8 +139,13 @@ impl Stats {
             account: *account,
             minute: history.rates(account, now, history::MINUTE),
             five_minutes: history.rates(account, now, history::FIVE_MINUTES),
-            latency: history.latency(self.latency.read(), now, history::FIVE_MINUTES),
+            latency: history.latency(account, self.latency.read(), now, history::FIVE_MINUTES),
         }
+    }
+
+    /// The database has given all templates just now.
+    pub fn templates_loaded(&self) {
+        *self.database.lock() = Database { loaded: Some(unix_seconds()), trouble: None };
     }
 
     /// The reactor has turned somebody down.
