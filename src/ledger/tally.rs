@@ -61,8 +61,8 @@ fn shown((class, errcode): End) -> String {
     let Some(errcode) = errcode else { return class.name().to_owned() };
     match meaning::of(errcode) {
         // What happened; what to do about it is told by `failed --count`.
-        Some(meaning) => {
-            let what = meaning.english.split(';').next().unwrap_or_default();
+        Some([english, _]) => {
+            let what = english.split(';').next().unwrap_or_default();
             format!("{errcode} ({what})")
         }
         None => format!("{errcode}"),

@@ -43,6 +43,7 @@ mod client_msg_id;
 mod cursor;
 pub mod disk;
 mod durable;
+mod front;
 pub mod inspect;
 mod janitor;
 pub mod message;
@@ -61,6 +62,7 @@ pub use message::{Mark, Message, Ticket};
 pub use trouble::{Damage, OpenError, Refused};
 
 use disk::Disk;
+use front::Front;
 use inspect::Summary;
 use janitor::{Done, Work};
 use reader::Reader;
@@ -182,6 +184,9 @@ pub struct Queue {
     next_id: u64,
     /// Where a segment's `unread` is wrong, so is this.
     depth: i64,
+    /// Messages that waited at opening, and those that were counted and cannot be read.
+    found: u64,
+    lost: u64,
     bytes: u64,
     damage: Vec<Damage>,
     chores: VecDeque<Chore>,
@@ -194,6 +199,8 @@ pub struct Queue {
     /// A write failed where nobody could be told.
     failed: Option<io::Error>,
     keeps_finished: bool,
+    /// What stands where the next message is taken from, see `front`.
+    front: Option<Front>,
 }
 
 /// A record whose message goes on as a retry (Q4).
@@ -238,6 +245,7 @@ impl Queue {
         let ours_from = Position { segment: tail.number, at: tail.end };
         let first = segments.front().expect("invariant: a queue has a tail");
         let cursor = Position { segment: first.number, at: segment::HEADER };
+        let depth: i64 = segments.iter().map(|s| s.unread).sum();
         let mut queue = Queue {
             origin,
             busy: segments.iter().filter(|s| s.file().is_some()).map(|s| s.number).collect(),
@@ -252,7 +260,10 @@ impl Queue {
             heap: BinaryHeap::new(),
             latest_due: now.saturating_add(options.retry_cap.as_millis() as u64),
             next_id,
-            depth: segments.iter().map(|s| s.unread).sum(),
+            depth,
+            found: depth.max(0) as u64,
+            lost: 0,
+            front: None,
             bytes: segments.iter().map(|s| s.counted as u64).sum(),
             damage: recovered.damage,
             chores: VecDeque::new(),
@@ -419,6 +430,22 @@ impl Queue {
     /// Messages accepted and not done, those handed out included.
     pub fn depth(&self) -> u64 {
         self.depth.max(0) as u64
+    }
+
+    /// Messages that waited when the queue was opened, as far as it is known: where a segment counted too few,
+    /// it is learnt when the cursor has passed it.
+    pub fn found(&self) -> u64 {
+        self.found + (-self.depth).max(0) as u64
+    }
+
+    /// Messages that were counted and cannot be read.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Messages that wait for their time.
+    pub fn retrying(&self) -> usize {
+        self.heap.len()
     }
 
     /// Bytes of records in the segments in which something waits.

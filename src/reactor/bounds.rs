@@ -3,6 +3,7 @@
 use super::Reactor;
 use super::account::Part;
 use super::conn::{Conn, Overstay};
+use crate::stats::Refusal;
 use std::time::Instant;
 
 impl Reactor {
@@ -22,6 +23,7 @@ impl Reactor {
             && let Some((1.., slot)) = costs.pop()
         {
             self.close(slot);
+            self.desk.links.stats.turn_down(Refusal::ClosedForMemory);
             closed += 1;
         }
         if self.told.now() {
@@ -46,6 +48,7 @@ impl Reactor {
         let (frames, replies) = (counted(Overstay::Frame), counted(Overstay::Replies));
         for (slot, _) in overstaying {
             self.close(slot);
+            self.desk.links.stats.turn_down(Refusal::ClosedForTime);
         }
         for (count, what) in
             [(frames, "did not finish a frame"), (replies, "does not read its replies")]

@@ -4,6 +4,7 @@
 use super::conn::Stream;
 use super::heir;
 use crate::clock::Seldom;
+use crate::stats::Refusal;
 use ipnet::IpNet;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
@@ -36,7 +37,7 @@ pub struct Door {
 /// Who came in.
 pub enum Visitor {
     Admitted(Stream),
-    TurnedAway,
+    TurnedAway(Refusal),
     Nobody,
 }
 
@@ -85,7 +86,7 @@ impl Door {
     }
 
     /// Lets the next one in, one listener after the other. `full` says why no more clients may.
-    pub fn accept(&mut self, full: Option<&'static str>, now: Instant) -> Visitor {
+    pub fn accept(&mut self, full: Option<(Refusal, &'static str)>, now: Instant) -> Visitor {
         if self.rests_until.is_some_and(|at| at > now) {
             return Visitor::Nobody;
         }
@@ -126,11 +127,11 @@ impl Door {
         &mut self,
         stream: mio::net::TcpStream,
         peer: SocketAddr,
-        full: Option<&'static str>,
+        full: Option<(Refusal, &'static str)>,
     ) -> Visitor {
         let stranger = !self.allows(peer.ip().to_canonical());
-        let refusal = stranger.then_some("its address is not among server.allow[]").or(full);
-        let Some(why) = refusal else {
+        let not_allowed = (Refusal::NotAllowed, "its address is not among server.allow[]");
+        let Some((refusal, why)) = stranger.then_some(not_allowed).or(full) else {
             // Replies are small and awaited; a client that has gone already is no loss.
             let _ = stream.set_nodelay(true);
             return Visitor::Admitted(Stream::Tcp(stream));
@@ -138,7 +139,7 @@ impl Door {
         if self.turned_away.now() {
             log::warn!("{peer} is turned away: {why}");
         }
-        Visitor::TurnedAway
+        Visitor::TurnedAway(refusal)
     }
 
     pub fn allows(&self, address: IpAddr) -> bool {

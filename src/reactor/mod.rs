@@ -24,7 +24,7 @@ mod tests;
 use crate::clock::Seldom;
 use crate::config::Config;
 use crate::linger::linger;
-use crate::stats::Stats;
+use crate::stats::{Refusal, Stats};
 use crate::template::Table;
 use crate::traffic::batch::{ConnId, Reply};
 use crate::traffic::ledger::Ask;
@@ -213,6 +213,7 @@ impl Reactor {
         if self.agenda.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now);
         }
+        self.desk.links.stats.show_clients(self.conns.len(), self.desk.account.total());
         Ok(())
     }
 
@@ -263,19 +264,19 @@ impl Reactor {
             let full = self.full();
             match self.door.accept(full, now) {
                 Visitor::Admitted(stream) => self.admit(stream),
-                Visitor::TurnedAway => {}
+                Visitor::TurnedAway(refusal) => self.desk.links.stats.turn_down(refusal),
                 Visitor::Nobody => return,
             }
         }
     }
 
     /// Why no more clients may come in.
-    fn full(&self) -> Option<&'static str> {
+    fn full(&self) -> Option<(Refusal, &'static str)> {
         if self.conns.len() >= self.desk.links.config.setting.max_conn {
-            return Some("setting.max_conn clients are connected");
+            return Some((Refusal::MaxConn, "setting.max_conn clients are connected"));
         }
         let room = self.desk.account.fits(Part::Conns, CONN_COST);
-        (!room).then_some("setting.memory_limit has no room for more clients")
+        (!room).then_some((Refusal::Memory, "setting.memory_limit has no room for more clients"))
     }
 
     fn admit(&mut self, stream: Stream) {

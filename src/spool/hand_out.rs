@@ -101,7 +101,7 @@ impl Spool {
             self.pushes.peek(message);
             return None;
         }
-        self.pushes.leave();
+        self.pushes.leave(&message);
         Some(Job { message, waiting: None, probe: false, round: self.round })
     }
 
@@ -150,7 +150,8 @@ impl Spool {
         let Some(waiting) = job.waiting else { return };
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
         self.ends.log(Kind::Send, &job.message, learnt, now);
-        self.answers.refuse(waiting.to, why);
+        self.books.account.sends.given_up += 1;
+        self.answers.not_now(waiting.to, why);
     }
 
     /// While nobody may send, who waits for a send is told so instead of waiting on.
