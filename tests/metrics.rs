@@ -271,3 +271,18 @@ fn an_address_that_is_taken_is_named_with_the_setting() {
         "{said}"
     );
 }
+
+#[test]
+fn a_restart_takes_the_endpoint_along_and_without_a_setting_there_is_none() {
+    let sandbox = Sandbox::start();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Site::started(&sandbox, &format!("[metrics]\nlisten = {free}"));
+    let started = |site: &Site| samples(&address(site))["process_start_time_seconds"];
+    let before = started(&site);
+    site.ok(&["restart"]);
+    assert!(started(&site) > before);
+    site.ok(&["stop"]);
+    assert!(TcpStream::connect(free).is_err());
+    let site = Site::started(&sandbox, "");
+    assert!(!site.log().contains("metrics at"));
+}

@@ -5,12 +5,15 @@ use crate::stats::Stats;
 use std::sync::atomic::Ordering;
 
 /// One line: how it is, or why nothing is taken in.
-pub fn of(stats: &Stats) -> Result<String, String> {
+pub fn of(stats: &Stats, max_conn: usize) -> Result<String, String> {
     if stats.stopping.load(Ordering::Relaxed) {
         return Err("stopping".into());
     }
     if let Some(why) = stats.full.lock().as_ref() {
         return Err(format!("queue full: {}", line(why)));
+    }
+    if stats.clients.load(Ordering::Relaxed) >= max_conn as u64 {
+        return Err("setting.max_conn clients are connected".into());
     }
     let suspended = stats.suspended.lock().as_ref().map(|it| line(&it.why));
     let ledger = stats.ledger.lock().as_ref().map(|why| line(why));
@@ -30,12 +33,15 @@ mod tests {
     #[test]
     fn only_what_refuses_pushes_is_unhealthy() {
         let stats = Stats::default();
-        assert_eq!(of(&stats), Ok("ok".into()));
+        stats.show_clients(9, 0);
+        assert_eq!(of(&stats, 10), Ok("ok".into()));
         *stats.ledger.lock() = Some("disk\nfull".into());
-        assert_eq!(of(&stats), Ok("ok; the ledger: disk full".into()));
+        assert_eq!(of(&stats, 10), Ok("ok; the ledger: disk full".into()));
+        stats.show_clients(10, 0);
+        assert_eq!(of(&stats, 10), Err("setting.max_conn clients are connected".into()));
         *stats.full.lock() = Some("no room".into());
-        assert_eq!(of(&stats), Err("queue full: no room".into()));
+        assert_eq!(of(&stats, 10), Err("queue full: no room".into()));
         stats.stopping.store(true, Ordering::Relaxed);
-        assert_eq!(of(&stats), Err("stopping".into()));
+        assert_eq!(of(&stats, 10), Err("stopping".into()));
     }
 }
