@@ -7,10 +7,13 @@ use serde_json::{Map, Value, json};
 pub fn add(status: &mut Value) {
     let folders = status["folders"].as_object().cloned().unwrap_or_default();
     let disks = folders.iter().filter_map(|(name, folder)| {
-        let disk = rustix::fs::statvfs(folder.as_str()?).ok()?;
+        let folder = folder.as_str()?;
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        // Two folders of one device share its room.
+        let device = rustix::fs::stat(folder).ok()?.st_dev;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        Some((name.clone(), json!({"free_bytes": free, "total_bytes": total})))
+        Some((name.clone(), json!({"free_bytes": free, "total_bytes": total, "device": device})))
     });
     let disks: Map<String, Value> = disks.collect();
     status["disk"] = disks.into();

@@ -1,4 +1,4 @@
-//! A status as people read it: a line or a few for each thing, troubles last. Pure.
+//! A status as people read it: troubles first, then a line or a few for each thing. Pure.
 
 use super::words::{bytes, count, cut, ms, padded, rate, right, span};
 use crate::cli::language::Language;
@@ -41,13 +41,14 @@ impl<'a> Page<'a> {
 
     pub fn lines(mut self) -> Vec<String> {
         self.head();
+        // First, so that no small screen cuts them off.
+        self.troubles();
         self.queue();
         self.table();
         self.wechat();
         self.templates();
         self.ends();
         self.disks();
-        self.troubles();
         self.lines
     }
 
@@ -74,6 +75,10 @@ impl<'a> Page<'a> {
 
     fn text(&self, path: &str) -> Option<&'a str> {
         self.status.pointer(path).and_then(Value::as_str)
+    }
+
+    fn listed(&self, parts: &[String]) -> String {
+        parts.join(self.say([", ", "，"]))
     }
 
     fn span(&self, seconds: u64) -> String {
@@ -113,14 +118,11 @@ impl<'a> Page<'a> {
             parts.push(format!("{} {oldest}", self.say(["the next has waited", "队首已等待"])));
         }
         if retrying > 0 {
-            parts.push(format!(
-                "{} {}",
-                count(retrying),
-                self.say(["wait for a retry", "条等待重试"])
-            ));
+            parts.push(format!("{} {}", count(retrying), self.say(["go out again", "条待重发"])));
         }
         parts.extend(end);
-        self.line(["queue", "队列"], parts.join(", "));
+        let parts = self.listed(&parts);
+        self.line(["queue", "队列"], parts);
         let workers = self.count("/workers");
         let busy = |path| format!("{:.0} %", self.real(path) * 100.0);
         let (one, five) = (busy("/rates_1m/busy"), busy("/rates_5m/busy"));
@@ -198,7 +200,8 @@ impl<'a> Page<'a> {
             .map(|(path, words)| format!("{} {}", self.count(path), self.say(*words)))
             .collect();
         if !more.is_empty() {
-            self.line(["", ""], more.join(", "));
+            let more = self.listed(&more);
+            self.line(["", ""], more);
         }
     }
 
@@ -209,24 +212,22 @@ impl<'a> Page<'a> {
         };
         let (half, most) = (quantile("p50"), quantile("p99"));
         let calls = self.count("/token_calls_today");
-        let token = match self.status["token_age_seconds"].as_u64() {
-            Some(age) => {
-                format!("{} {}", self.say(["token fetched before", "token 获取于"]), self.span(age))
-                    + self.say(["", "前"])
+        let age = self.status["token_age_seconds"].as_u64().map(|age| self.span(age));
+        let text = match (self.language, age) {
+            (Language::English, Some(age)) => {
+                format!("p50 {half}, p99 {most} (5 min); token {age} old, {calls} fetched today")
             }
-            None => self.say(["no token", "没有 token"]).into(),
+            (Language::English, None) => {
+                format!("p50 {half}, p99 {most} (5 min); no token, {calls} calls for one today")
+            }
+            (Language::Chinese, Some(age)) => {
+                format!("p50 {half}，p99 {most}（5 分钟）；token 已用 {age}，今日获取 {calls} 次")
+            }
+            (Language::Chinese, None) => {
+                format!("p50 {half}，p99 {most}（5 分钟）；没有 token，今日获取 {calls} 次")
+            }
         };
-        self.line(
-            ["WeChat", "微信"],
-            match self.language {
-                Language::English => {
-                    format!("p50 {half}, p99 {most} (5 min); {token}, {calls} calls for one today")
-                }
-                Language::Chinese => {
-                    format!("p50 {half}，p99 {most}（5 分钟）；{token}，今日获取 {calls} 次")
-                }
-            },
-        );
+        self.line(["WeChat", "微信"], text);
         let (sent, limit) = (self.count("/sent_today"), self.number("/daily_limit"));
         let of = match limit {
             0 => String::new(),
@@ -283,54 +284,55 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn disks(&mut self) {
-        let Some(disks) = self.status["disk"].as_object() else { return };
-        let mut shown: Vec<(Vec<&str>, u64, u64)> = Vec::new();
-        for (name, disk) in disks {
-            let (Some(free), Some(total)) =
-                (disk["free_bytes"].as_u64(), disk["total_bytes"].as_u64())
-            else {
+    /// Folders on one disk are one thing: their names, and the disk's free and total bytes.
+    fn on_disks(&self) -> Vec<(Vec<&'a str>, u64, u64)> {
+        let disks = self.status["disk"].as_object();
+        let mut shown: Vec<(Option<u64>, (Vec<&str>, u64, u64))> = Vec::new();
+        for (name, disk) in disks.into_iter().flatten() {
+            let number = |name: &str| disk[name].as_u64();
+            let (Some(free), Some(total)) = (number("free_bytes"), number("total_bytes")) else {
                 continue;
             };
-            // Folders on one disk are one thing.
-            match shown.iter_mut().find(|(_, _, size)| *size == total) {
-                Some((names, ..)) => names.push(name),
-                None => shown.push((vec![name], free, total)),
+            let device = number("device");
+            match shown.iter_mut().find(|(other, _)| *other == device) {
+                Some((_, (names, ..))) => names.push(name),
+                None => shown.push((device, (vec![name], free, total))),
             }
         }
+        shown.into_iter().map(|(_, disk)| disk).collect()
+    }
+
+    fn disks(&mut self) {
         let text = |(names, free, total): &(Vec<&str>, u64, u64)| {
             format!("{}: {} / {}", names.join(", "), bytes(*free), bytes(*total))
         };
-        let text: Vec<String> = shown.iter().map(text).collect();
+        let text: Vec<String> = self.on_disks().iter().map(text).collect();
         if !text.is_empty() {
             self.line(["disk, free", "磁盘空余"], text.join("; "));
-        }
-        for (names, free, total) in shown {
-            let share = free as f64 * 100.0 / total.max(1) as f64;
-            if share < SCARCE {
-                let words = self.say(["is nearly full", "即将用尽"]);
-                self.trouble(["the disk", "磁盘"], &format!("{} {words}", names.join(", ")));
-            }
         }
     }
 
     fn trouble(&mut self, name: [&'static str; 2], why: &str) {
-        let name = self.say(name);
-        self.lines.push(format!("! {name}: {why}"));
+        let (name, colon) = (self.say(name), self.say([": ", "："]));
+        self.lines.push(format!("! {name}{colon}{why}"));
     }
 
     fn troubles(&mut self) {
         if let Some(why) = self.text("/suspended") {
             let cause = self.text("/suspended_cause").unwrap_or_default();
-            self.trouble(["sending is suspended", "已暂停发送"], &format!("{why} ({cause})"));
+            self.trouble(["sending is suspended", "已暂停发送"], why);
             let since = self.ahead("/suspended_since").map_or(0, |ahead| (-ahead).max(0) as u64);
             let probe = self.ahead("/next_probe").map(|ahead| self.span(ahead.max(0) as u64));
             let since = self.span(since);
             let text = match (self.language, probe) {
-                (Language::English, Some(probe)) => format!("for {since}; asks again in {probe}"),
-                (Language::English, None) => format!("for {since}; is asking right now"),
-                (Language::Chinese, Some(probe)) => format!("已持续 {since}；{probe}后再试探"),
-                (Language::Chinese, None) => format!("已持续 {since}；正在试探"),
+                (Language::English, Some(probe)) => {
+                    format!("{cause}, for {since}; asks again in {probe}")
+                }
+                (Language::English, None) => format!("{cause}, for {since}; is asking right now"),
+                (Language::Chinese, Some(probe)) => {
+                    format!("{cause}，已持续 {since}；{probe}后再试探")
+                }
+                (Language::Chinese, None) => format!("{cause}，已持续 {since}；正在试探"),
             };
             self.lines.push(format!("  {text}"));
         }
@@ -353,6 +355,12 @@ impl<'a> Page<'a> {
                 Language::Chinese => format!("{damaged} 处无法读取，丢失 {lost} 条消息；查看日志"),
             };
             self.trouble(["the queue's files are damaged", "队列文件损坏"], &text);
+        }
+        for (names, free, total) in self.on_disks() {
+            if (free as f64) * 100.0 < SCARCE * total as f64 {
+                let words = self.say(["is nearly full", "即将用尽"]);
+                self.trouble(["the disk", "磁盘"], &format!("{} {words}", names.join(", ")));
+            }
         }
         if self.status["stopping"] == true {
             let text = self.say(["no requests are taken any more", "不再接收请求"]);
@@ -381,7 +389,11 @@ mod tests {
             "busiest_templates": [{"key": "k".repeat(60), "requests": 5}],
             "failures": [{"class": "permanent", "errcode": 43004, "count": 12},
                          {"class": "data", "errcode": null, "count": 1}],
-            "disk": {"queue": {"free_bytes": 1 << 20, "total_bytes": 1 << 30}},
+            "disk": {
+                "queue": {"free_bytes": 1 << 20, "total_bytes": 1 << 30, "device": 1},
+                "ledger": {"free_bytes": 1 << 29, "total_bytes": 1 << 30, "device": 2},
+                "log": {"free_bytes": 1 << 20, "total_bytes": 1 << 30, "device": 1},
+            },
         });
         let Value::Object(more) = more else { unreachable!() };
         status.as_object_mut().unwrap().extend(more);
@@ -401,15 +413,15 @@ mod tests {
                 Language::English,
                 [
                     "mega wechat is running: pid 7, for 1 min 1 s",
-                    "1,234,567 messages, the next has waited 1 h 1 min, 4 wait for a retry",
+                    "1,234,567 messages, the next has waited 1 h 1 min, 4 go out again",
                     "8 of 8 at work, 32 ready",
                     "900 / 1,000 (90 %)",
                     "12 × 43004 the user does not follow the account",
                     "1 × data",
                     "3 × there is no such template",
-                    "! sending is suspended: 48001 api unauthorized (config)\n  for 2 min; asks again in 10 s",
+                    "! sending is suspended: 48001 api unauthorized\n  config, for 2 min; asks again in 10 s",
                     "! nothing is taken in: no room",
-                    "! the disk: queue is nearly full",
+                    "! the disk: queue, log is nearly full",
                     "! stopping",
                 ],
             ),
@@ -417,15 +429,15 @@ mod tests {
                 Language::Chinese,
                 [
                     "mega wechat 正在运行：pid 7，已运行 1 分 1 秒",
-                    "1,234,567 条消息, 队首已等待 1 小时 1 分, 4 条等待重试",
+                    "1,234,567 条消息，队首已等待 1 小时 1 分，4 条待重发",
                     "8 个中 8 个在发送",
                     "900 / 1,000 (90 %)",
                     "12 × 43004 用户未关注公众号",
                     "1 × data",
                     "3 × 没有该模板",
-                    "! 已暂停发送: 48001 api unauthorized (config)\n  已持续 2 分；10 秒后再试探",
-                    "! 不再接收消息: no room",
-                    "! 磁盘: queue 即将用尽",
+                    "! 已暂停发送：48001 api unauthorized\n  config，已持续 2 分；10 秒后再试探",
+                    "! 不再接收消息：no room",
+                    "! 磁盘：queue, log 即将用尽",
                     "! 正在停止",
                 ],
             ),
