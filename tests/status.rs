@@ -3,7 +3,8 @@
 use crate::support::{Sandbox, Site, wait_for};
 use crate::torture::{push_until_killed, send_until_killed};
 use serde_json::{Value, json};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -124,4 +125,127 @@ fn every_answer_adds_up_under_load_kills_and_restarts() {
         (&status["sends"]["delivered"], &status["sends"]["failed"]),
         (&json!(19), &json!(1))
     );
+}
+
+/// The names in the first column of a table of fields; `a.*` stands for all that is in `a`.
+fn documented(table: &str) -> Vec<String> {
+    let cells = table.lines().skip(2).map(|row| row.split('|').nth(1).unwrap());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_field_of_the_answer_is_documented_and_nothing_else_is() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let status = site.status();
+    for table in [
+        include_str!("../src/cli/status/fields.md"),
+        include_str!("../src/cli/status/fields.zh-CN.md"),
+    ] {
+        let mut documented = documented(table);
+        let mut shown: Vec<String> = Vec::new();
+        for (name, value) in status.as_object().unwrap() {
+            match value {
+                Value::Object(_) if documented.contains(&format!("{name}.*")) => {
+                    shown.push(format!("{name}.*"));
+                }
+                Value::Object(parts) => {
+                    shown.extend(parts.keys().map(|part| format!("{name}.{part}")));
+                }
+                _ => shown.push(name.clone()),
+            }
+        }
+        documented.sort_unstable();
+        shown.sort_unstable();
+        assert_eq!(documented, shown);
+    }
+}
+
+#[test]
+fn health_has_the_exit_codes_of_plugins() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::new(&sandbox, "");
+    let health = |site: &Site, options: &[&str]| {
+        let output = site.run(&[&["health"], options].concat());
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, line) = health(&site, &[]);
+    assert_eq!((code, line.as_str()), (2, "MEGA test CRITICAL - mega test is not running\n"));
+    site.start();
+    let (code, line) = health(&site, &[]);
+    assert!(code == 0 && line.starts_with("MEGA test OK - 0 messages are queued"), "{line}");
+    assert!(
+        line.contains(" | queued=0;;;0 oldest=0s;300;1800;0 failed_share=0%;20;50;0;100 "),
+        "{line}"
+    );
+    for (errcode, cause, expected) in [(48001, "config", 2), (45009, "rate", 1)] {
+        sandbox.faults(json!({"answer": {"errcode": errcode}}));
+        site.push_many(1);
+        wait_for("sending to stop", || site.status()["suspended_cause"] == cause);
+        let (code, line) = health(&site, &[]);
+        assert!(code == expected && line.contains("sending is suspended"), "{line}");
+        assert!(site.ok(&["status"]).contains("! sending is suspended: "));
+        sandbox.faults(json!({}));
+        site.ok(&["restart"]);
+        wait_for("the queue to be empty", || site.count("queue_depth") == 0);
+    }
+    sandbox.faults(json!({"answer": {"hang": true}}));
+    site.push_many(3);
+    assert_eq!(health(&site, &["--max-depth", "3"]).0, 0);
+    assert_eq!(health(&site, &["--max-depth", "2"]).0, 1);
+    assert_eq!(health(&site, &["--max-depth=1,2"]).0, 2);
+    wait_for("a second to pass", || health(&site, &["--max-age=0s"]).0 == 1);
+}
+
+#[test]
+fn what_is_watched_is_a_block_for_each_look_and_ends_when_it_is_told_to() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    for (language, first, rates) in [
+        ("C", "mega test is running: pid ", "per second"),
+        ("zh_CN.UTF-8", "mega test 正在运行", "每秒"),
+    ] {
+        let mut watch = site
+            .command(&["status", "--watch=1"])
+            .env("LC_ALL", language)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+        for look in 0..2 {
+            let block: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            assert!(block[0].starts_with(first), "{block:?}");
+            let table = block.iter().position(|line| line.starts_with(rates)).unwrap();
+            let columns = block[table + 1].split_whitespace().count();
+            assert_eq!(columns, 5 + look, "with what happens now: {block:?}");
+        }
+        let pid = rustix::process::Pid::from_child(&watch);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(watch.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// Needs script(1), which plays the terminal.
+#[test]
+fn a_terminal_is_drawn_over_and_left_as_it_was() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let command = site.command(&["status", "--watch=1"]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let line = format!("stty cols 60 rows 10; timeout --foreground -s INT 2.5 {}", words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qc", &line, "/dev/null"]).env("LC_ALL", "C").stdin(Stdio::null());
+    let drawn = String::from_utf8(script.output().unwrap().stdout).unwrap();
+    let inside = drawn.split_once("\x1b[?1049h\x1b[?25l").expect(&drawn).1;
+    let (inside, after) = inside.split_once("\x1b[?25h\x1b[?1049l").expect(&drawn);
+    assert_eq!(after.trim(), "", "nothing is left on the screen");
+    let frames: Vec<&str> = inside.split("\x1b[H").skip(1).collect();
+    assert!((2..=4).contains(&frames.len()), "{drawn:?}");
+    for frame in frames {
+        assert!(frame.ends_with("\x1b[J"));
+        let lines: Vec<&str> = frame.trim_end_matches("\x1b[J").split("\r\n").collect();
+        assert_eq!(lines.len(), 10, "as many as there are rows");
+        assert!(lines.iter().all(|line| line.ends_with("\x1b[K") && line.chars().count() < 60 + 3));
+    }
 }

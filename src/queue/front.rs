@@ -62,3 +62,76 @@ impl Queue {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::queue::tests::simulated::Simulated;
+    use crate::queue::{Durability, Message, New, Options, Queue};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn open(disk: &Simulated) -> Queue {
+        let retry_cap = Duration::from_secs(60);
+        let options = Options { segment_size: 4096, max_bytes: 0, retry_cap };
+        Queue::open(Arc::new(disk.clone()), options, 1_000).unwrap()
+    }
+
+    /// One message for each second, from the first on.
+    fn append(queue: &mut Queue, seconds: std::ops::Range<u64>) {
+        for second in seconds {
+            let new = New { openid: b"o", key: b"k", data: &[b'x'; 100] };
+            while queue.append(new, second * 1_000).is_err() {
+                let chore = queue.chore().unwrap();
+                queue.chore_done(chore.run(), second * 1_000).unwrap();
+            }
+            queue.commit(Durability::Never).unwrap();
+        }
+    }
+
+    fn end(queue: &mut Queue, message: &Message) {
+        queue.done(message.ticket().unwrap());
+    }
+
+    #[test]
+    fn the_head_of_the_line_is_what_is_taken_next_over_all_segments() {
+        let disk = Simulated::default();
+        let mut queue = open(&disk);
+        assert_eq!(queue.next_enqueued(1_000), None);
+        append(&mut queue, 2..60);
+        assert!(queue.segments() > 1);
+        for second in 2..60 {
+            assert_eq!(queue.next_enqueued(60_000), Some(second * 1_000));
+            let message = queue.take(60_000).unwrap();
+            assert_eq!(message.enqueued(), second * 1_000);
+            end(&mut queue, &message);
+        }
+        assert_eq!(queue.next_enqueued(60_000), None);
+        append(&mut queue, 70..71);
+        assert_eq!(queue.next_enqueued(70_000), Some(70_000));
+    }
+
+    #[test]
+    fn one_that_was_given_back_is_first_and_one_that_waits_for_its_time_is_passed_over() {
+        let disk = Simulated::default();
+        let mut queue = open(&disk);
+        append(&mut queue, 2..5);
+        let (first, second) = (queue.take(9_000).unwrap(), queue.take(9_000).unwrap());
+        queue.retry(&second, 20_000, 9_000);
+        queue.commit(Durability::Never).unwrap();
+        assert_eq!((queue.next_enqueued(9_000), queue.retrying()), (Some(4_000), 1));
+        queue.give_back(&first);
+        assert_eq!((queue.next_enqueued(9_000), queue.retrying()), (Some(2_000), 2));
+        for _ in 0..2 {
+            let message = queue.take(9_000).unwrap();
+            end(&mut queue, &message);
+        }
+        assert_eq!(queue.next_enqueued(9_000), None);
+        assert_eq!(queue.next_enqueued(20_000), Some(3_000), "accepted long before it is due");
+        // The same after a restart, where the cursor comes to it.
+        queue.sync_all().unwrap();
+        drop(queue);
+        let mut queue = open(&disk);
+        assert_eq!(queue.next_enqueued(9_000), None);
+        assert_eq!(queue.next_enqueued(20_000), Some(3_000));
+    }
+}

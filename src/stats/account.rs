@@ -97,7 +97,7 @@ pub struct Queue {
     /// Bytes of records in the segments in which something waits.
     pub bytes: u64,
     pub segments: u64,
-    /// Pushes that wait for their next attempt.
+    /// Pushes that were handed out before and go out again, now or at their time.
     pub retrying: u64,
     /// When the push at the head of the line was accepted, in ms since 1970. Those that wait for their next
     /// attempt are not in line.
