@@ -340,6 +340,7 @@ impl<'a> Page<'a> {
             ("/full", ["nothing is taken in", "不再接收消息"]),
             ("/ledger", ["failed messages are not recorded", "失败消息无法记录"]),
             ("/message_log", ["the message log", "消息日志"]),
+            ("/log", ["the log", "日志"]),
             ("/database", ["the database does not answer", "数据库无应答"]),
         ] {
             if let Some(why) = self.text(path) {
