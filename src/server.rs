@@ -140,6 +140,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (asks, asks_in) = bounded(traffic::ASKS);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
+    stats.templates_loaded();
     let channels = Channels::new(setting.task_worker_num);
     let links = Links {
         config: Arc::clone(config),
@@ -158,8 +159,9 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let janitors = spawn_janitors(&channels, &happens).map_err(why)?;
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
+    let store_stats = Arc::clone(&stats);
     spawn("store", &happens, move || {
-        store::run(database, &table, size, &orders_in, &store_mailbox);
+        store::run(database, &table, size, &orders_in, &store_mailbox, &store_stats);
         Ended::AsPlanned
     })
     .map_err(why)?;

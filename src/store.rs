@@ -1,6 +1,7 @@
 //! The store thread: owns the one database connection. Reloads templates into the table, one for
 //! each tset and all of them on USR1, and answers through the mailbox. Never touches the queue.
 
+use crate::stats::Stats;
 use crate::template::{Database, DatabaseError, Insert, Table};
 use crate::traffic::Order;
 use crate::traffic::batch::Reply;
@@ -15,26 +16,31 @@ pub fn run(
     table_size: usize,
     orders: &Receiver<Order>,
     mailbox: &Mailbox,
+    stats: &Stats,
 ) {
     for order in orders {
         match order {
             Order::Tset { to, key } => {
-                let (code, message) = tset(database.as_mut(), table, &key);
+                let (code, message) = tset(database.as_mut(), table, &key, stats);
                 let close = code == command::FAILED;
                 let reply = Reply { to, code, message: message.into(), close };
                 mailbox.send(Mail::Replies { replies: vec![reply], batches: Vec::new() });
             }
-            Order::ReloadAll => {
-                if let Err(error) = load_all(database.as_mut(), table, table_size) {
+            Order::ReloadAll => match load_all(database.as_mut(), table, table_size) {
+                Ok(()) => stats.templates_loaded(),
+                Err(error) => {
                     log::error!("templates not reloaded, the old ones stay: {error}");
+                    stats.database.lock().trouble = Some(error.to_string());
                 }
-            }
+            },
         }
     }
 }
 
-fn tset(database: &mut dyn Database, table: &Table, key: &[u8]) -> (u16, String) {
-    let row = match database.find(key) {
+fn tset(database: &mut dyn Database, table: &Table, key: &[u8], stats: &Stats) -> (u16, String) {
+    let found = database.find(key);
+    stats.database.lock().trouble = found.as_ref().err().map(DatabaseError::to_string);
+    let row = match found {
         Ok(Some(row)) => row,
         Ok(None) => return (command::BAD_REQUEST, command::NO_TEMPLATE.into()),
         Err(error) => {

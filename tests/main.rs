@@ -21,6 +21,7 @@ mod php;
 mod restart;
 mod root;
 mod sandbox;
+mod status;
 mod torture;
 mod transcripts;
 mod wechat;

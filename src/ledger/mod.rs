@@ -83,6 +83,8 @@ pub struct Ledger {
     /// Failures were recorded since the chores.
     recorded: bool,
     said: Seldom,
+    /// Lines of the message log that status says are missing.
+    log_shown: u64,
 }
 
 enum Doubt {
@@ -108,6 +110,7 @@ impl Ledger {
             chores: Instant::now(),
             recorded: false,
             said: Seldom::default(),
+            log_shown: 0,
         })
     }
 
@@ -177,6 +180,7 @@ impl Ledger {
             blocks.try_iter().for_each(|block| self.sent.write(block));
             self.record(&links);
             self.do_chores(&links);
+            self.show_log(&links);
         }
         self.verdicts.keep(&self.failures);
         blocks.try_iter().for_each(|block| self.sent.write(block));
@@ -288,6 +292,18 @@ impl Ledger {
         }
         let waits = if self.failures.len() >= UNRECORDED { "; pushes wait for it" } else { "" };
         *links.stats.ledger.lock() = Some(why + waits);
+    }
+
+    /// Status says whether the message log misses lines.
+    fn show_log(&mut self, links: &Links) {
+        let missing = self.sent.missing();
+        if missing != self.log_shown {
+            self.log_shown = missing;
+            let why = || {
+                format!("{missing} lines cannot be written: free space where log.message_log is")
+            };
+            *links.stats.message_log.lock() = (missing > 0).then(why);
+        }
     }
 
     fn ask(&mut self, ask: &Ask, links: &Links) {

@@ -36,6 +36,11 @@ impl Sent {
         self.write(block);
     }
 
+    /// Lines that could not be written, and are not said to be missing in the log yet.
+    pub fn missing(&self) -> u64 {
+        self.file.as_ref().map_or(0, DayFile::missing)
+    }
+
     pub fn write(&mut self, block: Block) {
         let Some(file) = &mut self.file else { return };
         file.miss(block.missed);

@@ -4,7 +4,7 @@ use super::Spool;
 use super::gate::Allowance;
 use crate::clock::Now;
 use crate::queue::Refused;
-use crate::stats::Stats;
+use crate::stats::{Refusal, Stats};
 use crate::traffic::batch::{Batch, Kind, Request};
 use crate::wire::command;
 use std::collections::VecDeque;
@@ -93,7 +93,7 @@ impl Spool {
     fn accept(&mut self, request: &Request, now: Now) -> bool {
         let Request { to, kind, new, .. } = *request;
         if self.stopping.is_some() {
-            self.answers.refuse(to, "stopping");
+            self.refuse(to, Refusal::Stopping, "stopping");
             return true;
         }
         match kind {
@@ -106,15 +106,16 @@ impl Spool {
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
                     Some(why) => {
                         self.intake.refuses(&self.stats, &why);
-                        self.answers.refuse(to, why);
+                        self.refuse(to, Refusal::NoRoom, why);
                     }
                     None => return false,
                 },
                 Err(Refused::Full) => {
                     self.intake.refuses(&self.stats, "queue.queue_max_bytes is reached");
-                    self.answers.refuse(to, Refused::Full.to_string());
+                    self.refuse(to, Refusal::QueueFull, Refused::Full.to_string());
                 }
                 Err(Refused::TooLarge) => {
+                    self.books.account.refuse(Refusal::TooLarge);
                     self.answers.say(to, command::BAD_REQUEST, Refused::TooLarge.to_string());
                 }
             },
@@ -130,11 +131,13 @@ impl Spool {
         if let Some(why) = self.throttle.suspended()
             && !probes()
         {
-            return self.answers.refuse(to, format!("sending suspended: {why}"));
+            let why = format!("sending suspended: {why}");
+            return self.refuse(to, Refusal::Suspended, why);
         }
         if self.sends.full() {
-            return self.answers.refuse(to, "queue full");
+            return self.refuse(to, Refusal::SendsFull, "queue full");
         }
+        self.books.account.sends.accepted += 1;
         let until = now.at + self.config.wechat.send_retry_for;
         self.sends.accept(request, until, self.queue.order_mark(), now);
     }

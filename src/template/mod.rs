@@ -12,6 +12,7 @@ mod sqlite;
 
 use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -22,7 +23,13 @@ pub use database::open;
 pub use render::Template;
 pub use row::{Database, DatabaseError, Row};
 
-type Templates = HashMap<Box<[u8]>, Arc<Template>>;
+type Templates = HashMap<Box<[u8]>, Entry>;
+
+struct Entry {
+    template: Arc<Template>,
+    /// Requests that named it; the reactor alone counts.
+    asked: AtomicU64,
+}
 
 pub struct Table {
     table_size: usize,
@@ -46,11 +53,30 @@ impl Table {
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<Template>> {
-        self.templates.read().get(key).cloned()
+        self.templates.read().get(key).map(|entry| Arc::clone(&entry.template))
     }
 
-    pub fn contains(&self, key: &[u8]) -> bool {
-        self.templates.read().contains_key(key)
+    /// Whether there is such a template; counts that a request named it.
+    pub fn ask(&self, key: &[u8]) -> bool {
+        let templates = self.templates.read();
+        let Some(entry) = templates.get(key) else { return false };
+        // One thread writes it.
+        entry.asked.store(entry.asked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// The keys that most requests have named since they are in the table, and how many that were.
+    pub fn busiest(&self, limit: usize) -> Vec<(String, u64)> {
+        let templates = self.templates.read();
+        let count = |entry: &Entry| entry.asked.load(Ordering::Relaxed);
+        let mut busiest: Vec<_> = templates
+            .iter()
+            .map(|(key, entry)| (count(entry), key))
+            .filter(|(n, _)| *n > 0)
+            .collect();
+        busiest.sort_unstable_by(|a, b| (b.0, a.1).cmp(&(a.0, b.1)));
+        busiest.truncate(limit);
+        busiest.into_iter().map(|(n, key)| (String::from_utf8_lossy(key).into_owned(), n)).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -91,7 +117,14 @@ impl Table {
                 )),
             }
         }
-        *self.templates.write() = templates;
+        let mut present = self.templates.write();
+        for (key, entry) in &mut templates {
+            if let Some(old) = present.get(key) {
+                *entry.asked.get_mut() = old.asked.load(Ordering::Relaxed);
+            }
+        }
+        *present = templates;
+        drop(present);
         left_out
     }
 
@@ -99,7 +132,9 @@ impl Table {
         if templates.len() >= self.table_size && !templates.contains_key(key) {
             return Insert::OverTableSize;
         }
-        templates.insert(key.into(), Arc::new(template));
+        let asked = templates.get(key).map_or(0, |old| old.asked.load(Ordering::Relaxed));
+        let entry = Entry { template: Arc::new(template), asked: asked.into() };
+        templates.insert(key.into(), entry);
         Insert::Stored
     }
 }
@@ -135,7 +170,22 @@ mod tests {
         assert_eq!(table.insert(b"a", "other"), Insert::Stored);
         assert_eq!(rendered(&table, "a"), b"other");
         assert_eq!(table.len(), 2);
-        assert!(table.contains(b"b") && !table.contains(b"c") && !table.contains(b"B"));
+        assert!(table.ask(b"b") && !table.ask(b"c") && !table.ask(b"B"));
+    }
+
+    #[test]
+    fn the_busiest_come_first_and_are_counted_over_changes_of_their_texts() {
+        let table = Table::new(9, 9, Escape::Json);
+        table.replace_all(vec![row("a", "1"), row("b", "2"), row("c", "3"), row("d", "4")]);
+        for key in ["b", "c", "b", "a", "none"] {
+            assert_eq!(table.ask(key.as_bytes()), key != "none");
+        }
+        table.insert(b"b", "new");
+        table.replace_all(vec![row("b", "newer"), row("c", "3"), row("a", "1")]);
+        assert!(table.ask(b"b"));
+        let counted = |key: &str, count| (key.to_owned(), count);
+        assert_eq!(table.busiest(2), [counted("b", 3), counted("a", 1)]);
+        assert_eq!(table.busiest(9).len(), 3);
     }
 
     #[test]
@@ -165,7 +215,7 @@ mod tests {
             ]
         );
         assert_eq!(table.len(), 2);
-        assert!(!table.contains(b"old"));
+        assert!(!table.ask(b"old"));
         // A worker that took a template before the reload goes on with it.
         let mut out = Vec::new();
         held.render("o1", b"", None, &mut out).unwrap();
