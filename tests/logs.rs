@@ -1,6 +1,7 @@
 //! Where the log goes, how it looks, and what becomes of it where it cannot go.
 
-use crate::support::{Sandbox, Site, Small, wait_for};
+use crate::support::device::Small;
+use crate::support::{Sandbox, Site, wait_for};
 use rustix::fs::fstat;
 use serde_json::{Value, json};
 use std::fs::File;

@@ -137,6 +137,18 @@ fn build(r: &mut Reader, file: &Path) -> Config {
         );
         r.warnings.push(Problem { line: None, text });
     }
+    // A frame's buffer is half as long again at most, and frames have a quarter.
+    let (longest, limit) = (config.setting.package_max_length, config.setting.memory_limit);
+    if limit < 6 * longest {
+        let text = format!(
+            "setting.memory_limit = {limit} cannot be kept where one frame may have \
+             setting.package_max_length = {longest}: set memory_limit to {} or more, or \
+             package_max_length to {} or less",
+            6 * longest,
+            limit / 6
+        );
+        r.warnings.push(Problem { line: None, text });
+    }
     if config.queue.retry_cap < config.queue.retry_base {
         let base = r.find("queue", "retry_base");
         if let Some(entry) = base.or_else(|| r.find("queue", "retry_cap")) {

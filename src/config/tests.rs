@@ -384,3 +384,15 @@ fn no_value_makes_a_key_panic() {
         }
     }
 }
+
+#[test]
+fn a_memory_limit_that_one_frame_exceeds_is_warned_of() {
+    let warned = |limit: &str, longest: &str| {
+        let sizes = format!("memory_limit = {limit}\npackage_max_length = {longest}");
+        warnings(&format!("[setting]\nmax_conn = 10\n{sizes}")).join("\n")
+    };
+    assert_eq!(warned("16M", "2465792") + &warned("24M", "4M"), "");
+    let text = warned("24M", "5M");
+    assert!(text.contains("setting.package_max_length = 5242880"), "{text}");
+    assert!(text.contains("set memory_limit to 31457280 or more"), "{text}");
+}

@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use super::record::{self, Found, Record};
-use super::{Position, Queue, segment};
+use super::{Position, Queue, header};
 use std::cmp::Reverse;
 
 /// Records that are looked at to find one that waits, and bytes that are read at once for it.
@@ -42,7 +42,7 @@ impl Queue {
         let mut index = self.index(from.segment)?;
         let mut at = from.at;
         if at >= self.segments[index].written() {
-            (index, at) = (index + 1, segment::HEADER);
+            (index, at) = (index + 1, header::HEADER);
         }
         let segment = self.segments.get_mut(index)?;
         let (number, end) = (segment.number, segment.written());

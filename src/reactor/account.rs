@@ -5,7 +5,7 @@
 //!
 //! | part | share | beyond it |
 //! |---|---|---|
-//! | connections, `CONN_COST` each | 1/8 | new ones are turned away |
+//! | connections, `CONN_COST` each | 1/8 | closed, who never sent a whole frame, for longest, first; then new ones are turned away |
 //! | batches on their way to the spool, at least one | 1/8 | nobody is read until one comes back |
 //! | sends and tsets without a result | 1/4 | refused with `queue full` |
 //! | frames that are not whole, at least the longest one | 1/4 | closed, the greatest bytes × time first |

@@ -4,7 +4,10 @@ use super::Reactor;
 use super::account::Part;
 use super::conn::{Conn, Overstay};
 use crate::stats::Refusal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a client that has just come in may be silent when others want its place.
+const MOMENT: Duration = Duration::from_secs(1);
 
 impl Reactor {
     /// Closes those who make a part of the account too large; see `account`.
@@ -29,6 +32,37 @@ impl Reactor {
         if self.told.now() {
             log::warn!(
                 "{closed} clients are closed: {part} take up more than setting.memory_limit has for them"
+            );
+        }
+    }
+
+    /// Makes room for those who come: closes clients that have not sent a whole frame since they came in, those
+    /// who have been silent for longest first. Down to seven eighths, so that it is not for each that
+    /// everybody has to be looked at.
+    pub(super) fn close_silent(&mut self, now: Instant) {
+        if now < self.rests_until {
+            return;
+        }
+        let silent = |conn: &Conn| conn.silent_since.filter(|_| !conn.is_admin());
+        let mut silent: Vec<_> = self
+            .conns
+            .iter()
+            .filter_map(|(slot, conn)| Some((silent(conn)?, slot)))
+            .filter(|(since, _)| now.duration_since(*since) >= MOMENT)
+            .collect();
+        if silent.is_empty() {
+            self.rests_until = now + MOMENT;
+            return;
+        }
+        silent.sort_unstable();
+        silent.truncate((self.conns.len() / 8).max(1));
+        for (_, slot) in &silent {
+            self.close(*slot);
+        }
+        if self.told.now() {
+            log::warn!(
+                "{} clients are closed: they have sent nothing since they came, and others want their places",
+                silent.len()
             );
         }
     }

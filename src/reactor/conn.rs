@@ -2,12 +2,11 @@
 //! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
 use super::account::{Account, CONN_COST, Part};
+use super::inbox::Inbox;
 use super::outbox::{Io, Keeps, Outbox, Peer};
-use mio::event::Source;
-use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use super::stream::Stream;
+use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long a client may take to close its side after it was told to go.
@@ -15,35 +14,6 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// Bytes read in one go.
 pub const CHUNK: usize = 64 * 1024;
-
-pub enum Stream {
-    Tcp(TcpStream),
-    /// The administration socket.
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn source(&mut self) -> &mut dyn Source {
-        match self {
-            Stream::Tcp(stream) => stream,
-            Stream::Unix(stream) => stream,
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
-        }
-    }
-}
 
 /// What there is to read, as the last edge and the last read said (R3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +65,13 @@ pub enum Overstay {
 
 pub struct Conn {
     stream: Stream,
+    peer: Option<IpAddr>,
     pub generation: u32,
     pub socket: Socket,
     pub course: Course,
-    /// What was read and is not a whole frame yet, or waits while it is held back.
-    inbox: Vec<u8>,
-    /// When the first byte of what is in the inbox came.
-    frame_since: Option<Instant>,
+    /// When it came in; none from its first whole frame on.
+    pub silent_since: Option<Instant>,
+    inbox: Inbox,
     pub outbox: Outbox,
     /// R2: requests whose results have not come back yet, and what they weigh.
     pub unanswered: usize,
@@ -113,14 +83,16 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(stream: Stream, generation: u32) -> Conn {
+    /// `peer`: where a client comes from; none at the administration socket.
+    pub fn new(stream: Stream, peer: Option<IpAddr>, generation: u32, now: Instant) -> Conn {
         Conn {
             stream,
+            peer,
             generation,
             socket: Socket::Readable,
             course: Course::Open,
-            inbox: Vec::new(),
-            frame_since: None,
+            silent_since: Some(now),
+            inbox: Inbox::default(),
             outbox: Outbox::default(),
             unanswered: 0,
             weight: 0,
@@ -133,17 +105,8 @@ impl Conn {
         matches!(self.stream, Stream::Unix(_))
     }
 
-    /// Where a client comes from; none for the administration socket, or when it has gone.
     pub fn peer(&self) -> Option<IpAddr> {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()),
-            Stream::Unix(_) => None,
-        }
-    }
-
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        registry.register(self.stream.source(), token, both)
+        self.peer
     }
 
     /// An edge has told of something to read, or of the other side's end.
@@ -163,7 +126,7 @@ impl Conn {
     /// What it was held for may be there now. The time that it was not read is not its own.
     pub fn resume(&mut self, now: Instant) {
         self.course = Course::Open;
-        self.frame_since = self.frame_since.map(|_| now);
+        self.inbox.begin_anew(now);
     }
 
     /// Reads what the socket has, about `quantum` bytes at most, and calls `each` with what there is to look at: the
@@ -212,29 +175,16 @@ impl Conn {
         each: &mut impl FnMut(&mut Conn, &[u8]) -> usize,
         now: Instant,
     ) {
-        if self.inbox.is_empty() {
-            let used = each(self, chunk);
-            if used < chunk.len() {
-                self.inbox = chunk[used..].to_vec();
-                self.frame_since = Some(now);
-            }
-            return;
-        }
         let mut inbox = std::mem::take(&mut self.inbox);
-        extend(&mut inbox, chunk);
-        let used = each(self, &inbox);
-        let left = inbox.len() - used;
-        if used > 0 {
-            self.frame_since = (left > 0).then_some(now);
-        }
-        if left > 0 {
-            // A long frame's buffer is not kept for the beginning of a short one.
-            match left < inbox.capacity() / 4 {
-                true => inbox = inbox[used..].to_vec(),
-                false => drop(inbox.drain(..used)),
+        let whole = |bytes: &[u8]| {
+            let used = each(self, bytes);
+            if used > 0 {
+                self.silent_since = None;
             }
-            self.inbox = inbox;
-        }
+            used
+        };
+        inbox.digest(chunk, whole, now);
+        self.inbox = inbox;
     }
 
     pub fn stream(&self) -> &Stream {
@@ -249,7 +199,7 @@ impl Conn {
 
     /// What is in the inbox is a frame that its client has not finished.
     fn half_frame(&self) -> Option<Instant> {
-        self.frame_since.filter(|_| !self.is_held())
+        self.inbox.since().filter(|_| !self.is_held())
     }
 
     /// It has sent half a frame, or does not take what it is owed, or was told to go.
@@ -272,13 +222,12 @@ impl Conn {
         }
     }
 
-    /// What its inbox has cost so far: bytes times milliseconds. Who waits for the spool is not to
-    /// blame for it.
+    /// What its inbox has cost so far. Who waits for the spool is not to blame for it.
     pub fn frame_cost(&self, now: Instant) -> u128 {
-        let blamed = self.course != Course::Held(Hold::Spool);
-        self.frame_since.filter(|_| blamed).map_or(0, |since| {
-            self.inbox.capacity() as u128 * (1 + now.duration_since(since).as_millis())
-        })
+        match self.course {
+            Course::Held(Hold::Spool) => 0,
+            _ => self.inbox.cost(now),
+        }
     }
 
     /// Ends the sending side when the last words are written; true if that was now.
@@ -287,11 +236,7 @@ impl Conn {
         let parts = written && matches!(self.course, Course::Closing(_));
         if parts {
             self.course = Course::Parted(now);
-            // A socket that is closed already needs no end.
-            let _ = match &self.stream {
-                Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-                Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
-            };
+            self.stream.end();
             self.tell(false);
         }
         parts
@@ -306,7 +251,7 @@ impl Conn {
 
     /// Tells the account what it holds now.
     pub fn settle(&mut self, account: &mut Account) {
-        let held = [self.inbox.capacity(), self.outbox.memory()];
+        let held = [self.inbox.memory(), self.outbox.memory()];
         for (index, part) in [Part::Frames, Part::Replies].into_iter().enumerate() {
             if held[index] != self.charged[index] {
                 account.credit(part, self.charged[index]);
@@ -324,36 +269,37 @@ impl Conn {
     }
 }
 
-/// A buffer grows by a quarter at least: not by so little that its bytes are moved all the time, nor
-/// by so much that half of what is charged for is empty.
-fn extend(inbox: &mut Vec<u8>, chunk: &[u8]) {
-    let (wanted, capacity) = (inbox.len() + chunk.len(), inbox.capacity());
-    if wanted > capacity {
-        inbox.reserve_exact(wanted.max(capacity + capacity / 4) - inbox.len());
-    }
-    inbox.extend_from_slice(chunk);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::frame::{Split, encode, split};
+    use mio::net::UnixStream;
+    use std::io::{Read, Write};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pair() -> (Conn, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Conn::new(Stream::Unix(ours), 1), theirs)
+        (Conn::new(Stream::Unix(ours), None, 1, Instant::now()), theirs)
     }
 
     /// Reads as the reactor does after an edge, and returns the opaques of the frames.
     fn read(conn: &mut Conn, now: Instant) -> (Io, Vec<u8>) {
+        read_holding(conn, b"hold", now)
+    }
+
+    /// As `read`, when what a frame was held for is there.
+    fn read_past_hold(conn: &mut Conn, now: Instant) -> (Io, Vec<u8>) {
+        read_holding(conn, b"no frame begins so", now)
+    }
+
+    fn read_holding(conn: &mut Conn, at: &[u8], now: Instant) -> (Io, Vec<u8>) {
         let (mut chunk, mut seen) = (vec![0; CHUNK], Vec::new());
         conn.tell(false);
         let each = |conn: &mut Conn, bytes: &[u8]| {
             let mut used = 0;
             while let Split::Frame { payload, size } = split(&bytes[used..], usize::MAX) {
-                if payload.starts_with(b"hold") {
+                if payload.starts_with(at) {
                     conn.course = Course::Held(Hold::Spool);
                     break;
                 }
@@ -385,7 +331,7 @@ mod tests {
                 seen.extend(read(&mut conn, Instant::now()).1);
             }
             assert_eq!(seen, [0, 1, 2, 3, 4, 5], "{size} bytes a read");
-            assert_eq!((conn.inbox.capacity(), conn.owes()), (0, false));
+            assert_eq!((conn.inbox.memory(), conn.owes()), (0, false));
         }
     }
 
@@ -418,15 +364,17 @@ mod tests {
         let hold = [&12_u32.to_be_bytes()[..], b"hold........"].concat();
         client.write_all(&[frame(1, 9), hold, frame(2, 9)].concat()).unwrap();
         assert_eq!(read(&mut conn, began).1, [1]);
-        let kept = conn.inbox.len();
+        let kept = conn.inbox.bytes().to_vec();
         client.write_all(&frame(3, 9)).unwrap();
         assert_eq!(read(&mut conn, began), (Io::Done, Vec::new()));
-        assert_eq!((conn.inbox.len(), conn.overstays(began + 9 * SECOND, SECOND)), (kept, None));
+        assert_eq!(
+            (conn.inbox.bytes(), conn.overstays(began + 9 * SECOND, SECOND)),
+            (&kept[..], None)
+        );
         conn.resume(began + 9 * SECOND);
         assert_eq!(conn.overstays(began + 10 * SECOND, SECOND), None);
         // What held it may go on now.
-        conn.inbox[4..8].copy_from_slice(b"gone");
-        assert_eq!(read(&mut conn, began).1, [b'.', 2, 3]);
+        assert_eq!(read_past_hold(&mut conn, began), (Io::Done, vec![b'.', 2, 3]));
     }
 
     #[test]
@@ -468,7 +416,7 @@ mod tests {
             read(&mut conn, Instant::now());
             conn.settle(&mut account);
             let held = account.total() - CONN_COST;
-            assert!(held >= conn.inbox.len() && held <= 380_000, "{held}");
+            assert!(held >= conn.inbox.bytes().len() && held <= 380_000, "{held}");
         }
         assert_eq!(account.total(), CONN_COST + 5);
         conn.outbox.bytes().resize(5000, 0);

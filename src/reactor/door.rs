@@ -1,8 +1,8 @@
 //! The door: listeners, the administration socket, and who may come in. A few at a time, so that a
 //! flood of connections does not keep those who are in from being served.
 
-use super::conn::Stream;
 use super::heir;
+use super::stream::Stream;
 use crate::clock::Seldom;
 use crate::stats::Refusal;
 use ipnet::IpNet;
@@ -36,7 +36,8 @@ pub struct Door {
 
 /// Who came in.
 pub enum Visitor {
-    Admitted(Stream),
+    /// From where; none at the administration socket.
+    Admitted(Stream, Option<IpAddr>),
     TurnedAway(Refusal),
     Nobody,
 }
@@ -85,19 +86,18 @@ impl Door {
         (!self.knocked.is_empty()).then(|| self.rests_until.unwrap_or(now))
     }
 
-    /// Lets the next one in, one listener after the other. `full` says why no more clients may.
-    pub fn accept(&mut self, full: Option<(Refusal, &'static str)>, now: Instant) -> Visitor {
+    /// Lets the next one in, one listener after the other.
+    pub fn accept(&mut self, now: Instant) -> Visitor {
         if self.rests_until.is_some_and(|at| at > now) {
             return Visitor::Nobody;
         }
         self.rests_until = None;
         while let Some(token) = self.knocked.pop_front() {
             let accepted = match self.listeners.get(token.wrapping_sub(FIRST_LISTENER)) {
-                Some(listener) => {
-                    listener.accept().map(|(stream, peer)| self.greet(stream, peer, full))
-                }
+                Some(listener) => listener.accept().map(|(stream, peer)| self.greet(stream, peer)),
                 None if token == ADMIN => {
-                    self.admin.accept().map(|(stream, _)| Visitor::Admitted(Stream::Unix(stream)))
+                    let visitor = |stream| Visitor::Admitted(Stream::Unix(stream), None);
+                    self.admin.accept().map(|(stream, _)| visitor(stream))
                 }
                 // It was closed.
                 None => continue,
@@ -123,23 +123,21 @@ impl Door {
         Visitor::Nobody
     }
 
-    fn greet(
-        &mut self,
-        stream: mio::net::TcpStream,
-        peer: SocketAddr,
-        full: Option<(Refusal, &'static str)>,
-    ) -> Visitor {
-        let stranger = !self.allows(peer.ip().to_canonical());
-        let not_allowed = (Refusal::NotAllowed, "its address is not among server.allow[]");
-        let Some((refusal, why)) = stranger.then_some(not_allowed).or(full) else {
-            // Replies are small and awaited; a client that has gone already is no loss.
-            let _ = stream.set_nodelay(true);
-            return Visitor::Admitted(Stream::Tcp(stream));
-        };
+    fn greet(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) -> Visitor {
+        let peer = peer.ip().to_canonical();
+        if !self.allows(peer) {
+            self.turn_away(peer, "its address is not among server.allow[]");
+            return Visitor::TurnedAway(Refusal::NotAllowed);
+        }
+        // Replies are small and awaited; a client that has gone already is no loss.
+        let _ = stream.set_nodelay(true);
+        Visitor::Admitted(Stream::Tcp(stream), Some(peer))
+    }
+
+    pub fn turn_away(&mut self, peer: IpAddr, why: &str) {
         if self.turned_away.now() {
             log::warn!("{peer} is turned away: {why}");
         }
-        Visitor::TurnedAway(refusal)
     }
 
     pub fn allows(&self, address: IpAddr) -> bool {

@@ -1,7 +1,7 @@
 //! Giving the listening sockets to the command that restarts the daemon (SCM_RIGHTS, unix(7)): they
 //! stay open while one daemon ends and the next begins, so that no connection is refused.
 
-use super::conn::Stream;
+use super::stream::Stream;
 use crate::wire::command;
 use mio::net::TcpListener;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};

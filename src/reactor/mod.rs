@@ -12,12 +12,16 @@
 //!   empty.
 
 mod account;
+mod agenda;
 mod bounds;
 mod conn;
 mod door;
 mod heir;
+mod inbox;
+mod mail;
 mod outbox;
 mod serve;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -26,27 +30,28 @@ use crate::config::Config;
 use crate::linger::linger;
 use crate::stats::{Refusal, Stats};
 use crate::template::Table;
-use crate::traffic::batch::{ConnId, Reply};
+use crate::traffic::batch::ConnId;
 use crate::traffic::ledger::Ask;
-use crate::traffic::mailbox::{Letters, Mail};
+use crate::traffic::mailbox::Letters;
 use crate::traffic::{Event, Order};
 use crate::wechat::token::Tokens;
 use crate::wire::command;
 use account::{CONN_COST, Part};
-use conn::{CHUNK, Conn, Course, Hold, Socket, Stream};
-use crossbeam_channel::{Sender, TrySendError};
+use agenda::Agenda;
+use conn::{CHUNK, Conn, Course, Hold, Socket};
+use crossbeam_channel::Sender;
 use door::{ACCEPTS, Door, Visitor};
-use ipnet::IpNet;
+use mail::Ending;
 use mio::{Events, Poll, Token};
 use outbox::{Io, Keeps, Peer};
 use serve::Desk;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use stream::Stream;
 
 /// Tokens below are the waker's and the door's.
 const FIRST_CONN: usize = 1 << 16;
@@ -58,9 +63,6 @@ const WAKER: Token = Token(0);
 const TURN_BYTES: usize = 1 << 20;
 const MOST_BYTES: usize = 4 * CHUNK;
 const LEAST_BYTES: usize = 2 * 1024;
-
-/// How often connections are looked at for having overstayed.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// How soon it is tried again to hand over what found a full channel.
 const RETRY: Duration = Duration::from_millis(10);
@@ -95,29 +97,9 @@ pub struct Reactor {
     /// Bytes that each client may bring in this turn.
     quantum: usize,
     ending: Ending,
+    /// When it makes sense to look for silent clients again.
+    rests_until: Instant,
     told: Seldom,
-}
-
-/// Who has something to do, by slot.
-#[derive(Default)]
-struct Agenda {
-    /// To be read before the next poll.
-    read: Vec<usize>,
-    /// To be written to in this turn.
-    write: Vec<usize>,
-    /// Held back for the spool and for the store, in the order in which they go on.
-    spool: VecDeque<usize>,
-    store: VecDeque<usize>,
-    sweep_at: Option<Instant>,
-}
-
-/// How far the daemon's end has come.
-enum Ending {
-    NotYet,
-    /// The spool's order to stop waits until it can be passed on.
-    Order(Event),
-    Ordered,
-    Now,
 }
 
 /// The poll and its waker exist before the reactor, so that others can be given its mailbox.
@@ -125,31 +107,6 @@ pub fn poll() -> io::Result<(Poll, mio::Waker)> {
     let poll = Poll::new()?;
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     Ok((poll, waker))
-}
-
-impl Agenda {
-    fn held(&mut self, hold: Hold) -> Option<&mut VecDeque<usize>> {
-        match hold {
-            Hold::Spool => Some(&mut self.spool),
-            Hold::Store => Some(&mut self.store),
-            // It goes on when its own results are written.
-            Hold::Results => None,
-        }
-    }
-
-    /// Puts a connection on the list of those to be written to, once.
-    fn touch(&mut self, conn: &mut Conn, slot: usize) {
-        if !conn.touched {
-            conn.touched = true;
-            self.write.push(slot);
-        }
-    }
-
-    fn watch(&mut self, conn: &Conn, now: Instant) {
-        if conn.owes() {
-            self.sweep_at.get_or_insert(now + SWEEP);
-        }
-    }
 }
 
 impl Reactor {
@@ -171,6 +128,7 @@ impl Reactor {
             agenda: Agenda::default(),
             quantum: MOST_BYTES,
             ending: Ending::NotYet,
+            rests_until: Instant::now(),
             told: Seldom::default(),
         })
     }
@@ -261,9 +219,8 @@ impl Reactor {
             return;
         }
         for _ in 0..ACCEPTS {
-            let full = self.full();
-            match self.door.accept(full, now) {
-                Visitor::Admitted(stream) => self.admit(stream),
+            match self.door.accept(now) {
+                Visitor::Admitted(stream, peer) => self.place(stream, peer, now),
                 Visitor::TurnedAway(refusal) => self.desk.links.stats.turn_down(refusal),
                 Visitor::Nobody => return,
             }
@@ -279,14 +236,27 @@ impl Reactor {
         (!room).then_some((Refusal::Memory, "setting.memory_limit has no room for more clients"))
     }
 
-    fn admit(&mut self, stream: Stream) {
+    /// Finds a place for a client. The administration socket always has one.
+    fn place(&mut self, stream: Stream, peer: Option<IpAddr>, now: Instant) {
+        if let Some(peer) = peer
+            && self.full().is_some()
+        {
+            self.close_silent(now);
+            if let Some((refusal, why)) = self.full() {
+                self.desk.links.stats.turn_down(refusal);
+                return self.door.turn_away(peer, why);
+            }
+        }
+        self.admit(stream, peer, now);
+    }
+
+    fn admit(&mut self, mut stream: Stream, peer: Option<IpAddr>, now: Instant) {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
-        let mut conn = Conn::new(stream, self.generation);
-        match conn.register(self.poll.registry(), Token(FIRST_CONN + slot)) {
+        match stream.register(self.poll.registry(), Token(FIRST_CONN + slot)) {
             Ok(()) => {
-                entry.insert(conn);
+                entry.insert(Conn::new(stream, peer, self.generation, now));
                 self.desk.account.charge(Part::Conns, CONN_COST);
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),
@@ -295,73 +265,6 @@ impl Reactor {
 
     fn close(&mut self, slot: usize) {
         self.conns.remove(slot).leave(&mut self.desk.account);
-    }
-
-    fn read_mail(&mut self, now: Instant) {
-        let mail: Vec<Mail> = self.letters.read().collect();
-        for letter in mail {
-            match letter {
-                Mail::Replies { replies, batches } => {
-                    for batch in batches {
-                        self.desk.take_back(batch);
-                    }
-                    for reply in replies {
-                        self.deliver(reply);
-                    }
-                }
-                Mail::Allow(networks) => self.allow_only(networks),
-                Mail::Stop { now } => self.stop(now),
-                Mail::Quit { left } => self.quit(left),
-            }
-        }
-        // Results of many clients can have come at once.
-        self.shed(Part::Replies, now);
-    }
-
-    /// Also closes those who are in and would not be let in any more.
-    fn allow_only(&mut self, networks: Vec<IpNet>) {
-        self.door.allow_only(networks);
-        let stranger = |conn: &Conn| conn.peer().is_some_and(|peer| !self.door.allows(peer));
-        let strangers: Vec<usize> =
-            self.conns.iter().filter(|(_, conn)| stranger(conn)).map(|(slot, _)| slot).collect();
-        for slot in &strangers {
-            self.close(*slot);
-        }
-        if !strangers.is_empty() {
-            let count = strangers.len();
-            log::warn!("{count} clients are closed: they are no longer among server.allow[]");
-        }
-    }
-
-    fn stop(&mut self, now: bool) {
-        self.desk.stopping = true;
-        self.desk.links.stats.stopping.store(true, Ordering::Relaxed);
-        self.door.close();
-        let patience = self.desk.links.config.setting.stop_timeout;
-        let within = if now { Duration::ZERO } else { patience };
-        self.ending = Ending::Order(Event::Stop { within });
-    }
-
-    fn quit(&mut self, left: u64) {
-        for to in std::mem::take(&mut self.desk.waiting) {
-            let message = left.to_string().into();
-            self.deliver(Reply { to, code: command::OK, message, close: true });
-        }
-        self.ending = Ending::Now;
-    }
-
-    /// The spool's order to stop comes after every request that was taken in.
-    fn pass_order_on(&mut self) {
-        let Ending::Order(order) = &mut self.ending else { return };
-        if !self.desk.hand_on() {
-            return;
-        }
-        let order = std::mem::replace(order, Event::Stop { within: Duration::ZERO });
-        self.ending = match self.desk.links.spool.try_send(order) {
-            Err(TrySendError::Full(order)) => Ending::Order(order),
-            // A spool that has ended needs no order.
-            _ => Ending::Ordered,
-        };
     }
 
     fn read(&mut self, slot: usize, chunk: &mut [u8], now: Instant) {
@@ -427,25 +330,6 @@ impl Reactor {
                 }
             }
         }
-    }
-
-    fn deliver(&mut self, reply: Reply) {
-        let weight = reply.to.weight as usize;
-        if weight > 0 {
-            // R2: the weight goes, whether or not there is somebody to be told.
-            self.desk.paid(weight);
-        }
-        let slot = reply.to.conn.slot as usize;
-        let known = |conn: &&mut Conn| conn.generation == reply.to.conn.generation;
-        let Some(conn) = self.conns.get_mut(slot).filter(known) else { return };
-        conn.unanswered -= 1;
-        conn.weight -= weight;
-        let (out, message) = (conn.outbox.bytes(), reply.message.as_bytes());
-        self.desk.write_result(out, reply.code, reply.to.opaque, message);
-        if reply.close && matches!(conn.course, Course::Open | Course::Held(_)) {
-            conn.course = Course::Closing(Vec::new());
-        }
-        self.agenda.touch(conn, slot);
     }
 
     fn flush(&mut self, now: Instant) {

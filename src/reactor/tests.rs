@@ -1,9 +1,10 @@
 //! The reactor's turns one by one, with the test in the place of the spool and the store.
 
+use super::agenda::SWEEP;
 use super::*;
 use crate::traffic::BATCHES;
-use crate::traffic::batch::{Batch, Kind, UNANSWERED};
-use crate::traffic::mailbox::Mailbox;
+use crate::traffic::batch::{Batch, Kind, Reply, UNANSWERED};
+use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::wechat::errcode::Errcodes;
 use crate::wechat::token::Tokens;
 use crate::wire::frame::{Split, split};
@@ -281,4 +282,43 @@ fn a_client_has_its_share_of_unanswered_requests_and_the_store_its_channel() {
     }
     drop(client.shutdown(std::net::Shutdown::Both));
     client.flush().unwrap();
+}
+
+#[test]
+fn silent_strangers_make_room_for_who_comes_and_who_has_worked_stays() {
+    let mut bench = Bench::new(1, |config| config.setting.max_conn = 3);
+    let mut worked = bench.client();
+    worked.write_all(&frames(Kind::Push, 0..1, "null")).unwrap();
+    bench.turns_until("a request", |bench| !bench.spool.is_empty());
+    let mut silent = [bench.client(), bench.client()];
+    // Half a frame is not one.
+    silent[0].write_all(&frames(Kind::Push, 0..1, "null")[..9]).unwrap();
+    bench.turns_until("half a frame", |bench| bench.reactor.conns.iter().any(|(_, c)| c.owes()));
+    let seen = |client: &mut TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        client.read(&mut [0]).map_err(|error| error.kind())
+    };
+    let away = |bench: &mut Bench| {
+        let mut client = TcpStream::connect(bench.address).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        bench.turn();
+        client.read(&mut [0]).is_ok_and(|count| count == 0)
+    };
+    assert!(away(&mut bench), "those who came just now have a moment");
+    for (nth, seconds) in [(1, 9), (2, 7)] {
+        let conn = bench.reactor.conns.get_mut(nth).unwrap();
+        conn.silent_since = conn.silent_since.map(|at| at - Duration::from_secs(seconds));
+    }
+    bench.reactor.rests_until = Instant::now();
+    let _late: Vec<TcpStream> = (0..2)
+        .map(|gone| {
+            let client = TcpStream::connect(bench.address).unwrap();
+            bench.turn();
+            assert_eq!(bench.reactor.conns.len(), 3);
+            assert_eq!(seen(&mut silent[gone]), Ok(0), "the one that was silent for longest");
+            client
+        })
+        .collect();
+    assert!(away(&mut bench), "the next ones have a moment, too");
+    assert_eq!(seen(&mut worked), Err(ErrorKind::WouldBlock));
 }

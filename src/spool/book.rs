@@ -6,7 +6,6 @@ use super::ends::Learnt;
 use crate::clock::Now;
 use crate::queue::Message;
 use crate::stats::Ended;
-use crate::traffic::batch::Kind;
 use crate::traffic::class::{Class, Gate, Push, Send};
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::traffic::ledger::Failure;
@@ -56,7 +55,7 @@ impl Spool {
         let Some(ticket) = job.message.ticket() else { return };
         let (class, reason) = match verdict {
             Verdict::Delivered { duplicate, msgid } => {
-                self.delivered(Kind::Push, &job.message, Learnt::ok(duplicate, msgid, called), now);
+                self.delivered(&job.message, None, Learnt::ok(duplicate, msgid, called), now);
                 return self.queue.done(ticket);
             }
             Verdict::Refused(class, reason) => (class, reason),
@@ -111,7 +110,8 @@ impl Spool {
         job.message.count_attempt();
         let (class, reason) = match verdict {
             Verdict::Delivered { duplicate, msgid } => {
-                self.delivered(Kind::Send, &job.message, Learnt::ok(duplicate, msgid, called), now);
+                let learnt = Learnt::ok(duplicate, msgid, called);
+                self.delivered(&job.message, Some(&waiting), learnt, now);
                 return self.answers.say(waiting.to, command::OK, "");
             }
             Verdict::Refused(class, reason) => (class, reason),
@@ -127,7 +127,7 @@ impl Spool {
         if !again || due > waiting.until || ends {
             let learnt =
                 Learnt { class: class.name(), errcode: reason.errcode, msgid: None, called };
-            self.ends.log(Kind::Send, &job.message, learnt, now);
+            self.ends.log(&job.message, Some(&waiting), learnt, now);
             return self.answer(waiting, class, reason);
         }
         self.books.account.retried += 1;
@@ -144,18 +144,24 @@ impl Spool {
         }
     }
 
-    fn delivered(&mut self, kind: Kind, message: &Message, learnt: Learnt, now: Now) {
+    fn delivered(
+        &mut self,
+        message: &Message,
+        waiting: Option<&Waiting>,
+        learnt: Learnt,
+        now: Now,
+    ) {
         let account = &mut self.books.account;
         account.duplicates += u64::from(learnt.is_duplicate());
-        match kind {
-            Kind::Push => {
+        match waiting {
+            None => {
                 account.pushes.delivered += 1;
                 let age = now.ms.saturating_sub(message.enqueued());
                 self.stats.age.record(Duration::from_millis(age));
             }
-            Kind::Send => account.sends.delivered += 1,
+            Some(_) => account.sends.delivered += 1,
         }
-        self.ends.log(kind, message, learnt, now);
+        self.ends.log(message, waiting, learnt, now);
     }
 }
 

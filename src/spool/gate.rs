@@ -17,8 +17,11 @@ const CONFIRM_WITHIN_DAY: Duration = Duration::from_secs(86_400);
 /// Waits for a used-up daily quota; the new day cuts the last one short.
 const QUOTA_STEPS: [u64; 5] = [60, 300, 900, 1_800, 3_600];
 
-/// The pause before the first probe of a WeChat that cannot be reached; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before a WeChat that cannot be reached is probed again: a part of the time for which nothing
+/// has got through, so that the end of an outage is noticed soon in proportion to its length, and a few probes
+/// that meet a fault of some calls only do not stop sending for long.
+const SILENCE_PARTS: u32 = 4;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A run of failures closes the gate at once when it is as long as there are workers, and otherwise when
@@ -58,9 +61,10 @@ struct Closed {
 pub struct Gate {
     closed: Option<Closed>,
     workers: u32,
-    /// Failures since the last answer that speaks of its message alone, and when that was.
+    /// Failures since the last answer that speaks of its message alone.
     run: u32,
-    answered: Instant,
+    /// When that answer came, or the fault began for which the gate is closed, whichever is later.
+    silent_since: Instant,
 }
 
 /// An outcome, as far as it concerns the gate.
@@ -74,7 +78,7 @@ pub struct Told<'a> {
 
 impl Gate {
     pub fn new(workers: usize, now: Instant) -> Gate {
-        Gate { closed: None, workers: workers as u32, run: 0, answered: now }
+        Gate { closed: None, workers: workers as u32, run: 0, silent_since: now }
     }
 
     /// Why nothing is sent, and since when (seconds since 1970).
@@ -119,7 +123,7 @@ impl Gate {
         let Told { what, probe, now, .. } = told;
         match what {
             class::Gate::Opens => {
-                (self.run, self.answered) = (0, now);
+                (self.run, self.silent_since) = (0, now);
                 let opened = probe && self.closed.take().is_some();
                 if opened { Moved::Opened } else { Moved::Not }
             }
@@ -133,7 +137,7 @@ impl Gate {
             class::Gate::Fails { in_a_row } => {
                 self.run += 1;
                 let long = self.run >= in_a_row;
-                let few = now.duration_since(self.answered) >= WITHOUT_SUCCESS;
+                let few = now.duration_since(self.silent_since) >= WITHOUT_SUCCESS;
                 match probe || long && (few || self.run >= self.workers) {
                     true => self.close(Fault::Unreachable, told),
                     false => Moved::Not,
@@ -157,7 +161,17 @@ impl Gate {
             }
             Some(_) => return Moved::Not,
         };
-        let delay = delay(fault, errcode, repeats, told.unix_seconds);
+        if self.closed.as_ref().is_none_or(|closed| closed.fault != fault) {
+            self.silent_since = told.now;
+        }
+        let delay = match fault {
+            Fault::Unreachable => {
+                let silence = told.now.duration_since(self.silent_since);
+                (silence / SILENCE_PARTS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+            }
+            Fault::Rate => rate_delay(errcode, repeats, told.unix_seconds),
+            Fault::Config => config_delay(errcode),
+        };
         let why = told.reason.map_or(String::new(), |reason| reason.text.clone());
         let why = match fault {
             Fault::Unreachable if errcode.is_none() => format!("unreachable: {why}"),
@@ -172,18 +186,20 @@ impl Gate {
     }
 }
 
-fn delay(fault: Fault, errcode: Option<i64>, repeats: usize, unix_seconds: u64) -> Duration {
-    match (fault, errcode) {
-        (Fault::Config, Some(errcode::CONFIRM_WITHIN_DAY)) => CONFIRM_WITHIN_DAY,
-        (Fault::Config, Some(errcode::CONFIRM_WITHIN_HOUR)) => CONFIRM_WITHIN_HOUR,
-        (Fault::Config, _) => CONFIG_DELAY,
-        (Fault::Rate, Some(errcode::DAILY_QUOTA)) if repeats > 0 => {
-            let step = Duration::from_secs(QUOTA_STEPS[repeats.min(QUOTA_STEPS.len() - 1)]);
-            step.min(until_next_wechat_day(unix_seconds))
-        }
-        (Fault::Rate, _) => Duration::from_secs(60 - unix_seconds % 60),
-        (Fault::Unreachable, _) => (FIRST_PAUSE * (1 << repeats.min(5))).min(LONGEST_PAUSE),
+fn config_delay(errcode: Option<i64>) -> Duration {
+    match errcode {
+        Some(errcode::CONFIRM_WITHIN_DAY) => CONFIRM_WITHIN_DAY,
+        Some(errcode::CONFIRM_WITHIN_HOUR) => CONFIRM_WITHIN_HOUR,
+        _ => CONFIG_DELAY,
     }
+}
+
+fn rate_delay(errcode: Option<i64>, repeats: usize, unix_seconds: u64) -> Duration {
+    if errcode == Some(errcode::DAILY_QUOTA) && repeats > 0 {
+        let step = Duration::from_secs(QUOTA_STEPS[repeats.min(QUOTA_STEPS.len() - 1)]);
+        return step.min(until_next_wechat_day(unix_seconds));
+    }
+    Duration::from_secs(60 - unix_seconds % 60)
 }
 
 #[cfg(test)]
@@ -227,6 +243,15 @@ mod tests {
             self.gate.probe();
             assert_eq!(self.allowance(), Allowance::Shut, "one at a time");
             self.hear(class, true)
+        }
+
+        /// Lets the time pass until the next probe may go: so many seconds.
+        fn pause(&mut self) -> u64 {
+            let before = self.at;
+            while self.allowance() == Allowance::Shut {
+                self.at += 1;
+            }
+            self.at - before
         }
 
         fn unreachable(&mut self) {
@@ -288,14 +313,35 @@ mod tests {
         }
         assert_eq!(case.hear(Class::Unreachable, false), Moved::Closed(Fault::Unreachable));
         assert_eq!(case.gate.why(), Some(("unreachable: unreachable", 0)));
-        for pause in [1, 2, 4, 8, 16, 30, 30] {
-            case.at += pause - 1;
-            assert_eq!(case.allowance(), Allowance::Shut);
-            case.at += 1;
+        let mut before = 0;
+        while case.at < 200 {
+            let pause = case.pause();
+            // Who waits for the end of an outage waits for a quarter of it more at most.
+            assert!(pause >= before && pause <= (case.at / 4 + 1).min(30), "{pause} s");
             assert_eq!(case.probe(Class::Unreachable), Moved::Not);
+            before = pause;
         }
-        case.at += 30;
+        assert_eq!(case.pause(), 30);
         assert_eq!(case.probe(Class::Permanent), Moved::Opened);
+    }
+
+    #[test]
+    fn probes_that_meet_a_fault_of_some_calls_by_chance_do_not_make_an_outage_of_it() {
+        let mut case = Case::new(1);
+        case.at = 5;
+        case.unreachable();
+        for _ in 0..5 {
+            case.pause();
+            assert_eq!(case.probe(Class::Unclear), Moved::Not);
+        }
+        assert!(case.at <= 10, "five in vain took {} s", case.at - 5);
+        // One that was on its way before gets through meanwhile.
+        case.at = 60;
+        assert_eq!(case.probe(Class::Unclear), Moved::Not);
+        case.hear(Class::Ok, false);
+        case.pause();
+        assert_eq!(case.probe(Class::Unclear), Moved::Not);
+        assert!(case.pause() <= 4);
     }
 
     #[test]
@@ -342,7 +388,7 @@ mod tests {
     #[test]
     fn a_used_up_day_is_asked_for_less_and_less_often_until_it_ends() {
         let noon = 4 * 3_600;
-        let wait = |repeats, at| delay(Fault::Rate, Some(45009), repeats, at).as_secs();
+        let wait = |repeats, at| rate_delay(Some(45009), repeats, at).as_secs();
         assert_eq!(wait(0, noon + 15), 45);
         assert_eq!([wait(1, noon), wait(2, noon), wait(9, noon)], [300, 900, 3_600]);
         let ten_minutes_before_midnight_in_china = 16 * 3_600 - 600;

@@ -22,10 +22,11 @@ impl Answer {
         Some(Answer { errcode, bytes })
     }
 
-    /// WeChat's number for the message: the digits behind `"msgid"`, which is a number or a text.
+    /// WeChat's number for the message: the digits behind `"msgid"`, which is a number or a text. It stands last in
+    /// WeChat's answers, and the last one counts.
     pub fn msgid(&self) -> Option<u64> {
         const NAME: &[u8] = b"\"msgid\"";
-        let at = self.bytes.windows(NAME.len()).position(|window| window == NAME)?;
+        let at = self.bytes.windows(NAME.len()).rposition(|window| window == NAME)?;
         let value = self.bytes[at + NAME.len()..].trim_ascii_start().strip_prefix(b":")?;
         let value = value.trim_ascii_start();
         let value = value.strip_prefix(b"\"").unwrap_or(value);
@@ -245,6 +246,7 @@ mod tests {
                 Some(9_007_199_254_740_993),
             ),
             (r#"{"msgid" : "42" , "errcode":0}"#, Some(42)),
+            (r#"{"msgid":1,"errcode":0,"msgid":2}"#, Some(2)),
             (r#"{"errcode":0}"#, None),
             (r#"{"errcode":0,"msgid":null}"#, None),
             (r#"{"errcode":0,"msgid":99999999999999999999}"#, None),

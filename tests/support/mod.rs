@@ -1,12 +1,14 @@
 //! What the tests share: a fake WeChat, an installation of mega in a temp folder, and a client that
 //! sends bytes as they are.
 
+pub mod device;
+
 use mega::wire::command::{self, Command as Wire, Request};
 use mega::wire::frame::{Split, split};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -233,28 +235,6 @@ impl Drop for Site {
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
         }
         let _ = self.run(&["stop", "--now"]);
-    }
-}
-
-/// A filesystem of its own, in memory.
-pub struct Small(pub PathBuf);
-
-impl Small {
-    pub fn mount(at: &Path, size: &str) -> Small {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output()
-            .unwrap();
-        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
-        Small(at.to_owned())
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

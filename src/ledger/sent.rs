@@ -1,5 +1,6 @@
-//! The message log: writes the lines that the spool hands over and those of failures, and tells in `stats` what
-//! it cannot write. Part of the ledger's state.
+//! The message log's file: blocks of lines that others have put together, and the lines of failed pushes,
+//! which are written when they are recorded. What cannot be written is counted, shown in `stats`, and nobody
+//! waits for it.
 
 use super::RETRY;
 use crate::clock::Seldom;
@@ -13,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub struct Messages {
+pub struct Sent {
     /// None: it is off.
     file: Option<DayFile>,
     /// The lines of failed pushes.
@@ -23,14 +24,14 @@ pub struct Messages {
     said: Seldom,
 }
 
-impl Messages {
-    pub fn open(config: &Config) -> io::Result<Messages> {
+impl Sent {
+    pub fn open(config: &Config) -> io::Result<Sent> {
         let log = &config.log;
         let file = log
             .message_log
             .clone()
             .map(|path| DayFile::open(path, log.log_max_files, Local::now().date_naive()));
-        Ok(Messages {
+        Ok(Sent {
             file: file.transpose()?,
             lines: Lines::default(),
             retry: None,
@@ -43,8 +44,7 @@ impl Messages {
             return;
         }
         for failure in failures {
-            let id = failure.message.client_msg_id();
-            let before = self.lines.add(failure.at, &failure.end(&id));
+            let before = self.lines.add(failure.at, &failure.end());
             before.into_iter().for_each(|block| self.write(block, stats));
         }
         let block = self.lines.take();
