@@ -25,6 +25,11 @@ pub fn now_ms() -> u64 {
     (*wall + began.elapsed()).as_millis() as u64
 }
 
+/// Unix time in s when the process first asked.
+pub fn started() -> f64 {
+    START.1.as_secs_f64()
+}
+
 /// Unix time in s as everybody else has it, for whoever needs the day or the minute.
 pub fn unix_seconds() -> u64 {
     wall().as_secs()

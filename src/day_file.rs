@@ -27,7 +27,8 @@ pub struct DayFile {
     max_files: usize,
     day: NaiveDate,
     file: Option<File>,
-    lost: u64,
+    missing: u64,
+    why: String,
     looked: Instant,
     moved: u64,
 }
@@ -41,7 +42,8 @@ impl DayFile {
             max_files,
             day,
             file: Some(file),
-            lost: 0,
+            missing: 0,
+            why: String::new(),
             looked: Instant::now(),
             moved: MOVED.load(Ordering::Relaxed),
         };
@@ -52,34 +54,57 @@ impl DayFile {
     /// Writes so many whole lines; those that cannot be written are counted, and the next ones that
     /// can come after a line that says how many.
     pub fn write(&mut self, day: NaiveDate, bytes: &[u8], lines: u64) {
+        let caught_up = self.catch_up(day);
+        if let Err(error) = caught_up.and_then(|()| self.try_write(day, bytes)) {
+            self.missing += lines;
+            self.why = error.to_string();
+        }
+    }
+
+    /// Says how many lines are missing, if any are.
+    pub fn catch_up(&mut self, day: NaiveDate) -> io::Result<()> {
+        if self.missing > 0 {
+            let lines = self.missing;
+            let note = format!("# {lines} lines before this one could not be written\n");
+            self.try_write(day, note.as_bytes())?;
+            self.missing = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes whole lines, or nothing.
+    pub fn try_write(&mut self, day: NaiveDate, bytes: &[u8]) -> io::Result<()> {
         if day != self.day || self.file.is_none() || self.is_moved() {
-            self.file = file::append(&dated(&self.path, day)).ok();
+            self.file = None;
+            let opened = file::append(&dated(&self.path, day));
             if day != self.day {
                 self.day = day;
                 self.remove_old();
             }
+            self.file = Some(opened?);
         }
-        let written = self.file.as_mut().is_some_and(|file| {
-            if self.lost > 0 {
-                let note = format!("# {} lines before this one could not be written\n", self.lost);
-                if append(file, note.as_bytes()).is_err() {
-                    return false;
-                }
-                self.lost = 0;
-            }
-            append(file, bytes).is_ok()
-        });
-        self.lost += if written { 0 } else { lines };
+        self.file.as_mut().map_or(Ok(()), |file| append(file, bytes))
+    }
+
+    /// The file of the day.
+    pub fn current(&self) -> PathBuf {
+        dated(&self.path, self.day)
     }
 
     /// Lines that somebody else could not hand over.
     pub fn miss(&mut self, lines: u64) {
-        self.lost += lines;
+        if lines > 0 {
+            self.missing += lines;
+            self.why = "they came faster than the disk takes them".to_owned();
+        }
     }
 
-    /// Lines that have not found their way into it, or a note of how many.
-    pub fn missing(&self) -> u64 {
-        self.lost
+    /// Lines that have not found their way into it, or a note of how many, and why.
+    pub fn trouble(&self) -> Option<String> {
+        let Self { missing, why, .. } = self;
+        let file = self.current();
+        (*missing > 0)
+            .then(|| format!("{missing} lines could not be written to {}: {why}", file.display()))
     }
 
     fn is_moved(&mut self) -> bool {

@@ -74,6 +74,7 @@ mod file;
 mod ledger;
 mod linger;
 mod logger;
+mod metrics;
 mod output;
 mod queue;
 mod reactor;

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::daemon::{self, Notifier, Owner, Presence, presence};
 use crate::exit;
 use crate::ledger::{self, Ledger};
+use crate::metrics::{self, Metrics};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
@@ -108,6 +109,8 @@ struct Running {
     store: Sender<Order>,
     /// Who may connect, as of the last reload.
     allow: Vec<IpNet>,
+    /// Answers as long as it is held: until the process ends.
+    _metrics: Option<Metrics>,
     reactor: thread::JoinHandle<()>,
     janitors: [thread::JoinHandle<()>; 2],
     ledger: thread::JoinHandle<()>,
@@ -141,6 +144,7 @@ fn open(
     let (changes, changes_in) = bounded(traffic::CHANGES);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
+    stats.templates_loaded();
     let channels = Channels::new(setting.task_worker_num);
     let links = Links {
         config: Arc::clone(config),
@@ -152,6 +156,13 @@ fn open(
         ledger: asks,
         listen: listen.clone(),
     };
+    let metrics = metrics::Links {
+        config: Arc::clone(config),
+        stats: Arc::clone(&stats),
+        table: Arc::clone(&table),
+        tokens: Arc::clone(&tokens),
+    };
+    let metrics = config.metrics.listen.map(|listen| Metrics::open(listen, metrics)).transpose()?;
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
     let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
@@ -159,8 +170,10 @@ fn open(
     let janitors = spawn_janitors(&channels, &happens).map_err(why)?;
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
+    let store_stats = Arc::clone(&stats);
     spawn("store", &happens, move || {
-        store::run(database, &table, size, &orders_in, &store_mailbox, &changes);
+        let links = store::Links { history: &changes, stats: &store_stats };
+        store::run(database, &table, size, &orders_in, &store_mailbox, &links);
         Ended::AsPlanned
     })
     .map_err(why)?;
@@ -209,7 +222,17 @@ fn open(
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
     let allow = config.server.allow.clone();
-    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors, ledger })
+    Ok(Running {
+        greeting,
+        happenings,
+        mailbox,
+        store: orders,
+        allow,
+        _metrics: metrics,
+        reactor,
+        janitors,
+        ledger,
+    })
 }
 
 impl Running {
@@ -368,14 +391,17 @@ fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
 fn open_log(config: &Config) -> Result<(), String> {
     let options = logger::Options {
         log_file: config.log.log_file.clone(),
+        format: config.log.log_format,
         level: config.log.log_level,
         prefix: config.log.log_prefix.clone(),
         max_files: config.log.log_max_files,
+        syslog: config.log.syslog.then(|| format!("mega-{}", config.name)),
         stderr: !config.setting.daemonize && rustix::termios::isatty(rustix::stdio::stderr()),
         secrets: vec![config.wechat.app_secret.expose().into(), config.pdo.password.clone()],
     };
     logger::init(options).map_err(|error| {
-        format!("cannot open the log {}: {error}", config.log.log_file.display())
+        let path = config.log.log_file.path().map(|path| path.display().to_string());
+        format!("cannot open the log {}: {error} (see log.log_file)", path.unwrap_or_default())
     })?;
     logger::panic_hook();
     for warning in &config.warnings {

@@ -1,6 +1,7 @@
 //! The store thread: owns the one database connection. Reloads templates into the table, one for
 //! each tset and all of them on USR1, and answers through the mailbox. Never touches the queue.
 
+use crate::stats::Stats;
 use crate::template::{Change, Database, DatabaseError, Insert, Loaded, Table};
 use crate::traffic::Order;
 use crate::traffic::batch::Reply;
@@ -9,39 +10,46 @@ use crate::wire::command;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
+/// Who else is told.
+pub struct Links<'a> {
+    pub history: &'a Sender<Vec<Change>>,
+    pub stats: &'a Stats,
+}
+
 pub fn run(
     mut database: Box<dyn Database>,
     table: &Arc<Table>,
     table_size: usize,
     orders: &Receiver<Order>,
     mailbox: &Mailbox,
-    history: &Sender<Vec<Change>>,
+    links: &Links,
 ) {
     for order in orders {
         match order {
             Order::Tset { to, key } => {
-                let (code, message) = tset(database.as_mut(), table, &key, history);
+                let (code, message) = tset(database.as_mut(), table, &key, links);
                 let close = code == command::FAILED;
                 let reply = Reply { to, code, message: message.into(), close };
                 mailbox.send(Mail::Replies { replies: vec![reply], batches: Vec::new() });
             }
             Order::ReloadAll => match load_all(database.as_mut(), table, table_size) {
-                Ok(changes) => keep(history, changes),
+                Ok(changes) => {
+                    links.stats.templates_loaded();
+                    keep(links.history, changes);
+                }
                 Err(error) => {
                     log::error!("templates not reloaded, the old ones stay: {error}");
+                    links.stats.database.lock().trouble = Some(error.to_string());
                 }
             },
         }
     }
 }
 
-fn tset(
-    database: &mut dyn Database,
-    table: &Table,
-    key: &[u8],
-    history: &Sender<Vec<Change>>,
-) -> (u16, String) {
-    let row = match database.find(key) {
+fn tset(database: &mut dyn Database, table: &Table, key: &[u8], links: &Links) -> (u16, String) {
+    let found = database.find(key);
+    links.stats.database.lock().trouble = found.as_ref().err().map(DatabaseError::to_string);
+    let row = match found {
         Ok(Some(row)) => row,
         Ok(None) => return (command::BAD_REQUEST, command::NO_TEMPLATE.into()),
         Err(error) => {
@@ -53,7 +61,7 @@ fn tset(
     match insert {
         Insert::Stored => {
             log::info!("template {:?} reloaded", row.key);
-            keep(history, tell(loaded));
+            keep(links.history, tell(loaded));
             (command::OK, String::new())
         }
         Insert::OverTableSize => (command::BAD_REQUEST, command::OVER_TABLE_SIZE.into()),

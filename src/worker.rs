@@ -97,8 +97,8 @@ struct Worker<'a> {
     client: Client,
     /// The rendered message; kept to spare an allocation per job.
     body: Vec<u8>,
-    /// How many ms the job's last call took.
-    called: Option<u32>,
+    /// How long the job's last call took.
+    called: Option<Duration>,
 }
 
 impl Worker<'_> {
@@ -143,7 +143,7 @@ impl Worker<'_> {
         let path = format!("/cgi-bin/message/template/send?access_token={}", token.text);
         let began = Instant::now();
         let answer = self.client.post(&path, &self.body);
-        self.called = Some(began.elapsed().as_millis() as u32);
+        self.called = Some(began.elapsed());
         match answer {
             Ok(answer) => self.judge(job, answer, &token),
             Err(Trouble { text, reached }) => {

@@ -114,6 +114,23 @@ fn a_full_queue_refuses_until_it_is_shorter() {
 }
 
 #[test]
+fn a_queue_that_is_shorter_again_says_so_to_who_keeps_away_meanwhile() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"latency_ms": 2000}));
+    let site = Site::started(&sandbox, "[queue]\nsegment_size = 1M\nqueue_max_bytes = 2M");
+    let mut client = site.client();
+    loop {
+        client.push(1, "o", &big(1));
+        if client.read().code == 500 {
+            break;
+        }
+    }
+    assert!(site.status()["full"].is_string());
+    sandbox.faults(json!({}));
+    wait_for("the status to say that there is room", || site.status()["full"].is_null());
+}
+
+#[test]
 fn folders_that_cannot_be_used_are_named() {
     let sandbox = Sandbox::start();
     let site = Site::started(&sandbox, "");

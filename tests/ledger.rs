@@ -175,7 +175,7 @@ fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_aske
         std::thread::sleep(std::time::Duration::from_millis(2_500));
         before == (seen(), calls())
     });
-    let (depth, failures) = (site.count("queue_depth"), site.count("failed"));
+    let (depth, failures) = (site.count("queue_depth"), site.count("unrecorded"));
     assert_eq!(depth, 1_500, "none is done that is not recorded");
     assert!((1_024..1_500).contains(&failures), "{failures}");
     assert!(site.log().contains("stay in the queue until they can be recorded"));

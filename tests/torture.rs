@@ -13,14 +13,14 @@ const WORKERS: usize = 8;
 
 /// What a client knows when its connection breaks.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     /// Pushes answered 200, and sends answered 200.
     acked: Vec<String>,
     asked: usize,
 }
 
 /// Pushes in windows of random size, now and then, until the daemon is gone.
-fn push_until_killed(address: SocketAddr, name: &str) -> Known {
+pub fn push_until_killed(address: SocketAddr, name: &str) -> Known {
     let mut known = Known::default();
     let mut client = Client::connect(address);
     loop {
@@ -49,7 +49,7 @@ fn push_until_killed(address: SocketAddr, name: &str) -> Known {
 }
 
 /// Sends one message after the other until the daemon is gone.
-fn send_until_killed(address: SocketAddr, name: &str) -> Known {
+pub fn send_until_killed(address: SocketAddr, name: &str) -> Known {
     let mut known = Known::default();
     let mut client = Client::connect(address);
     loop {

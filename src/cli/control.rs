@@ -2,6 +2,7 @@
 
 use super::findings;
 use super::state::{State, Target, find, reach};
+use super::status::Asked;
 use super::which::Which;
 use crate::client::Client;
 use crate::config::Config;
@@ -12,7 +13,7 @@ use crate::server;
 use crate::trial::{self, Finding, Level};
 use crate::wire::command::{self, Question};
 use rustix::process::{Pid, Signal};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ pub enum Haste {
 }
 
 pub fn start(which: &Which, config: Config) -> Result<u8, String> {
+    config.log_is_lost().map_or(Ok(()), Err)?;
     let target = which.target(Some(&config));
     if let Some(why) = running(&target) {
         return Err(why);
@@ -148,6 +150,7 @@ fn running(target: &Target) -> Option<String> {
 
 /// Everything that can be refused is refused before anything is stopped.
 pub fn restart(which: &Which, config: Config) -> Result<u8, String> {
+    config.log_is_lost().map_or(Ok(()), Err)?;
     let target = which.target(Some(&config));
     let owner = Owner::of(&config).map_err(|why| goes_on(&target, why))?;
     let tried = try_out(&target, &config, &owner, process_of(&target));
@@ -340,101 +343,34 @@ pub fn ask_ledger(target: &Target, order: Question, request: &Request) -> Result
     serde_json::from_str(&answer.message).map_err(|error| format!("its answer is garbled: {error}"))
 }
 
-pub fn status(target: &Target, json: bool) -> Result<u8, String> {
+/// Asks the running daemon how it is.
+pub fn status(target: &Target) -> Asked {
     let name = &target.name;
+    let not = |code, why| Asked::Not { code, why };
     let mut client = match find(target, PATIENCE) {
         State::Listens(client, _) => client,
         State::Stale(pid) => {
-            crate::say!("mega {name} is dead, but its pidfile is there (pid {pid})");
-            return Ok(exit::DEAD_WITH_PIDFILE);
+            let why = format!("mega {name} is dead, but its pidfile is there (pid {pid})");
+            return not(exit::DEAD_WITH_PIDFILE, why);
         }
-        State::Absent => {
-            crate::say!("mega {name} is not running");
-            return Ok(exit::NOT_RUNNING);
-        }
-        State::Locked(process, place) => return Ok(unheard(target, &process, place, json)),
-        State::Denied(why) => return denied(&why),
-        State::Doubtful(why) => {
-            eprintln!("mega: {why}");
-            return Ok(exit::UNKNOWN);
-        }
+        State::Absent => return not(exit::NOT_RUNNING, format!("mega {name} is not running")),
+        State::Locked(process, place) => return unheard(target, &process, place),
+        State::Denied(why) => return not(exit::UNKNOWN, why),
+        State::Doubtful(why) => return not(exit::UNKNOWN, why),
     };
     let pid = client.process.pid;
-    let status = match status_of(&mut client) {
-        Ok(status) => status,
-        Err(why) => {
-            eprintln!("mega: {name} (pid {pid}): {why}");
-            return Ok(exit::UNKNOWN);
-        }
-    };
-    if json {
-        crate::say!("{status}");
-        return Ok(exit::OK);
+    match status_of(&mut client) {
+        Ok(status) => Asked::Runs(status),
+        Err(why) => not(exit::UNKNOWN, format!("{name} (pid {pid}): {why}")),
     }
-    crate::say!("mega {name} is running");
-    let uptime = status["uptime_seconds"].as_u64().unwrap_or_default();
-    let line = |key: &str, value: &str| crate::say!("  {key:<14} {value}");
-    line("pid", &pid.to_string());
-    line("uptime", &uptime_text(uptime));
-    let listen = status["listen"].as_array().cloned().unwrap_or_default();
-    let listen: Vec<&str> = listen.iter().filter_map(Value::as_str).collect();
-    line("listening on", &listen.join(", "));
-    for key in [
-        "templates",
-        "queue_depth",
-        "in_flight",
-        "accepted",
-        "delivered",
-        "failed",
-        "retried",
-        "refused",
-    ] {
-        line(&key.replace('_', " "), &status[key].to_string());
-    }
-    for key in ["suspended", "ledger", "full"] {
-        if let Some(why) = status[key].as_str() {
-            line(key, why);
-        }
-    }
-    Ok(exit::OK)
 }
 
 /// It holds its lock, so it runs, and there is nobody to ask.
-fn unheard(target: &Target, process: &Process, place: &Place, json: bool) -> u8 {
-    let (name, pid) = (&target.name, process.pid);
+fn unheard(target: &Target, process: &Process, place: &Place) -> Asked {
     let socket = place.socket.display();
     let note = format!(
         "nobody listens on {socket}: it is starting or ending, or the socket was removed and is back \
          within seconds"
     );
-    match json {
-        true => {
-            let pid = pid.as_raw_nonzero().get();
-            crate::say!("{}", json!({ "name": name, "pid": pid, "note": note }));
-        }
-        false => {
-            crate::say!("mega {name} is running\n  pid            {pid}\n  note           {note}")
-        }
-    }
-    exit::OK
-}
-
-fn uptime_text(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (hours, minutes, seconds) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    match days {
-        0 => format!("{hours:02}:{minutes:02}:{seconds:02}"),
-        _ => format!("{days} d {hours:02}:{minutes:02}:{seconds:02}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uptime_is_readable() {
-        assert_eq!(uptime_text(3_723), "01:02:03");
-        assert_eq!(uptime_text(90_061), "1 d 01:01:01");
-    }
+    Asked::Unheard { name: target.name.clone(), pid: process.pid.as_raw_nonzero().get(), note }
 }

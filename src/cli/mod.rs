@@ -7,11 +7,13 @@ mod doctor;
 mod failed;
 mod find;
 mod findings;
+mod health;
 mod language;
 mod queue;
 mod request;
 mod requeue;
 mod state;
+mod status;
 mod template;
 mod when;
 mod which;
@@ -52,11 +54,9 @@ enum Command {
     Reload,
     /// Say whether it runs, and how it is (exit code 0 running, 1 dead but a pidfile is there, 3 not
     /// running, 4 not to be told)
-    Status {
-        /// Print everything as one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::Options),
+    /// One line for monitoring, as Nagios plugins print it (exit code 0 ok, 1 warning, 2 critical, 3 unknown)
+    Health(health::Health),
     /// Try what a start would do, say what is wrong with the configuration, and show what would apply; changes
     /// nothing (exit code 1 if something is wrong)
     Check(check::Check),
@@ -90,7 +90,8 @@ enum Command {
 
 #[derive(Args)]
 struct Start {
-    /// Stay in the foreground, and log to stderr too when that is a terminal
+    /// Stay in the foreground, and log to stderr: instead of the log that is not configured, or beside it
+    /// when stderr is a terminal
     #[arg(short, long)]
     foreground: bool,
 }
@@ -137,7 +138,9 @@ impl Line {
         match self.command {
             Command::Start(Start { foreground }) => {
                 let mut config = config?;
-                config.setting.daemonize &= !foreground;
+                if foreground {
+                    config.stay_in_foreground();
+                }
                 control::start(&which, config)
             }
             Command::Stop(Stop { now }) => {
@@ -152,7 +155,14 @@ impl Line {
                 Ok(config) => control::reload(&which.target(Some(config))),
                 Err(why) => Err(format!("{why}\nnothing was reloaded")),
             },
-            Command::Status { json } => control::status(&target(), json),
+            Command::Status(options) => {
+                let target = target();
+                status::run(&options, || control::status(&target))
+            }
+            Command::Health(options) => {
+                let target = target();
+                Ok(health::health(&target.name, &options, control::status(&target)))
+            }
             Command::Check(options) => check::check(read()?, &options),
             Command::Doctor(options) => doctor::doctor(read()?, &options),
             Command::Template(command) => template::run(read()?, command),

@@ -126,7 +126,10 @@ impl Config {
             },
             ("log", "log_format") => log.log_format.name().to_owned(),
             ("log", "syslog") => flag(log.syslog),
-            ("log", "log_file") => log.log_file.display().to_string(),
+            ("log", "log_file") => match log.log_file.path() {
+                Some(path) => path.display().to_string(),
+                None => "-".to_owned(),
+            },
             ("log", "log_level") => log.log_level.name().to_owned(),
             ("log", "log_prefix") => log.log_prefix.clone(),
             ("log", "log_max_files") => log.log_max_files.to_string(),
@@ -185,7 +188,7 @@ fn quote(value: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Secret, read};
+    use super::super::{LogFile, Secret, read};
     use super::*;
 
     /// Differs from the default in every key that can differ.
@@ -217,6 +220,10 @@ mod tests {
                 config.pdo.password = "***".to_owned();
             }
             config.wechat.app_secret = Secret("***".to_owned());
+            // What was not configured is so when it is described.
+            if let LogFile::Usual(path) = &config.log.log_file {
+                config.log.log_file = LogFile::Days(path.clone());
+            }
             assert_eq!(read(&described), config, "{described}");
         }
     }

@@ -35,6 +35,7 @@ pub enum Allowed {
     Hosts,
     OneOf(&'static [&'static str]),
     Proxy,
+    PathOrStderr,
     /// Where, or whether at the usual place.
     PathOrFlag,
     /// There is no default; the text says where the operator finds the value.
@@ -92,6 +93,7 @@ impl fmt::Display for Allowed {
             Required(text) | Only(text) => f.write_str(text),
             OneOf(words) => f.write_str(&words.join(" or ")),
             Proxy => f.write_str("none, or a URL such as http://10.0.0.1:3128"),
+            PathOrStderr => f.write_str("a path, or - for stderr"),
             PathOrFlag => f.write_str("a path, on (beside the log), or off"),
             Ignored => f.write_str("anything, it is ignored"),
         }

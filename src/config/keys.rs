@@ -163,8 +163,8 @@ pub const ALL: &[Key] = table! {
     "listen" = "off", AddressOrOff;
 
     [log]
-    /// The log; a file a day, with the date put before the extension
-    "log_file" = "logs/NAME.log", Path;
+    /// The log; a file a day, with the date put before the extension; without this line "start -f" logs to stderr
+    "log_file" = "logs/NAME.log", PathOrStderr;
     /// Least severe level that is logged
     "log_level" = "warning", Word(value::names::<Level>);
     /// Channel name in each log line

@@ -192,8 +192,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// The day's date is put before its extension.
-    pub log_file: PathBuf,
+    pub log_file: LogFile,
     pub log_level: Level,
     pub log_prefix: String,
     /// Zero: all are kept.
@@ -203,6 +202,24 @@ pub struct Log {
     pub log_format: LogFormat,
     /// To the system's log, too.
     pub syslog: bool,
+}
+
+/// Where the log goes. Of a path the day's date is put before its extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogFile {
+    Days(PathBuf),
+    Stderr,
+    /// It is not configured: a file a day, but stderr in the foreground.
+    Usual(PathBuf),
+}
+
+impl LogFile {
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            LogFile::Days(path) | LogFile::Usual(path) => Some(path),
+            LogFile::Stderr => None,
+        }
+    }
 }
 
 impl Log {
@@ -308,6 +325,28 @@ impl Config {
     /// The administration socket stands beside the pidfile.
     pub fn admin_socket(&self) -> PathBuf {
         self.setting.pid_file.with_extension("sock")
+    }
+
+    /// For this run alone.
+    pub fn stay_in_foreground(&mut self) {
+        self.setting.daemonize = false;
+        if let LogFile::Usual(_) = self.log.log_file {
+            self.log.log_file = LogFile::Stderr;
+        }
+    }
+
+    /// Why the log would go nowhere, if it would.
+    pub fn log_is_lost(&self) -> Option<String> {
+        let lost = self.setting.daemonize
+            && self.setting.log_file.is_none()
+            && self.log.log_file == LogFile::Stderr;
+        lost.then(|| {
+            format!(
+                "{}: log.log_file = - is stderr, and in the background nobody reads it: start it with -f, or \
+                 say in setting.log_file where stderr goes",
+                self.file.display()
+            )
+        })
     }
 
     /// Reads `file`; `root` is the folder that relative paths in it start from.

@@ -9,7 +9,9 @@ use super::ini::{self, Entry, Problem};
 use super::key::{Allowed, Key};
 use super::keys;
 use super::value::{self, Parsed};
-use super::{Config, ConfigError, Log, Metrics, Pdo, Queue, Secret, Server, Setting, Wechat};
+use super::{
+    Config, ConfigError, Log, LogFile, Metrics, Pdo, Queue, Secret, Server, Setting, Wechat,
+};
 use crate::traffic::class::Class;
 
 /// The configuration in `bytes`, which came from `file`.
@@ -45,8 +47,14 @@ fn located(mut problems: Vec<Problem>, file: &Path) -> Vec<String> {
 
 fn build(r: &mut Reader, file: &Path) -> Config {
     let root = r.root;
-    let log_file = r.one("log", "log_file", value::path(root));
-    let message_log = value::path_or_flag(root, Log::messages_beside(&log_file));
+    let log_file = r.one("log", "log_file", value::path_or_stderr(root));
+    let usual = root.join(known("log", "log_file").default_for(&r.name));
+    let beside = Log::messages_beside(log_file.path().unwrap_or(&usual));
+    let message_log = value::path_or_flag(root, beside);
+    let log_file = match log_file {
+        LogFile::Days(path) if r.find("log", "log_file").is_none() => LogFile::Usual(path),
+        stated => stated,
+    };
     let config = Config {
         file: file.to_owned(),
         root: root.to_owned(),

@@ -130,7 +130,7 @@ fn an_almost_empty_file_gives_the_defaults() {
             errcode: Vec::new(),
             metrics: Metrics { listen: None },
             log: Log {
-                log_file: below("logs/wechat.log"),
+                log_file: LogFile::Usual(below("logs/wechat.log")),
                 log_level: Level::Warning,
                 log_prefix: "wechat".to_owned(),
                 log_max_files: 0,
@@ -162,7 +162,7 @@ fn the_originals_file_works_unchanged() {
     };
     expected.wechat.app_id = "wx10c4b54cf0aae125".to_owned();
     expected.wechat.app_secret = Secret("e01207cc547f62d73f5099aae83a9f15".to_owned());
-    expected.log.log_file = "/Mega-Wechat/logs/mega.log".into();
+    expected.log.log_file = LogFile::Days("/Mega-Wechat/logs/mega.log".into());
     expected.log.message_log = Some("/Mega-Wechat/logs/mega-messages.log".into());
     expected.log.log_prefix = "mega".to_owned();
     assert_eq!(original, expected);

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::SyncPolicy;
 use super::key::{Allowed, Key};
 use super::units::{BYTES, COUNT, TIME, scaled};
+use super::{LogFile, SyncPolicy};
 
 /// What a value turned into, or why it did not.
 pub type Parsed<T> = Result<T, String>;
@@ -111,6 +111,14 @@ pub fn path(root: &Path) -> impl Fn(&Key, &str) -> Parsed<PathBuf> {
 
 pub fn optional_path(root: &Path) -> impl Fn(&Key, &str) -> Parsed<Option<PathBuf>> {
     move |_, text| Ok((!text.is_empty()).then(|| root.join(text)))
+}
+
+/// A path, or `-`.
+pub fn path_or_stderr(root: &Path) -> impl Fn(&Key, &str) -> Parsed<LogFile> {
+    move |key, text| match text {
+        "-" => Ok(LogFile::Stderr),
+        _ => path(root)(key, text).map(LogFile::Days),
+    }
 }
 
 /// A path, or `usual` where it is only switched on, or None.

@@ -89,8 +89,10 @@ impl Domains {
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             domains.file(database, DATABASE);
         }
-        domains.dated(&config.log.log_file, "");
-        domains.dated(&config.log.log_file, "-failed");
+        if let Some(log) = config.log.log_file.path() {
+            domains.dated(log, "");
+            domains.dated(log, "-failed");
+        }
         if let Some(messages) = &config.log.message_log {
             domains.dated(messages, "");
         }

@@ -40,7 +40,7 @@ pub struct Facts {
     pub package_max_length: usize,
     pub queue: PathBuf,
     pub ledger: PathBuf,
-    pub log: PathBuf,
+    pub log: Option<PathBuf>,
 }
 
 impl Facts {
@@ -61,7 +61,7 @@ impl Facts {
             package_max_length: config.setting.package_max_length,
             queue: config.server.queue_file_path.clone(),
             ledger: config.server.ledger_file.clone(),
-            log: config.log.log_file.clone(),
+            log: config.log.log_file.path().map(Path::to_owned),
         }
     }
 

@@ -54,7 +54,8 @@ pub fn disks(patient: &Patient) -> Vec<Finding> {
 fn folders(config: &Config) -> Vec<PathBuf> {
     let above = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
     let mut folders = vec![config.server.queue_file_path.clone()];
-    folders.extend([&config.server.ledger_file, &config.log.log_file].map(|path| above(path)));
+    folders.push(above(&config.server.ledger_file));
+    folders.extend(config.log.log_file.path().map(above));
     folders.extend(config.log.message_log.iter().map(|path| above(path)));
     if let Dsn::Sqlite(path) = &config.pdo.dsn {
         folders.push(above(path));

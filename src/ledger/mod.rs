@@ -17,6 +17,7 @@ pub mod order;
 pub mod schema;
 mod sent;
 mod steps;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod verdicts;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 pub use steps::dismiss;
 use steps::{Moving, claim};
+use tally::Tally;
 use verdicts::Verdicts;
 
 /// How soon what could not be written is tried again.
@@ -88,6 +90,9 @@ pub struct Ledger {
     /// Failures were recorded since the chores.
     recorded: bool,
     said: Seldom,
+    tally: Tally,
+    /// The configuration's, for what is said.
+    name: String,
 }
 
 enum Doubt {
@@ -96,6 +101,13 @@ enum Doubt {
     Rows(Vec<Row>, Vec<Held>),
     /// The ledger could not be read before the queue went on.
     Blind,
+}
+
+/// Whether what is counted is told before its time.
+#[derive(PartialEq, Eq)]
+enum Last {
+    No,
+    Yes,
 }
 
 impl Ledger {
@@ -113,6 +125,8 @@ impl Ledger {
             chores: Instant::now(),
             recorded: false,
             said: Seldom::default(),
+            tally: Tally::default(),
+            name: config.name.clone(),
         })
     }
 
@@ -174,7 +188,9 @@ impl Ledger {
                     Ok(note) => self.note(note),
                     Err(_) => break,
                 },
-                recv(blocks) -> block => block.into_iter().for_each(|block| self.sent.write(block)),
+                recv(blocks) -> block => {
+                    block.into_iter().for_each(|block| self.sent.write(block, &links.stats));
+                }
                 recv(asks) -> ask => ask.into_iter().for_each(|ask| self.ask(&ask, &links)),
                 recv(links.changes) -> changes => {
                     changes.into_iter().for_each(|changes| self.keep(&changes));
@@ -182,12 +198,15 @@ impl Ledger {
                 default(timeout) => {}
             }
             notes.try_iter().for_each(|note| self.note(note));
-            blocks.try_iter().for_each(|block| self.sent.write(block));
+            blocks.try_iter().for_each(|block| self.sent.write(block, &links.stats));
             self.record(&links);
             self.do_chores(&links);
+            self.sent.catch_up(&links.stats);
+            self.tell_failures(Last::No);
         }
         self.verdicts.keep(&self.failures);
-        blocks.try_iter().for_each(|block| self.sent.write(block));
+        blocks.try_iter().for_each(|block| self.sent.write(block, &links.stats));
+        self.tell_failures(Last::Yes);
     }
 
     /// Keeps texts in the history of templates. No message waits for that: what cannot be written is named in the
@@ -213,13 +232,17 @@ impl Ledger {
 
     fn timeout(&self) -> Duration {
         let retry = self.retry.filter(|_| self.has_work());
-        let at = retry.map_or(self.chores, |retry| retry.min(self.chores));
+        let times = [retry, self.sent.retries(), self.tally.due()];
+        let at = times.into_iter().flatten().fold(self.chores, Instant::min);
         at.saturating_duration_since(Instant::now())
     }
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::Failed(failure) => self.failures.push(*failure),
+            Note::Failed(failure) => {
+                self.tally.count(failure.class, failure.errcode, Instant::now());
+                self.failures.push(*failure);
+            }
             Note::Placed(placed) => {
                 if let Some(moving) = &mut self.moving {
                     moving.placed = Some(placed);
@@ -282,7 +305,7 @@ impl Ledger {
             self.recorded = true;
             let tickets = failures.iter().filter_map(|failure| failure.message.ticket()).collect();
             let _ = links.spool.send(Event::Recorded(tickets));
-            self.sent.failed(&failures);
+            self.sent.failed(&failures, &links.stats);
             self.verdicts.recorded(&failures);
         }
         if let Some(moving) = self.moving.take_if(|moving| moving.placed.is_some()) {
@@ -317,6 +340,12 @@ impl Ledger {
         }
         let waits = if self.failures.len() >= UNRECORDED { "; pushes wait for it" } else { "" };
         *links.stats.ledger.lock() = Some(why + waits);
+    }
+
+    fn tell_failures(&mut self, last: Last) {
+        if let Some(line) = self.tally.tell(Instant::now(), last == Last::Yes) {
+            log::warn!("{line} (see: mega {} failed)", self.name);
+        }
     }
 
     fn ask(&mut self, ask: &Ask, links: &Links) {

@@ -57,7 +57,12 @@ impl Queue {
                     return None;
                 }
                 // What was counted and not found is lost.
-                self.depth -= std::mem::take(&mut segment.unread);
+                let unread = std::mem::take(&mut segment.unread);
+                self.depth -= unread;
+                match unread > 0 {
+                    true => self.lost += unread.unsigned_abs(),
+                    false => self.found += unread.unsigned_abs(),
+                }
                 if index + 1 == self.segments.len() {
                     return None;
                 }
@@ -230,6 +235,7 @@ impl Queue {
             }
         }
         self.depth -= 1;
+        self.lost += 1;
         self.end_one(index, position);
         None
     }

@@ -46,6 +46,7 @@ mod client_msg_id;
 mod cursor;
 pub mod disk;
 mod durable;
+mod front;
 mod header;
 pub mod inspect;
 mod janitor;
@@ -66,6 +67,7 @@ pub use message::{Mark, Message, Ticket};
 pub use trouble::{Damage, OpenError, Refused};
 
 use disk::Disk;
+use front::Front;
 use inspect::Summary;
 use janitor::{Done, Work};
 use reader::Reader;
@@ -187,6 +189,9 @@ pub struct Queue {
     next_id: u64,
     /// Where a segment's `unread` is wrong, so is this.
     depth: i64,
+    /// Messages that waited at opening, and those that were counted and cannot be read.
+    found: u64,
+    lost: u64,
     bytes: u64,
     damage: Vec<Damage>,
     chores: VecDeque<Chore>,
@@ -201,6 +206,8 @@ pub struct Queue {
     keeps_finished: bool,
     /// The folder is not where it was: what is written, the next start would not find.
     astray: bool,
+    /// What stands where the next message is taken from, see `front`.
+    front: Option<Front>,
 }
 
 /// A record whose message goes on as a retry (Q4).
@@ -359,6 +366,22 @@ impl Queue {
     /// Messages accepted and not done, those handed out included.
     pub fn depth(&self) -> u64 {
         self.depth.max(0) as u64
+    }
+
+    /// Messages that waited when the queue was opened, as far as it is known: where a segment counted too few,
+    /// it is learnt when the cursor has passed it.
+    pub fn found(&self) -> u64 {
+        self.found + (-self.depth).max(0) as u64
+    }
+
+    /// Messages that were counted and cannot be read.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Messages that wait for their time.
+    pub fn retrying(&self) -> usize {
+        self.heap.len()
     }
 
     /// Bytes of records in the segments in which something waits.

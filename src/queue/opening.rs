@@ -55,6 +55,7 @@ impl Queue {
         let ours_from = Position { segment: tail.number, at: tail.end };
         let first = segments.front().expect("invariant: a queue has a tail");
         let cursor = Position { segment: first.number, at: header::HEADER };
+        let depth: i64 = segments.iter().map(|s| s.unread).sum();
         let mut queue = Queue {
             origin,
             busy: segments.iter().filter(|s| s.file().is_some()).map(|s| s.number).collect(),
@@ -69,7 +70,10 @@ impl Queue {
             heap: BinaryHeap::new(),
             latest_due: now.saturating_add(options.retry_cap.as_millis() as u64),
             next_id,
-            depth: segments.iter().map(|s| s.unread).sum(),
+            depth,
+            found: depth.max(0) as u64,
+            lost: 0,
+            front: None,
             bytes: segments.iter().map(|s| s.counted as u64).sum(),
             damage: recovered.damage,
             chores: VecDeque::new(),

@@ -92,6 +92,11 @@ impl Account {
     }
 
     /// All parts together.
+    /// Connections, administrators' among them.
+    pub fn conns(&self) -> usize {
+        self.held[Part::Conns as usize] / CONN_COST
+    }
+
     pub fn total(&self) -> usize {
         self.held.iter().sum()
     }

@@ -3,6 +3,7 @@
 use super::Reactor;
 use super::account::Part;
 use super::conn::{Conn, Overstay};
+use crate::stats::Refusal;
 use std::time::{Duration, Instant};
 
 /// How long a client that has just come in may be silent when others want its place.
@@ -25,6 +26,7 @@ impl Reactor {
             && let Some((1.., slot)) = costs.pop()
         {
             self.close(slot);
+            self.desk.links.stats.turn_down(Refusal::ClosedForMemory);
             closed += 1;
         }
         if self.told.now() {
@@ -80,6 +82,7 @@ impl Reactor {
         let (frames, replies) = (counted(Overstay::Frame), counted(Overstay::Replies));
         for (slot, _) in overstaying {
             self.close(slot);
+            self.desk.links.stats.turn_down(Refusal::ClosedForTime);
         }
         for (count, what) in
             [(frames, "did not finish a frame"), (replies, "does not read its replies")]

@@ -4,6 +4,7 @@
 use super::heir;
 use super::stream::Stream;
 use crate::clock::Seldom;
+use crate::stats::Refusal;
 use ipnet::IpNet;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
@@ -37,7 +38,7 @@ pub struct Door {
 pub enum Visitor {
     /// From where; none at the administration socket.
     Admitted(Stream, Option<IpAddr>),
-    TurnedAway,
+    TurnedAway(Refusal),
     Nobody,
 }
 
@@ -134,7 +135,7 @@ impl Door {
         let peer = peer.ip().to_canonical();
         if !self.allows(peer) {
             self.turn_away(peer, "its address is not among server.allow[]");
-            return Visitor::TurnedAway;
+            return Visitor::TurnedAway(Refusal::NotAllowed);
         }
         // Replies are small and awaited; a client that has gone already is no loss.
         let _ = stream.set_nodelay(true);

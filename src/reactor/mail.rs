@@ -10,6 +10,7 @@ use crate::traffic::mailbox::Mail;
 use crate::wire::command;
 use crossbeam_channel::TrySendError;
 use ipnet::IpNet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How far the daemon's end has come.
@@ -65,6 +66,7 @@ impl Reactor {
 
     fn stop(&mut self, now: bool) {
         self.desk.stopping = true;
+        self.desk.links.stats.stopping.store(true, Ordering::Relaxed);
         self.door.close();
         let patience = self.desk.links.config.setting.stop_timeout;
         let within = if now { Duration::ZERO } else { patience };

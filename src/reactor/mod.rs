@@ -28,7 +28,7 @@ mod tests;
 use crate::clock::Seldom;
 use crate::config::Config;
 use crate::linger::linger;
-use crate::stats::Stats;
+use crate::stats::{Refusal, Stats};
 use crate::template::Table;
 use crate::traffic::batch::ConnId;
 use crate::traffic::ledger::Ask;
@@ -174,6 +174,7 @@ impl Reactor {
         if self.agenda.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now);
         }
+        self.desk.links.stats.show_clients(self.conns.len(), self.desk.account.total());
         Ok(())
     }
 
@@ -223,19 +224,19 @@ impl Reactor {
         for _ in 0..ACCEPTS {
             match self.door.accept(now) {
                 Visitor::Admitted(stream, peer) => self.place(stream, peer, now),
-                Visitor::TurnedAway => {}
+                Visitor::TurnedAway(refusal) => self.desk.links.stats.turn_down(refusal),
                 Visitor::Nobody => return,
             }
         }
     }
 
     /// Why no more clients may come in.
-    fn full(&self) -> Option<&'static str> {
+    fn full(&self) -> Option<(Refusal, &'static str)> {
         if self.conns.len() >= self.desk.links.config.setting.max_conn {
-            return Some("setting.max_conn clients are connected");
+            return Some((Refusal::MaxConn, "setting.max_conn clients are connected"));
         }
         let room = self.desk.account.fits(Part::Conns, CONN_COST);
-        (!room).then_some("setting.memory_limit has no room for more clients")
+        (!room).then_some((Refusal::Memory, "setting.memory_limit has no room for more clients"))
     }
 
     /// Finds a place for a client. The administration socket always has one.
@@ -244,7 +245,8 @@ impl Reactor {
             && self.full().is_some()
         {
             self.close_silent(now);
-            if let Some(why) = self.full() {
+            if let Some((refusal, why)) = self.full() {
+                self.desk.links.stats.turn_down(refusal);
                 return self.door.turn_away(peer, why);
             }
         }

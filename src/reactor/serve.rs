@@ -7,7 +7,8 @@ use super::account::{Account, Part, REQUEST_COST};
 use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
 use crate::queue::New;
-use crate::stats;
+use crate::stats::Refusal;
+use crate::template::Unfit;
 use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
@@ -15,6 +16,7 @@ use crate::wire::command::{self, Command, Question, Request};
 use crate::wire::frame::{Split, split};
 use crossbeam_channel::TrySendError;
 use serde_json::json;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Bytes of requests after which a batch is handed on within a turn.
@@ -30,6 +32,9 @@ const SOON: Duration = Duration::from_micros(20);
 /// The same where it includes a sync to a fast disk, and a single client waits for it: nobody else's
 /// request would be safe any sooner.
 const SOON_SYNCED: Duration = Duration::from_micros(300);
+
+/// Templates that status shows.
+const BUSIEST: usize = 10;
 
 /// What becomes of a connection after one of its frames.
 enum Next {
@@ -91,7 +96,10 @@ impl Desk {
         while matches!(conn.course, Course::Open) {
             match split(&bytes[used..], self.links.config.setting.package_max_length) {
                 Split::Partial { .. } => return used,
-                Split::TooLong => conn.course = Course::Closing(Vec::new()),
+                Split::TooLong => {
+                    self.links.stats.turn_down(Refusal::FrameTooLong);
+                    conn.course = Course::Closing(Vec::new());
+                }
                 Split::Frame { payload, size } => match self.frame(conn, id, payload) {
                     Next::Frame => used += size,
                     Next::End => {}
@@ -120,6 +128,7 @@ impl Desk {
                 self.question(conn, id, opaque, question, body)
             }
             Err(bad) => {
+                self.links.stats.turn_down(Refusal::BadFrame);
                 let mut words = Vec::new();
                 command::encode_result(&mut words, command::FAILED, 0, bad.0.as_bytes());
                 conn.course = Course::Closing(words);
@@ -172,9 +181,13 @@ impl Desk {
     fn request(&mut self, conn: &mut Conn, id: ConnId, kind: Kind, request: Request) -> Next {
         let Request { opaque, openid, key, data } = request;
         if self.stopping {
-            return self.refuse(conn, opaque, "stopping");
+            return self.refuse(conn, opaque, Refusal::Stopping, "stopping");
         }
         if let Err(unfit) = self.links.table.check(key, data) {
+            self.links.stats.turn_down(match unfit {
+                Unfit::NoTemplate => Refusal::NoTemplate,
+                Unfit::Data(_) | Unfit::Missing(_) => Refusal::BadData,
+            });
             let why = unfit.to_string();
             return self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes());
         }
@@ -238,7 +251,7 @@ impl Desk {
             return Some(Next::Hold(Hold::Results));
         }
         let fits = self.account.fits(Part::Requests, weight);
-        (!fits).then(|| self.refuse(conn, opaque, "queue full"))
+        (!fits).then(|| self.refuse(conn, opaque, Refusal::Memory, "queue full"))
     }
 
     /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what
@@ -277,8 +290,8 @@ impl Desk {
         self.account.credit(Part::Requests, weight);
     }
 
-    fn refuse(&self, conn: &mut Conn, opaque: u32, why: &str) -> Next {
-        stats::add(&self.links.stats.turned_down, 1);
+    fn refuse(&self, conn: &mut Conn, opaque: u32, refusal: Refusal, why: &str) -> Next {
+        self.links.stats.turn_down(refusal);
         self.answer(conn, command::UNAVAILABLE, opaque, why.as_bytes())
     }
 
@@ -372,17 +385,32 @@ impl Desk {
     }
 
     fn status(&self) -> String {
+        let config = &self.links.config;
+        let token = self.links.tokens.token();
+        let busiest = self.links.table.busiest(BUSIEST).into_iter();
+        let busiest = busiest.map(|(key, count)| json!({"key": key, "requests": count}));
         let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "name": self.links.config.name,
+            "name": config.name,
             "pid": std::process::id(),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "listen": self.links.listen,
-            "workers": self.links.config.setting.task_worker_num,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
             "token_calls_today": self.links.tokens.calls_today(),
+            "token_age_seconds": token.map(|(age, _)| age.as_secs()),
+            "token_expires_seconds": token.map(|(_, lasts)| lasts.as_secs()),
             "memory_held": self.account.total(),
+            "memory_limit": config.setting.memory_limit,
+            "clients": self.account.conns(),
+            "clients_limit": config.setting.max_conn,
+            "busiest_templates": busiest.collect::<Vec<_>>(),
+            "folders": {
+                "queue": config.server.queue_file_path,
+                "ledger": config.server.ledger_file.parent(),
+                "log": config.log.log_file.path().and_then(Path::parent),
+                "message_log": config.log.message_log.as_ref().and_then(|file| file.parent()),
+            },
         });
         if let (Some(status), serde_json::Value::Object(stats)) =
             (status.as_object_mut(), self.links.stats.to_json())

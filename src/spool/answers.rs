@@ -1,16 +1,13 @@
 //! Results on their way to clients, and batches on their way back to the reactor. Part of the spool's state.
 //! S1: a push is answered 200 only by `kept`.
 
-use crate::stats::{self, Stats};
 use crate::traffic::batch::{Batch, Reply, ReplyTo};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::wire::command;
 use std::borrow::Cow;
-use std::sync::Arc;
 
 pub struct Answers {
     mailbox: Mailbox,
-    stats: Arc<Stats>,
     /// Whose pushes are in the queue, but not as safe as promised yet.
     accepted: Vec<ReplyTo>,
     replies: Vec<Reply>,
@@ -18,9 +15,9 @@ pub struct Answers {
 }
 
 impl Answers {
-    pub fn new(mailbox: Mailbox, stats: Arc<Stats>) -> Answers {
+    pub fn new(mailbox: Mailbox) -> Answers {
         let (accepted, replies, finished) = (Vec::new(), Vec::new(), Vec::new());
-        Answers { mailbox, stats, accepted, replies, finished }
+        Answers { mailbox, accepted, replies, finished }
     }
 
     pub fn say(&mut self, to: ReplyTo, code: u16, message: impl Into<Cow<'static, str>>) {
@@ -28,8 +25,7 @@ impl Answers {
     }
 
     /// Not now, and why.
-    pub fn refuse(&mut self, to: ReplyTo, why: impl Into<Cow<'static, str>>) {
-        stats::add(&self.stats.refused, 1);
+    pub fn not_now(&mut self, to: ReplyTo, why: impl Into<Cow<'static, str>>) {
         self.say(to, command::UNAVAILABLE, why);
     }
 
@@ -38,11 +34,17 @@ impl Answers {
         self.accepted.push(to);
     }
 
-    /// What was accepted is as safe as promised (S1).
-    pub fn kept(&mut self) {
-        stats::add(&self.stats.accepted, self.accepted.len() as u64);
+    /// Nobody waits for what is to be made safe.
+    pub fn nobody_accepted(&self) -> bool {
+        self.accepted.is_empty()
+    }
+
+    /// What was accepted is as safe as promised (S1); returns how many that were.
+    pub fn kept(&mut self) -> u64 {
+        let count = self.accepted.len() as u64;
         let told = |to| Reply { to, code: command::OK, message: "".into(), close: false };
         self.replies.extend(self.accepted.drain(..).map(told));
+        count
     }
 
     /// What was accepted cannot be kept, and nobody is told otherwise (S1).

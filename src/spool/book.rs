@@ -5,7 +5,7 @@ use super::Spool;
 use super::ends::Learnt;
 use crate::clock::Now;
 use crate::queue::Message;
-use crate::stats;
+use crate::stats::Ended;
 use crate::traffic::class::{Class, Gate, Push, Send};
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::traffic::ledger::Failure;
@@ -29,7 +29,9 @@ impl Spool {
     pub(super) fn book(&mut self, outcome: Outcome, now: Now) {
         let Outcome { job, verdict, called } = outcome;
         let Some(verdict) = verdict else { return self.take_back(job, now) };
-        self.stats.came_to(verdict.class());
+        self.books.account.came_to(verdict.class());
+        called.inspect(|took| self.stats.latency.record(*took));
+        let called = called.map(|took| took.as_millis() as u32);
         let probe = job.probe;
         let closed = self.throttle.hear(&verdict, probe, now);
         match job.waiting {
@@ -85,15 +87,15 @@ impl Spool {
         let (base, cap) = (self.config.queue.retry_base, self.config.queue.retry_cap);
         let delay = backoff(base, cap, attempts);
         log::debug!("attempt {attempts} failed, the next in {delay:?}: {}", failed.reason.text);
-        stats::add(&self.stats.retried, 1);
+        self.books.account.retried += 1;
         self.queue.retry(&job.message, now.ms + delay.as_millis() as u64, now.ms);
     }
 
     /// Ends a push undelivered: it is done when the ledger has it, so that it is never just gone.
     pub(super) fn fail(&mut self, message: Message, failed: Failed, now: Now) {
         let Failed { class, reason, called } = failed;
-        log::info!("failed for good: {}", reason.text);
-        stats::add(&self.stats.failed, 1);
+        log::debug!("failed for good: {}", reason.text);
+        self.stats.failures.count(Ended { class, errcode: reason.errcode });
         self.ends.fail(Failure::new(message, class, reason, now.ms, called));
     }
 
@@ -126,15 +128,16 @@ impl Spool {
             let learnt =
                 Learnt { class: class.name(), errcode: reason.errcode, msgid: None, called };
             self.ends.log(&job.message, Some(&waiting), learnt, now);
-            return self.answer(waiting, reason);
+            return self.answer(waiting, class, reason);
         }
-        stats::add(&self.stats.retried, 1);
+        self.books.account.retried += 1;
         self.sends.delay(job, due);
     }
 
     /// Tells a waiting client that its message was not sent, and why.
-    fn answer(&mut self, waiting: Waiting, reason: Reason) {
-        stats::add(&self.stats.failed, 1);
+    fn answer(&mut self, waiting: Waiting, class: Class, reason: Reason) {
+        self.books.account.sends.failed += 1;
+        self.stats.failures.count(Ended { class, errcode: reason.errcode });
         match reason.answer {
             Some(answer) => self.answers.say(waiting.to, command::BAD_REQUEST, answer),
             None => self.answers.say(waiting.to, command::FAILED, reason.text),
@@ -148,8 +151,16 @@ impl Spool {
         learnt: Learnt,
         now: Now,
     ) {
-        stats::add(&self.stats.delivered, 1);
-        stats::add(&self.stats.duplicates, u64::from(learnt.is_duplicate()));
+        let account = &mut self.books.account;
+        account.duplicates += u64::from(learnt.is_duplicate());
+        match waiting {
+            None => {
+                account.pushes.delivered += 1;
+                let age = now.ms.saturating_sub(message.enqueued());
+                self.stats.age.record(Duration::from_millis(age));
+            }
+            Some(_) => account.sends.delivered += 1,
+        }
         self.ends.log(message, waiting, learnt, now);
     }
 }

@@ -20,8 +20,9 @@ impl Spool {
     pub(super) fn order_sync(&mut self) {
         if let Some(sync) = self.queue.order_sync() {
             // S3: no other is under way. A syncer that has ended ends the daemon too.
-            let ordered = self.inside.syncs.try_send(sync).is_ok();
-            self.syncing.ordered(ordered);
+            if self.inside.syncs.try_send(sync).is_ok() {
+                self.syncing.ordered();
+            }
         }
     }
 
@@ -29,7 +30,9 @@ impl Spool {
         let progress = self.queue.chore_done(done, now.ms);
         let progress = progress.map_err(|error| self.cannot_keep(error, now))?;
         match &progress {
-            Progress::Synced => self.syncing.done(),
+            Progress::Synced => {
+                self.syncing.done().inspect(|took| self.stats.sync.record(*took));
+            }
             _ => self.chore_under_way = false,
         }
         match progress {

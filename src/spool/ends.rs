@@ -84,6 +84,10 @@ impl Ends {
         self.unrecorded < UNRECORDED
     }
 
+    pub fn unrecorded(&self) -> usize {
+        self.unrecorded
+    }
+
     pub fn all_recorded(&self) -> bool {
         self.unrecorded == 0
     }

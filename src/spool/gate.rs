@@ -86,6 +86,10 @@ impl Gate {
         self.closed.as_ref().map(|closed| (closed.why.as_str(), closed.since))
     }
 
+    pub fn fault(&self) -> Option<Fault> {
+        self.closed.as_ref().map(|closed| closed.fault)
+    }
+
     pub fn allowance(&self, now: Instant) -> Allowance {
         match &self.closed {
             None => Allowance::Open,

@@ -7,7 +7,6 @@ use super::ends::Learnt;
 use super::gate::Allowance;
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
-use crate::stats;
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Reason};
 use std::borrow::Cow;
@@ -101,7 +100,7 @@ impl Spool {
             self.pushes.peek(message);
             return None;
         }
-        self.pushes.leave();
+        self.pushes.leave(&message);
         Some(Job { message, waiting: None, probe: false, round: self.round })
     }
 
@@ -111,7 +110,6 @@ impl Spool {
         while self.ends.have_room() {
             let message = self.queue.take(now.ms)?;
             if let Some(kept) = self.ends.decided(&message) {
-                stats::add(&self.stats.failed, 1);
                 self.ends.fail(kept.with(message));
                 continue;
             }
@@ -155,7 +153,8 @@ impl Spool {
         let Some(waiting) = job.waiting else { return };
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
         self.ends.log(&job.message, Some(&waiting), learnt, now);
-        self.answers.refuse(waiting.to, why);
+        self.books.account.sends.given_up += 1;
+        self.answers.not_now(waiting.to, why);
     }
 
     /// While nobody may send, who waits for a send is told so instead of waiting on.

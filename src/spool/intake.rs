@@ -3,8 +3,8 @@
 use super::Spool;
 use super::gate::Allowance;
 use crate::clock::Now;
-use crate::queue::Refused;
-use crate::stats::Stats;
+use crate::queue::{Queue, Refused};
+use crate::stats::{Refusal, Stats};
 use crate::traffic::batch::{Batch, Kind, Request};
 use crate::wire::command;
 use std::collections::VecDeque;
@@ -23,6 +23,8 @@ pub struct Intake {
     ask_again: Option<Instant>,
     /// Status says why pushes are refused.
     shown: bool,
+    /// So many bytes were too many for one more push.
+    too_many: Option<u64>,
 }
 
 impl Intake {
@@ -44,8 +46,23 @@ impl Intake {
         }
     }
 
+    /// One more push would go beyond the limit of bytes.
+    fn reached_limit(&mut self, stats: &Stats, bytes: u64) {
+        self.too_many = Some(bytes);
+        self.refuses(stats, "queue.queue_max_bytes is reached");
+    }
+
+    /// Whoever keeps away while the queue is full hears of it when it is shorter, without a push that tries.
+    pub fn look(&mut self, stats: &Stats, queue: &Queue) {
+        let fewer = |bytes: u64| queue.bytes() < bytes || queue.depth() == 0;
+        if self.too_many.is_some_and(fewer) {
+            self.has_room(stats);
+        }
+    }
+
     /// A push has found room, or will.
     pub fn has_room(&mut self, stats: &Stats) {
+        self.too_many = None;
         if std::mem::take(&mut self.shown) {
             *stats.full.lock() = None;
         }
@@ -93,7 +110,7 @@ impl Spool {
     fn accept(&mut self, request: &Request, now: Now) -> bool {
         let Request { to, kind, new, .. } = *request;
         if self.stopping.is_some() {
-            self.answers.refuse(to, "stopping");
+            self.refuse(to, Refusal::Stopping, "stopping");
             return true;
         }
         match kind {
@@ -106,15 +123,16 @@ impl Spool {
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
                     Some(why) => {
                         self.intake.refuses(&self.stats, &why);
-                        self.answers.refuse(to, why);
+                        self.refuse(to, Refusal::NoRoom, why);
                     }
                     None => return false,
                 },
                 Err(Refused::Full) => {
-                    self.intake.refuses(&self.stats, "queue.queue_max_bytes is reached");
-                    self.answers.refuse(to, Refused::Full.to_string());
+                    self.intake.reached_limit(&self.stats, self.queue.bytes());
+                    self.refuse(to, Refusal::QueueFull, Refused::Full.to_string());
                 }
                 Err(Refused::TooLarge) => {
+                    self.books.account.refuse(Refusal::TooLarge);
                     self.answers.say(to, command::BAD_REQUEST, Refused::TooLarge.to_string());
                 }
             },
@@ -130,11 +148,13 @@ impl Spool {
         if let Some(why) = self.throttle.suspended()
             && !probes()
         {
-            return self.answers.refuse(to, format!("sending suspended: {why}"));
+            let why = format!("sending suspended: {why}");
+            return self.refuse(to, Refusal::Suspended, why);
         }
         if self.sends.full() {
-            return self.answers.refuse(to, "queue full");
+            return self.refuse(to, Refusal::SendsFull, "queue full");
         }
+        self.books.account.sends.accepted += 1;
         let until = now.at + self.config.wechat.send_retry_for;
         self.sends.accept(request, until, self.queue.order_mark(), now);
     }

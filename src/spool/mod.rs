@@ -14,6 +14,7 @@
 mod answers;
 mod book;
 mod chores;
+mod count;
 mod ends;
 mod gate;
 mod hand_out;
@@ -31,11 +32,12 @@ mod throttle;
 use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
-use crate::stats::{self, Stats};
+use crate::stats::{Account, Stats};
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{Event, Inside};
 use answers::Answers;
+use count::Books;
 use crossbeam_channel::RecvTimeoutError;
 use ends::Ends;
 use intake::Intake;
@@ -58,6 +60,7 @@ pub struct SyncFailed(pub io::Error);
 pub struct Spool {
     config: Arc<Config>,
     stats: Arc<Stats>,
+    books: Books,
     inside: Inside,
     queue: Queue,
     intake: Intake,
@@ -85,19 +88,21 @@ impl Spool {
         mailbox: Mailbox,
         stats: Arc<Stats>,
     ) -> io::Result<Spool> {
-        let spool = Spool {
+        let now = Now::read();
+        let mut spool = Spool {
+            books: Books::new(Account::default(), now.at),
             ends: Ends::new(
                 inside.notes.clone(),
                 inside.blocks.clone(),
                 config.log.message_log.is_some(),
             ),
-            answers: Answers::new(mailbox, Arc::clone(&stats)),
-            throttle: Throttle::open(&config, Arc::clone(&stats), Now::read())?,
+            answers: Answers::new(mailbox),
+            throttle: Throttle::open(&config, Arc::clone(&stats), now)?,
             syncing: Syncing::new(config.queue.sync),
             intake: Intake::default(),
             pushes: Pushes::default(),
             sends: Sends::new()?,
-            rhythm: Rhythm::new(Instant::now()),
+            rhythm: Rhythm::new(now.at),
             round: inside.round.current(),
             chore_under_way: false,
             stopping: None,
@@ -108,7 +113,7 @@ impl Spool {
             queue,
         };
         // Whoever asks for the status before the first turn sees what was found.
-        spool.publish();
+        spool.publish(now);
         Ok(spool)
     }
 
@@ -125,7 +130,7 @@ impl Spool {
             self.send_chore();
             self.report_damage();
             self.hand_out(now);
-            self.publish();
+            self.publish(now);
             if self.ended(now) {
                 break;
             }
@@ -144,6 +149,7 @@ impl Spool {
     /// in a turn (S3).
     fn turn(&mut self, first: Event) -> Result<(), SyncFailed> {
         let now = Now::read();
+        self.sample(now);
         let mut next = Some(first);
         while let Some(event) = next {
             match event {
@@ -160,6 +166,7 @@ impl Spool {
                 Event::Chore(done) => self.chore_done(done, now)?,
                 Event::Recorded(tickets) => {
                     self.ends.recorded(tickets.len());
+                    self.books.account.pushes.failed += tickets.len() as u64;
                     tickets.into_iter().for_each(|ticket| self.queue.done(ticket));
                 }
                 Event::Kept => self.ends.kept(),
@@ -188,6 +195,7 @@ impl Spool {
     /// What only time brings.
     fn tick(&mut self) {
         let now = Now::read();
+        self.intake.look(&self.stats, &self.queue);
         self.sends.wake(now.at);
         self.throttle.save(now.at, false);
         self.ends.flush(now.at, false);
@@ -206,27 +214,23 @@ impl Spool {
             SyncPolicy::Every(_) => Durability::Later,
             SyncPolicy::Never => Durability::Never,
         };
+        // Nothing else waits for the disk.
+        let syncs = durability == Durability::Now && !self.answers.nobody_accepted();
+        let began = syncs.then(Instant::now);
         let committed = self.queue.commit(durability);
         committed.map_err(|error| self.cannot_keep(error, Now::read()))?;
+        began.inspect(|began| self.stats.sync.record(began.elapsed()));
         if self.queue.dirty() {
             self.syncing.wanted();
         }
-        self.answers.kept();
+        self.books.account.pushes.accepted += self.answers.kept();
         self.answers.mail();
         Ok(())
     }
 
-    fn publish(&self) {
-        stats::set(&self.stats.depth, self.queue.depth());
-        stats::set(&self.stats.bytes, self.queue.bytes());
-        stats::set(&self.stats.segments, self.queue.segments() as u64);
-        stats::set(&self.stats.in_flight, self.in_flight() as u64);
-        stats::set(&self.stats.sends, self.sends.len() as u64);
-    }
-
     fn report_damage(&mut self) {
         for damage in self.queue.damage() {
-            stats::add(&self.stats.damaged, 1);
+            self.books.account.damaged += 1;
             log::error!("{damage}");
         }
     }
@@ -247,7 +251,8 @@ impl Spool {
     /// Tells who waits for a send that a worker still holds (S2).
     fn give_up_in_flight(&mut self) {
         for to in self.sends.give_up_in_flight() {
-            self.answers.refuse(to, "stopping");
+            self.books.account.sends.given_up += 1;
+            self.answers.not_now(to, "stopping");
         }
     }
 
@@ -269,7 +274,7 @@ impl Spool {
         self.throttle.save(Instant::now(), true);
         let synced = self.queue.sync_all();
         self.answers.mail();
-        self.publish();
+        self.publish(Now::read());
         self.ends.flush(Instant::now(), true);
         synced.map_err(SyncFailed)?;
         if self.ends.all_recorded() {

@@ -111,6 +111,11 @@ impl Pace {
         self.credited = now;
     }
 
+    /// The day, and what has gone out in it.
+    pub fn today(&self) -> (u64, u64) {
+        (self.day, self.sent_today)
+    }
+
     /// Whether one more message may go out in this turn.
     pub fn allows(&self) -> bool {
         (self.rate().is_none() || self.credit >= 1.0) && !self.day_is_over()

@@ -7,6 +7,8 @@ pub struct Pushes {
     /// Taken from the queue, and must let a send go first.
     peeked: Option<Message>,
     in_flight: usize,
+    /// When the one was accepted that was handed out last, in ms since 1970.
+    last_left: u64,
 }
 
 impl Pushes {
@@ -16,6 +18,15 @@ impl Pushes {
 
     pub fn is_peeked(&self) -> bool {
         self.peeked.is_some()
+    }
+
+    /// When the one was accepted that was taken before.
+    pub fn peeked(&self) -> Option<u64> {
+        self.peeked.as_ref().map(Message::enqueued)
+    }
+
+    pub fn last_left(&self) -> u64 {
+        self.last_left
     }
 
     /// The one that was taken before, if there is one.
@@ -28,8 +39,9 @@ impl Pushes {
     }
 
     /// One is in a worker's hands, or ready for them.
-    pub fn leave(&mut self) {
+    pub fn leave(&mut self, message: &Message) {
         self.in_flight += 1;
+        self.last_left = message.enqueued();
     }
 
     /// A worker has brought one back.

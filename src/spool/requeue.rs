@@ -19,6 +19,7 @@ impl Spool {
                 break;
             }
             placed.count += 1;
+            self.books.account.pushes.requeued += 1;
         }
         self.write_out(now)?;
         self.queue.sync_all().map_err(|error| self.cannot_keep(error, now))?;

@@ -8,18 +8,19 @@ const MARKS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Syncing {
     pub policy: SyncPolicy,
-    under_way: bool,
+    /// Since when.
+    under_way: Option<Instant>,
     next: Option<Instant>,
 }
 
 impl Syncing {
     pub fn new(policy: SyncPolicy) -> Syncing {
-        Syncing { policy, under_way: false, next: None }
+        Syncing { policy, under_way: None, next: None }
     }
 
     /// Something was stored that the next sync is to cover.
     pub fn wanted(&mut self) {
-        if self.next.is_none() && !self.under_way {
+        if self.next.is_none() && !self.is_under_way() {
             self.next = match self.policy {
                 SyncPolicy::Every(interval) => Some(Instant::now() + interval),
                 SyncPolicy::Always => Some(Instant::now() + MARKS_INTERVAL),
@@ -34,22 +35,23 @@ impl Syncing {
 
     /// True if a sync is to be ordered now.
     pub fn is_due(&mut self, now: Instant) -> bool {
-        let due = !self.under_way && self.next.is_some_and(|at| at <= now);
+        let due = !self.is_under_way() && self.next.is_some_and(|at| at <= now);
         if due {
             self.next = None;
         }
         due
     }
 
-    pub fn ordered(&mut self, under_way: bool) {
-        self.under_way = under_way;
+    pub fn ordered(&mut self) {
+        self.under_way = Some(Instant::now());
     }
 
-    pub fn done(&mut self) {
-        self.under_way = false;
+    /// Returns how long it took.
+    pub fn done(&mut self) -> Option<Duration> {
+        self.under_way.take().map(|since| since.elapsed())
     }
 
     pub fn is_under_way(&self) -> bool {
-        self.under_way
+        self.under_way.is_some()
     }
 }

@@ -11,7 +11,6 @@ use crate::traffic::ledger::Note;
 use crate::traffic::mailbox::{Letters, Mail};
 use crate::traffic::{Channels, UNRECORDED};
 use crossbeam_channel::{Receiver, Sender};
-use std::sync::atomic::Ordering;
 
 /// A spool with nobody around it.
 struct Alone {
@@ -111,16 +110,22 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
         let mut alone = Alone::with(open(&disk, now_ms()), |_| {});
         alone.spool.hand_out(Now::read());
         alone.spool.queue.commit(Durability::Never).unwrap();
-        assert_eq!(alone.stats.failed.load(Ordering::Relaxed), fails);
+        assert_eq!(alone.spool.ends.unrecorded() as u64, fails);
         assert_eq!(alone.pushes.len() as u64, 1 - fails);
         if fails > 0 {
             let Ok(Note::Failed(failure)) = alone.notes.try_recv() else { panic!("not recorded") };
             assert!(failure.text.starts_with("unknown: WeChat may have taken it"));
             // It is done when it is recorded, and not before.
-            assert_eq!(alone.spool.queue.depth(), 1);
+            let shown = |alone: &mut Alone| {
+                alone.spool.publish(Now::read());
+                let account = alone.stats.read().account;
+                account.check();
+                (account.pushes.queued, account.pushes.failed, account.hands.unrecorded)
+            };
+            assert_eq!(shown(&mut alone), (1, 0, 1));
             let recorded = vec![failure.message.ticket().unwrap()];
             alone.spool.turn(Event::Recorded(recorded)).ok().unwrap();
-            assert_eq!(alone.spool.queue.depth(), 0);
+            assert_eq!(shown(&mut alone), (0, 1, 0));
         }
     }
 }
@@ -211,10 +216,9 @@ fn sends_that_wait_when_the_gate_closes_are_answered_and_one_of_the_next_probes(
     let told = alone.replies();
     assert_eq!(told.len(), limit + 5, "the one, those ready for the worker, those that waited");
     assert_eq!(told.iter().filter(|text| *text == "sending suspended: config").count(), limit + 4);
-    let counted = |stats: &Stats| {
-        (stats.refused.load(Ordering::Relaxed) as usize, stats.accepted.load(Ordering::Relaxed))
-    };
-    assert_eq!(counted(&alone.stats), (limit + 4, 0), "the one had its turn");
+    let sends = &alone.spool.books.account.sends;
+    let counted = (sends.accepted as usize, sends.given_up as usize, sends.failed);
+    assert_eq!(counted, (limit + 5, limit + 4, 1), "the one had its turn");
 
     alone.ask(Kind::Send, 1, now);
     assert_eq!(alone.replies(), ["sending suspended: config"]);
@@ -336,7 +340,9 @@ fn damage_is_counted_while_the_spool_runs() {
     let alone = Alone::with(open(&disk, now_ms()), |_| {});
     alone.events.send(Event::Stop { within: Duration::ZERO }).unwrap();
     let left = alone.spool.run().ok().unwrap();
-    assert_eq!((left, alone.stats.damaged.load(Ordering::Relaxed)), (2, 1));
+    let account = alone.stats.read().account;
+    account.check();
+    assert_eq!((left, account.damaged, account.pushes.found), (2, 1, 2));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::gate::{Allowance, Gate, Moved, Told};
 use super::pace::Pace;
 use crate::clock::{Now, Seldom, until_next_wechat_day};
 use crate::config::Config;
-use crate::stats::{Stats, Suspended};
+use crate::stats::{Cause, Day, Stats, Suspended};
 use crate::traffic::class::{Class, Fault};
 use crate::traffic::job::{Reason, Verdict};
 use std::io;
@@ -149,18 +149,30 @@ impl Throttle {
     fn show(&self, now: Now) {
         let next = |at: Instant| now.unix + at.saturating_duration_since(now.at).as_secs();
         let gate = self.gate.why().map(|(why, since)| Suspended {
+            cause: match self.gate.fault() {
+                Some(Fault::Rate) => Cause::Rate,
+                Some(Fault::Config) => Cause::Config,
+                Some(Fault::Unreachable) | None => Cause::Unreachable,
+            },
             why: why.to_owned(),
             since,
             next_probe: self.gate.next_probe().map(next),
         });
         let day = || {
             self.day_over.map(|since| Suspended {
+                cause: Cause::DailyLimit,
                 why: self.day_text(),
                 since,
                 next_probe: Some(now.unix + until_next_wechat_day(now.unix).as_secs()),
             })
         };
         *self.stats.suspended.lock() = gate.or_else(day);
+    }
+
+    /// What went out today.
+    pub fn day(&self) -> Day {
+        let (number, sent) = self.pace.today();
+        Day { number, sent, limit: self.daily_limit }
     }
 
     /// Keeps the day's count, now and then or `at_once`.

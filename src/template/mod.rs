@@ -15,6 +15,7 @@ mod unfit;
 
 use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -34,7 +35,13 @@ const LINES: usize = 10;
 /// Texts of one load that are told to have changed.
 const CHANGES: usize = 1_000;
 
-type Templates = HashMap<Box<[u8]>, Arc<Template>>;
+type Templates = HashMap<Box<[u8]>, Entry>;
+
+struct Entry {
+    template: Arc<Template>,
+    /// Requests that named it; the reactor alone counts.
+    asked: AtomicU64,
+}
 
 pub struct Table {
     table_size: usize,
@@ -76,22 +83,39 @@ impl Table {
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<Template>> {
-        self.templates.read().get(key).cloned()
+        self.templates.read().get(key).map(|entry| Arc::clone(&entry.template))
     }
 
-    /// Says whether a message can be made of this template and this data, as far as that is known now.
+    /// Says whether a message can be made of this template and this data, as far as that is known now; counts
+    /// that a request named it.
     pub fn check(&self, key: &[u8], data: &[u8]) -> Result<(), Unfit> {
-        match self.filling.missing {
-            MissingVariables::Keep | MissingVariables::Empty => match self.contains(key) {
-                true => check_data(data).map_err(Unfit::Data),
-                false => Err(Unfit::NoTemplate),
-            },
-            MissingVariables::Refuse => self.get(key).ok_or(Unfit::NoTemplate)?.check(data),
+        let refusing = match self.templates.read().get(key) {
+            None => return Err(Unfit::NoTemplate),
+            Some(entry) => {
+                // One thread writes it.
+                entry.asked.store(entry.asked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                let refuses = self.filling.missing == MissingVariables::Refuse;
+                refuses.then(|| Arc::clone(&entry.template))
+            }
+        };
+        match refusing {
+            Some(template) => template.check(data),
+            None => check_data(data).map_err(Unfit::Data),
         }
     }
 
-    fn contains(&self, key: &[u8]) -> bool {
-        self.templates.read().contains_key(key)
+    /// The keys that most requests have named since they are in the table, and how many that were.
+    pub fn busiest(&self, limit: usize) -> Vec<(String, u64)> {
+        let templates = self.templates.read();
+        let count = |entry: &Entry| entry.asked.load(Ordering::Relaxed);
+        let mut busiest: Vec<_> = templates
+            .iter()
+            .map(|(key, entry)| (count(entry), key))
+            .filter(|(n, _)| *n > 0)
+            .collect();
+        busiest.sort_unstable_by(|a, b| (b.0, a.1).cmp(&(a.0, b.1)));
+        busiest.truncate(limit);
+        busiest.into_iter().map(|(n, key)| (String::from_utf8_lossy(key).into_owned(), n)).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -137,7 +161,7 @@ impl Table {
             match insert {
                 Insert::Stored => {
                     let stored = templates.get(row.key.as_bytes());
-                    stored.into_iter().for_each(|template| doubts.add(&row.key, template));
+                    stored.into_iter().for_each(|entry| doubts.add(&row.key, &entry.template));
                 }
                 Insert::OverTableSize => left_out.push(format!(
                     "template {:?} left out: the table is full (table_size = {})",
@@ -153,7 +177,15 @@ impl Table {
         let gone = left_out.is_empty();
         let mut warnings = shortened(left_out);
         warnings.extend(doubts.lines());
-        let old = std::mem::replace(&mut *self.templates.write(), templates);
+        let old = {
+            let mut present = self.templates.write();
+            for (key, entry) in &mut templates {
+                if let Some(old) = present.get(key) {
+                    *entry.asked.get_mut() = old.asked.load(Ordering::Relaxed);
+                }
+            }
+            std::mem::replace(&mut *present, templates)
+        };
         let (changes, more) = self.changes(&old, gone);
         if more > 0 {
             warnings.push(format!("{more} changed templates more are not kept in the history"));
@@ -168,10 +200,10 @@ impl Table {
         }
         let templates = self.templates.read();
         let text = |templates: &Templates, key: &[u8]| {
-            templates.get(key).map(|template| template.text().to_owned())
+            templates.get(key).map(|entry| entry.template.text().to_owned())
         };
-        let new = templates.iter().filter(|(key, template)| {
-            old.get(*key).is_none_or(|old| old.text() != template.text())
+        let new = templates.iter().filter(|(key, entry)| {
+            old.get(*key).is_none_or(|old| old.template.text() != entry.template.text())
         });
         let gone = old.keys().filter(|key| gone && !templates.contains_key(*key));
         let keys = new.map(|(key, _)| key).chain(gone);
@@ -191,7 +223,9 @@ impl Table {
         if templates.len() >= self.table_size && !templates.contains_key(key) {
             return Insert::OverTableSize;
         }
-        templates.insert(key.into(), Arc::new(template));
+        let asked = templates.get(key).map_or(0, |old| old.asked.load(Ordering::Relaxed));
+        let entry = Entry { template: Arc::new(template), asked: asked.into() };
+        templates.insert(key.into(), entry);
         Insert::Stored
     }
 }
@@ -236,7 +270,25 @@ mod tests {
         assert_eq!(table.insert(b"a", "other"), Insert::Stored);
         assert_eq!(rendered(&table, "a"), b"other");
         assert_eq!(table.len(), 2);
-        assert!(table.contains(b"b") && !table.contains(b"c") && !table.contains(b"B"));
+        assert_eq!(table.check(b"b", b""), Ok(()));
+        for key in [&b"c"[..], b"B"] {
+            assert_eq!(table.check(key, b""), Err(Unfit::NoTemplate));
+        }
+    }
+
+    #[test]
+    fn the_busiest_come_first_and_are_counted_over_changes_of_their_texts() {
+        let table = Table::new(9, 9, Filling::DEFAULT);
+        table.replace_all(vec![row("a", "1"), row("b", "2"), row("c", "3"), row("d", "4")]);
+        for key in ["b", "c", "b", "a", "none"] {
+            assert_eq!(table.check(key.as_bytes(), b"").is_ok(), key != "none");
+        }
+        table.insert(b"b", "new");
+        table.replace_all(vec![row("b", "newer"), row("c", "3"), row("a", "1")]);
+        assert!(table.check(b"b", b"").is_ok());
+        let counted = |key: &str, count| (key.to_owned(), count);
+        assert_eq!(table.busiest(2), [counted("b", 3), counted("a", 1)]);
+        assert_eq!(table.busiest(9).len(), 3);
     }
 
     #[test]
@@ -268,7 +320,7 @@ mod tests {
             ]
         );
         assert_eq!(table.len(), 2);
-        assert!(!table.contains(b"old"));
+        assert!(table.get(b"old").is_none());
         // A worker that took a template before the reload goes on with it.
         let mut out = Vec::new();
         held.render("o1", b"", None, &mut out).unwrap();

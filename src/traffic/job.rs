@@ -6,7 +6,7 @@ use crate::queue::{Mark, Message};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A message in a worker's hands.
 pub struct Job {
@@ -35,8 +35,8 @@ pub struct Outcome {
     pub job: Job,
     /// None: it was not begun, because its round was over.
     pub verdict: Option<Verdict>,
-    /// How many ms the last call to WeChat took.
-    pub called: Option<u32>,
+    /// How long the last call to WeChat took.
+    pub called: Option<Duration>,
 }
 
 /// What an attempt came to.

@@ -165,7 +165,8 @@ pub fn single(config: &Config) -> Vec<(&'static str, PathBuf)> {
 
 /// Files of a day, which have the date in their names.
 fn dated(config: &Config) -> Vec<(&'static str, PathBuf)> {
-    let mut paths = vec![("log.log_file", config.log.log_file.clone())];
+    let log = config.log.log_file.path().map(|path| ("log.log_file", path.to_owned()));
+    let mut paths = Vec::from_iter(log);
     paths.extend(config.log.message_log.clone().map(|path| ("log.message_log", path)));
     paths
 }

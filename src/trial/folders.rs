@@ -56,11 +56,11 @@ fn keys(config: &Config, path: &Path) -> String {
         ("setting.pid_file", config.setting.pid_file.clone()),
         ("setting.pid_file", config.admin_socket()),
         ("server.ledger_file", config.server.ledger_file.clone()),
-        ("log.log_file", dated(&config.log.log_file, today)),
     ];
     if let Dsn::Sqlite(database) = &config.pdo.dsn {
         files.push(("pdo.dsn", database.clone()));
     }
+    files.extend(config.log.log_file.path().map(|log| ("log.log_file", dated(log, today))));
     files.extend(config.log.message_log.iter().map(|log| ("log.message_log", dated(log, today))));
     files.extend(config.setting.log_file.iter().map(|log| ("setting.log_file", log.clone())));
     let queue = &config.server.queue_file_path;

@@ -45,6 +45,7 @@ pub struct Token {
     replaces_refused: bool,
     /// WeChat took a message with it, or refused one for a reason that concerns the message.
     accepted: AtomicBool,
+    granted_at: Instant,
     renew_at: Instant,
     expires_at: Instant,
 }
@@ -199,6 +200,13 @@ impl Refresh {
         Some(self.not_before.map_or(renew_at, |at| at.max(renew_at)))
     }
 
+    /// How old the current token is, and how long it still lasts, if there is one.
+    pub fn token(&self, now: Instant) -> Option<(Duration, Duration)> {
+        let token = self.current.as_ref()?;
+        let since = |at: Instant, later: Instant| later.saturating_duration_since(at);
+        Some((since(token.granted_at, now), since(now, token.expires_at)))
+    }
+
     fn begin(&mut self, now: Instant) -> Fetch {
         self.fetching = true;
         if !(std::mem::take(&mut self.force_next) && self.may_force(now)) {
@@ -238,6 +246,7 @@ impl Refresh {
             text: text.into(),
             replaces_refused: self.refused.is_some(),
             accepted: AtomicBool::new(false),
+            granted_at: now,
             renew_at: now + (life - margin),
             expires_at: now + life,
         }));

@@ -94,6 +94,11 @@ impl Tokens {
         self.refresh.lock().calls_today(unix_seconds())
     }
 
+    /// How old the current token is, and how long it still lasts, if there is one.
+    pub fn token(&self) -> Option<(Duration, Duration)> {
+        self.refresh.lock().token(Instant::now())
+    }
+
     /// Makes the call that `refresh` has begun, and books what came of it.
     fn fetch(&self, client: &mut Client, fetch: Fetch) {
         let unfinished = Unfinished { tokens: self, fetch };

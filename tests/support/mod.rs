@@ -118,7 +118,7 @@ impl Site {
         let text = format!(
             "[server]\nlisten[] = 127.0.0.1:0\n[setting]\nstop_timeout = 5s\n[queue]\n\
              segment_size = 4M\n[wechat]\napp_id = wxtest\napp_secret = the-secret-of-the-test\n\
-             api_hosts = {}\n[log]\nlog_level = debug\n{more}\n",
+             api_hosts = {}\n[log]\nlog_file = logs/test.log\nlog_level = debug\n{more}\n",
             sandbox.url
         );
         std::fs::write(&ini, text).unwrap();

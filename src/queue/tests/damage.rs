@@ -43,6 +43,8 @@ fn recover(disk: &Simulated) -> Found {
     let mut delivered = openids(&drain(&mut queue));
     append(&mut queue, "afterwards");
     delivered.extend(openids(&drain(&mut queue)));
+    // Whatever was counted has ended, or is known to be lost.
+    assert_eq!(queue.found() + 1, delivered.len() as u64 + queue.lost());
     assert_eq!(delivered.pop().as_deref(), Some("afterwards"));
     assert_eq!(queue.depth(), 0);
     let damage = queue.damage().iter().map(|damage| damage.to_string()).collect();

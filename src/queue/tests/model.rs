@@ -158,7 +158,11 @@ impl Lockstep {
     fn take(&mut self, now: u64) {
         // What cannot be opened is tried again later: see `known_cases`.
         self.disk.fail_no_more();
+        let next = self.queue.next_enqueued(now);
         let (message, index) = (self.queue.take(now), self.model.take(now));
+        if let (Some(next), Some(message)) = (next, &message) {
+            assert_eq!(next, message.enqueued());
+        }
         assert_eq!(message.as_ref().map(Message::id), index.map(|i| self.model.entries[i].id));
         let (Some(message), Some(index)) = (message, index) else { return };
         let entry = &mut self.model.entries[index];

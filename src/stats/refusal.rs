@@ -1,0 +1,60 @@
+//! For what reasons somebody is told no: requests that are not taken in, and clients that are shown the door.
+
+macro_rules! refusals {
+    ($($name:ident $word:literal $meaning:expr;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Refusal {
+            $($name,)*
+        }
+
+        impl Refusal {
+            pub const ALL: &[Refusal] = &[$(Refusal::$name),*];
+
+            /// As `status --json` and `/metrics` call it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Refusal::$name => $word,)*
+                }
+            }
+
+            /// For people, in English and in Chinese.
+            pub fn meaning(self) -> [&'static str; 2] {
+                match self {
+                    $(Refusal::$name => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    QueueFull "queue_full" ["`queue.queue_max_bytes` is reached", "达到 `queue.queue_max_bytes`"];
+    NoRoom "no_room" ["no room on the disk for the queue's next segment", "磁盘没有空间容纳队列的下一个段"];
+    SendsFull "sends_full" ["too many sends wait", "等待中的 send 过多"];
+    Memory "memory" ["`setting.memory_limit` is reached", "达到 `setting.memory_limit`"];
+    Suspended "suspended" ["a send while sending is suspended", "暂停发送期间的 send"];
+    Stopping "stopping" ["the daemon is stopping", "守护进程正在停止"];
+    TooLarge "too_large" ["a push that fits into no segment", "消息大于队列的一个段"];
+    NoTemplate "no_template" ["there is no such template", "没有该模板"];
+    BadData "bad_data" ["the variables are not a JSON object", "变量不是 JSON 对象"];
+    BadFrame "bad_frame" ["bytes that are no command; the client is closed", "无法识别的命令；断开该客户端"];
+    FrameTooLong "frame_too_long" ["a frame over `setting.package_max_length`; the client is closed", "帧超过 `setting.package_max_length`；断开该客户端"];
+    NotAllowed "not_allowed" ["a client that is not among `server.allow[]`", "客户端不在 `server.allow[]` 中"];
+    MaxConn "max_conn" ["a client beyond `setting.max_conn`", "客户端数超过 `setting.max_conn`"];
+    ClosedForMemory "closed_for_memory" ["a client closed because of `setting.memory_limit`", "因 `setting.memory_limit` 断开的客户端"];
+    ClosedForTime "closed_for_time" ["a client closed after `setting.heartbeat_idle_time` in the middle of something", "超过 `setting.heartbeat_idle_time` 仍未完成而断开的客户端"];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stands_where_its_number_says() {
+        for (n, refusal) in Refusal::ALL.iter().enumerate() {
+            assert_eq!(*refusal as usize, n);
+            assert!(refusal.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert!(refusal.meaning().iter().all(|words| !words.is_empty()));
+        }
+    }
+}
