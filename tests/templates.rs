@@ -140,7 +140,10 @@ fn put_says_what_is_doubtful_and_refuses_what_is_no_json() {
     site.ok(&["template", "put", "k", file, "--force"]);
     let rendered = site.ok(&["template", "render", "k", "o", r#"fields="thing1":{"value":"1"}"#]);
     assert!(rendered.contains(r#""data":{"thing1":{"value":"1"}}"#), "{rendered}");
-    std::fs::write(file, text(&"x".repeat(5_000))).unwrap();
+    let fits = text(&"x".repeat(4_048 - text("").len()));
+    std::fs::write(file, &fits).unwrap();
+    site.ok(&["template", "put", "fits", file]);
+    std::fs::write(file, fits.replace("xx", "xxx")).unwrap();
     let long = site.run(&["template", "put", "k", file, "--force"]);
     assert!(said(&long).contains("server.template_size allows 4048"), "{long:?}");
 
@@ -344,6 +347,9 @@ fn a_difference_is_shown_member_by_member() {
     assert!(site.ok(&["template", "diff", "k"]).contains("differ in white space only"));
     site.ok(&["template", "rm", "k"]);
     assert!(site.ok(&["template", "diff", "k"]).contains("\n-{\n"));
+    // One that the daemon has not read yet.
+    site.put_template_in_database_only("new");
+    assert!(site.ok(&["template", "diff", "new"]).contains("\n+{\n"));
     let mut chinese = site.command(&["template", "diff", KEY]);
     chinese.env("LC_ALL", "").env("LC_MESSAGES", "").env("LANG", "zh_CN.UTF-8");
     let chinese = chinese.output().unwrap();
