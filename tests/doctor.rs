@@ -4,7 +4,10 @@
 use crate::support::device::Small;
 use crate::support::{Sandbox, Site, wait_for};
 use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,13 @@ fn token_calls(sandbox: &Sandbox) -> u64 {
     calls["classic"].as_u64().unwrap() + calls["stable"].as_u64().unwrap()
 }
 
+/// Fills the disk with one file, and gives so many bytes back.
+fn fill_but_for(path: &Path, bytes: u64) {
+    let mut file = File::create(path).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
+}
+
 #[test]
 fn five_faults_at_once_are_all_found_with_what_to_do() {
     if !rustix::process::geteuid().is_root() {
@@ -47,8 +57,7 @@ fn five_faults_at_once_are_all_found_with_what_to_do() {
     let queue = site.folder.path().join("run/test.queue");
     let _small = Small::mount(&queue, "16M");
     site.start();
-    let free = rustix::fs::statvfs(&queue).map(|disk| disk.f_bavail * disk.f_frsize).unwrap();
-    std::fs::write(queue.join("filler"), vec![1; free as usize - (1 << 20)]).unwrap();
+    fill_but_for(&queue.join("filler"), 1 << 20);
     let limited = Command::new("prlimit")
         .args(["--pid", &site.pid().to_string(), "--nofile=300:300"])
         .status()
