@@ -396,7 +396,8 @@ fn of_a_right_configuration_nothing_is_said() {
 
 #[test]
 fn the_manuals_file_with_a_database_of_its_own_passes() {
-    let Ok(dsn) = std::env::var("MEGA_TEST_MYSQL") else {
+    let server = std::env::var("MEGA_TEST_MYSQL").ok().filter(|dsn| dsn != "skip");
+    let Some(dsn) = server else {
         return println!("not run: needs scripts/with-mariadb");
     };
     let parts = dsn.trim_start_matches("mysql:");
