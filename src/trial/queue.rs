@@ -88,10 +88,11 @@ fn locked(folder: &Path, trial: &Trial) -> Option<Finding> {
     Some(Finding::wrong("server.queue_file_path", what, todo))
 }
 
-/// Bytes of its files.
+/// Bytes of its segments, those kept as damaged included.
 pub fn segments(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
+    let own = entries.filter(|entry| entry.file_name().to_string_lossy().contains(".seg"));
+    own.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
 
 /// Whether the disk has the space that the queue may take.
