@@ -44,7 +44,7 @@ fn a_start_that_fails_says_why_and_exits_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for (more, why) in [
-        (format!("[server]\nlisten[] = {address}"), "is in use by another program"),
+        (format!("[server]\nlisten[] = {address}"), "is in use by "),
         ("[setting]\ntask_worker_num = 0".into(), "conf/test.ini:15: setting.task_worker_num"),
         (
             "[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"\npassword = hush-hush-hush"

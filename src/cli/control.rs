@@ -68,10 +68,14 @@ fn try_out(
     };
     let mut found = wrong();
     if found.iter().any(|finding| TAKEN.contains(&finding.subject.as_str())) {
-        // By another start, or by a daemon that was killed and is not quite gone.
-        if let Some(why) = came_first(target).filter(|_| daemon.is_none()) {
+        let other = match daemon {
+            None => came_first(target),
+            Some(old) => another_restart(target, old),
+        };
+        if let Some(why) = other {
             return Err(why);
         }
+        // By a daemon that was killed, maybe, and is gone by now.
         found = wrong();
     }
     if found.is_empty() {
@@ -81,6 +85,14 @@ fn try_out(
     let hands = daemon::change_hands(config, owner)
         .map(|command| format!("\nto give {} all that is mega's, run: {command}", owner.name()));
     Err(lines.join("\n") + &hands.unwrap_or_default())
+}
+
+/// The daemon that was to be restarted is not what runs any more.
+fn another_restart(target: &Target, old: Pid) -> Option<String> {
+    (process_of(target) != Some(old)).then(|| {
+        let name = &target.name;
+        format!("another stop or restart of {name} is under way: the process {old} has ended")
+    })
 }
 
 /// Binds what is not bound yet.

@@ -247,8 +247,9 @@ pub fn change_hands(config: &Config, owner: &Owner) -> Option<String> {
         paths.map(|paths| format!("chown {options} {} {paths}", owner.shown()))
     };
     let commands: Vec<String> =
-        [command("-hR", &whole), command("-h", &single)].into_iter().flatten().collect();
-    (!commands.is_empty()).then(|| commands.join(" && "))
+        [command("-hRf", &whole), command("-hf", &single)].into_iter().flatten().collect();
+    // Some of it goes with the daemon, and is not there any more when this is run.
+    (!commands.is_empty()).then(|| commands.join("; "))
 }
 
 fn make(folder: &Path) -> io::Result<()> {
