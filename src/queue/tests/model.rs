@@ -159,7 +159,7 @@ impl Lockstep {
         // What cannot be opened is tried again later: see `known_cases`.
         self.disk.fail_no_more();
         // Now and then: it reads the file each time.
-        let look = self.held.len().is_multiple_of(8);
+        let look = self.model.entries.len().is_multiple_of(16);
         let next = look.then(|| self.queue.next_enqueued(now)).flatten();
         let (message, index) = (self.queue.take(now), self.model.take(now));
         if let (Some(next), Some(message)) = (next, &message) {
