@@ -237,6 +237,8 @@ fn a_terminal_is_drawn_over_and_left_as_it_was() {
     let mut script = Command::new("script");
     script.args(["-qc", &line, "/dev/null"]).env("LC_ALL", "C").stdin(Stdio::null());
     let drawn = String::from_utf8(script.output().unwrap().stdout).unwrap();
+    // The terminal puts a carriage return before each new line.
+    let drawn = drawn.replace("\r\r\n", "\r\n");
     let inside = drawn.split_once("\x1b[?1049h\x1b[?25l").expect(&drawn).1;
     let (inside, after) = inside.split_once("\x1b[?25h\x1b[?1049l").expect(&drawn);
     assert_eq!(after.trim(), "", "nothing is left on the screen");

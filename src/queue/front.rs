@@ -1,4 +1,4 @@
-//! How long the message at the head of the line has waited. Part of the queue; changes nothing in it.
+//! How long the message at the head of the line has waited. Part of the queue; moves nothing in it.
 
 use super::reader::Reader;
 use super::record::{self, Found, Record};
@@ -9,10 +9,20 @@ use std::cmp::Reverse;
 const LOOKS: usize = 64;
 const BYTES: usize = 4 * 1024;
 
-/// The message that is to be taken from this place, or behind it, was accepted then.
+/// Where the next message is taken from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Heap(Position),
+    /// There, or behind it.
+    Cursor(Position),
+}
+
+/// The message that is to be taken from this place was accepted then.
 pub struct Front {
-    place: Position,
+    place: Place,
     enqueued: u64,
+    /// From this time on another one may stand before it.
+    until: u64,
 }
 
 impl Queue {
@@ -20,31 +30,46 @@ impl Queue {
     /// the next at the cursor. None: only such wait that have their time, or what is there cannot be read.
     pub fn next_enqueued(&mut self, now: u64) -> Option<u64> {
         let due = self.heap.peek().filter(|Reverse((due, _))| *due <= now);
-        let due = due.map(|Reverse((_, place))| *place);
-        let place = due.unwrap_or(self.cursor);
-        if self.front.as_ref().is_none_or(|front| front.place != place) {
-            let ours_from = self.ours_from;
-            let enqueued = match due {
-                Some(place) => self.look(place, |_, _| true),
-                None => self.look(place, |at, record| {
+        let place = due.map_or(Place::Cursor(self.cursor), |Reverse((_, at))| Place::Heap(*at));
+        let holds = |front: &Front| front.place == place && now < front.until;
+        if !self.front.as_ref().is_some_and(holds) {
+            let (ours_from, latest_due) = (self.ours_from, self.latest_due);
+            let mut until = u64::MAX;
+            let enqueued = match place {
+                Place::Heap(at) => self.look(at, |_, _| true),
+                Place::Cursor(at) => self.look(at, |at, record| {
                     // Q5
                     let in_heap = record.due > 0 && at >= ours_from;
-                    !record.done && record.due <= now && !in_heap
+                    let due = record.due.min(latest_due);
+                    if record.done || in_heap || due <= now {
+                        return !record.done && !in_heap;
+                    }
+                    until = until.min(due);
+                    false
                 }),
             };
-            self.front = enqueued.map(|enqueued| Front { place, enqueued });
+            self.front = enqueued.map(|enqueued| Front { place, enqueued, until });
         }
         self.front.as_ref().map(|front| front.enqueued)
     }
 
     /// Looks for such a record from there on, in one segment.
-    fn look(&mut self, from: Position, is: impl Fn(Position, &Record) -> bool) -> Option<u64> {
+    fn look(
+        &mut self,
+        from: Position,
+        mut is: impl FnMut(Position, &Record) -> bool,
+    ) -> Option<u64> {
         let mut index = self.index(from.segment)?;
         let mut at = from.at;
         if at >= self.segments[index].written() {
             (index, at) = (index + 1, header::HEADER);
         }
-        let segment = self.segments.get_mut(index)?;
+        if index >= self.segments.len() {
+            return None;
+        }
+        // What is read next must show them.
+        self.write_marks_of(index);
+        let segment = &mut self.segments[index];
         let (number, end) = (segment.number, segment.written());
         if at >= end {
             return None;

@@ -389,3 +389,49 @@ fn status_shows_since_when_nothing_goes_out_and_when_the_next_probe_may() {
         assert_eq!(shown, Some((start.unix, Some(now.unix + 30))));
     }
 }
+
+#[test]
+fn the_account_adds_up_at_every_turn_and_says_who_works_and_who_waits() {
+    let mut alone = Alone::new(|_| {});
+    let start = Now::read();
+    let shown = |alone: &mut Alone, now: Now| {
+        alone.spool.publish(now);
+        let account = alone.stats.read().account;
+        account.check();
+        account
+    };
+    assert_eq!(shown(&mut alone, start).queue.oldest, None);
+    alone.ask(Kind::Push, 3, start);
+    alone.spool.commit().ok().unwrap();
+    let account = shown(&mut alone, later(start, Duration::from_secs(1)));
+    assert_eq!((account.pushes.accepted, account.pushes.queued), (3, 3));
+    assert_eq!((account.queue.oldest, account.hands.busy), (Some(start.ms), 0));
+
+    alone.spool.hand_out(start);
+    let account = shown(&mut alone, later(start, Duration::from_secs(2)));
+    assert_eq!((account.hands.in_flight(), account.hands.ready(), account.day.sent), (1, 2, 3));
+    let now = later(start, Duration::from_secs(5));
+    assert_eq!(shown(&mut alone, now).hands.busy, 3_000_000, "one worker, three seconds");
+
+    let job = alone.pushes.try_recv().unwrap();
+    let verdict = Some(Verdict::Delivered { duplicate: true, msgid: None });
+    let called = Some(Duration::from_millis(90));
+    alone.spool.book(Outcome { job, verdict, called }, now);
+    let job = alone.pushes.try_recv().unwrap();
+    alone.book(job, Class::Permanent, now);
+    let account = shown(&mut alone, now);
+    assert_eq!((account.pushes.delivered, account.duplicates, account.pushes.queued), (1, 1, 2));
+    assert_eq!((account.hands.handed_out, account.hands.unrecorded), (1, 1));
+    let between = |counts: crate::stats::Counts| (counts.total(), counts.percentile(50).unwrap());
+    assert_eq!(between(alone.stats.latency.read()), (1, Duration::from_millis(100)));
+    assert_eq!(between(alone.stats.age.read()), (1, Duration::from_secs(5)));
+    let (most, others) = alone.stats.failures.most(9);
+    assert_eq!((most.len(), most[0].0.class, others), (1, Class::Permanent, 0));
+
+    // The account is kept for the rates, at most once a second.
+    for (seconds, accepted) in [(5, 3), (6, 3)] {
+        alone.spool.sample(later(start, Duration::from_secs(seconds)));
+        assert_eq!(alone.stats.read().account.pushes.accepted, accepted);
+    }
+    assert_eq!(alone.stats.read().five_minutes.accepted, 0.0, "nothing since the first look");
+}

@@ -2,7 +2,7 @@
 //! daemon is found and asked is the caller's part.
 
 mod disk;
-mod lines;
+mod page;
 mod screen;
 mod words;
 
@@ -11,7 +11,7 @@ use crate::clock::unix_seconds;
 use crate::exit;
 use clap::Args;
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
-use lines::{Page, Present};
+use page::{Page, Present};
 use screen::Screen;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
@@ -91,7 +91,6 @@ fn watch(options: &Options, every: Duration, mut ask: impl FnMut() -> Asked) -> 
     let interrupts = interrupts().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let screen = if options.json { None } else { Screen::enter() };
     let mut last: Option<(Instant, Value)> = None;
-    let mut next = Instant::now();
     loop {
         let asked = ask();
         let at = Instant::now();
@@ -120,10 +119,7 @@ fn watch(options: &Options, every: Duration, mut ask: impl FnMut() -> Asked) -> 
             Asked::Runs(status) => Some((at, status)),
             Asked::Not { .. } | Asked::Unheard { .. } => None,
         };
-        next += every;
-        // Who was stopped for a while does not make up for it.
-        next = next.max(Instant::now());
-        if wait(&interrupts, next) {
+        if wait(&interrupts, Instant::now() + every) {
             return Ok(exit::OK);
         }
     }

@@ -158,7 +158,9 @@ impl Lockstep {
     fn take(&mut self, now: u64) {
         // What cannot be opened is tried again later: see `known_cases`.
         self.disk.fail_no_more();
-        let next = self.queue.next_enqueued(now);
+        // Now and then: it reads the file each time.
+        let look = self.model.entries.len().is_multiple_of(16);
+        let next = look.then(|| self.queue.next_enqueued(now)).flatten();
         let (message, index) = (self.queue.take(now), self.model.take(now));
         if let (Some(next), Some(message)) = (next, &message) {
             assert_eq!(next, message.enqueued());

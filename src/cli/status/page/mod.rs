@@ -1,10 +1,13 @@
 //! A status as people read it: troubles first, then a line or a few for each thing. Pure.
 
+mod troubles;
+
 use super::words::{bytes, count, cut, ms, padded, rate, right, span};
 use crate::cli::language::Language;
 use crate::stats::Refusal;
 use crate::wechat::meaning;
 use serde_json::Value;
+use troubles::Disk;
 
 /// Columns of the names on the left, and of a number of the table.
 const NAMES: usize = 12;
@@ -14,9 +17,6 @@ const NUMBER: usize = 11;
 const REFUSALS: usize = 3;
 const FAILURES: usize = 5;
 const KEY: usize = 32;
-
-/// A disk with less than this free is a trouble, in per cent.
-const SCARCE: f64 = 5.0;
 
 /// What happened in a second since the last look.
 pub struct Present {
@@ -284,88 +284,13 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Folders on one disk are one thing: their names, and the disk's free and total bytes.
-    fn on_disks(&self) -> Vec<(Vec<&'a str>, u64, u64)> {
-        let disks = self.status["disk"].as_object();
-        let mut shown: Vec<(Option<u64>, (Vec<&str>, u64, u64))> = Vec::new();
-        for (name, disk) in disks.into_iter().flatten() {
-            let number = |name: &str| disk[name].as_u64();
-            let (Some(free), Some(total)) = (number("free_bytes"), number("total_bytes")) else {
-                continue;
-            };
-            let device = number("device");
-            match shown.iter_mut().find(|(other, _)| *other == device) {
-                Some((_, (names, ..))) => names.push(name),
-                None => shown.push((device, (vec![name], free, total))),
-            }
-        }
-        shown.into_iter().map(|(_, disk)| disk).collect()
-    }
-
     fn disks(&mut self) {
-        let text = |(names, free, total): &(Vec<&str>, u64, u64)| {
-            format!("{}: {} / {}", names.join(", "), bytes(*free), bytes(*total))
+        let text = |disk: &Disk| {
+            format!("{}: {} / {}", disk.names.join(", "), bytes(disk.free), bytes(disk.total))
         };
         let text: Vec<String> = self.on_disks().iter().map(text).collect();
         if !text.is_empty() {
             self.line(["disk, free", "磁盘空余"], text.join("; "));
-        }
-    }
-
-    fn trouble(&mut self, name: [&'static str; 2], why: &str) {
-        let (name, colon) = (self.say(name), self.say([": ", "："]));
-        self.lines.push(format!("! {name}{colon}{why}"));
-    }
-
-    fn troubles(&mut self) {
-        if let Some(why) = self.text("/suspended") {
-            let cause = self.text("/suspended_cause").unwrap_or_default();
-            self.trouble(["sending is suspended", "已暂停发送"], why);
-            let since = self.ahead("/suspended_since").map_or(0, |ahead| (-ahead).max(0) as u64);
-            let probe = self.ahead("/next_probe").map(|ahead| self.span(ahead.max(0) as u64));
-            let since = self.span(since);
-            let text = match (self.language, probe) {
-                (Language::English, Some(probe)) => {
-                    format!("{cause}, for {since}; asks again in {probe}")
-                }
-                (Language::English, None) => format!("{cause}, for {since}; is asking right now"),
-                (Language::Chinese, Some(probe)) => {
-                    format!("{cause}，已持续 {since}；{probe}后再试探")
-                }
-                (Language::Chinese, None) => format!("{cause}，已持续 {since}；正在试探"),
-            };
-            self.lines.push(format!("  {text}"));
-        }
-        for (path, name) in [
-            ("/full", ["nothing is taken in", "不再接收消息"]),
-            ("/ledger", ["failed messages are not recorded", "失败消息无法记录"]),
-            ("/message_log", ["the message log", "消息日志"]),
-            ("/log", ["the log", "日志"]),
-            ("/database", ["the database does not answer", "数据库无应答"]),
-        ] {
-            if let Some(why) = self.text(path) {
-                self.trouble(name, why);
-            }
-        }
-        if self.number("/damaged") > 0 {
-            let (damaged, lost) = (self.count("/damaged"), self.count("/pushes/lost"));
-            let text = match self.language {
-                Language::English => {
-                    format!("{damaged} parts cannot be read, {lost} messages lost; see the log")
-                }
-                Language::Chinese => format!("{damaged} 处无法读取，丢失 {lost} 条消息；查看日志"),
-            };
-            self.trouble(["the queue's files are damaged", "队列文件损坏"], &text);
-        }
-        for (names, free, total) in self.on_disks() {
-            if (free as f64) * 100.0 < SCARCE * total as f64 {
-                let words = self.say(["is nearly full", "即将用尽"]);
-                self.trouble(["the disk", "磁盘"], &format!("{} {words}", names.join(", ")));
-            }
-        }
-        if self.status["stopping"] == true {
-            let text = self.say(["no requests are taken any more", "不再接收请求"]);
-            self.trouble(["stopping", "正在停止"], text);
         }
     }
 }

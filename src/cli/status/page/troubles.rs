@@ -1,0 +1,93 @@
+//! What a status tells of troubles, and of the disks, which may become one. Part of the page.
+
+use super::Page;
+use crate::cli::language::Language;
+
+/// A disk with less than this free is a trouble, in per cent.
+const SCARCE: f64 = 5.0;
+
+/// A disk that some of the daemon's folders are on.
+pub(super) struct Disk<'a> {
+    pub names: Vec<&'a str>,
+    device: Option<u64>,
+    /// Bytes.
+    pub free: u64,
+    pub total: u64,
+}
+
+impl<'a> Page<'a> {
+    /// Folders on one disk are one thing.
+    pub(super) fn on_disks(&self) -> Vec<Disk<'a>> {
+        let mut shown: Vec<Disk> = Vec::new();
+        for (name, disk) in self.status["disk"].as_object().into_iter().flatten() {
+            let number = |name: &str| disk[name].as_u64();
+            let (Some(free), Some(total)) = (number("free_bytes"), number("total_bytes")) else {
+                continue;
+            };
+            let device = number("device");
+            match shown.iter_mut().find(|other| other.device == device) {
+                Some(disk) => disk.names.push(name),
+                None => shown.push(Disk { names: vec![name], device, free, total }),
+            }
+        }
+        shown
+    }
+
+    fn trouble(&mut self, name: [&'static str; 2], why: &str) {
+        let (name, colon) = (self.say(name), self.say([": ", "："]));
+        self.lines.push(format!("! {name}{colon}{why}"));
+    }
+
+    /// What somebody should look at.
+    pub(super) fn troubles(&mut self) {
+        if let Some(why) = self.text("/suspended") {
+            let cause = self.text("/suspended_cause").unwrap_or_default();
+            self.trouble(["sending is suspended", "已暂停发送"], why);
+            let since = self.ahead("/suspended_since").map_or(0, |ahead| (-ahead).max(0) as u64);
+            let probe = self.ahead("/next_probe").map(|ahead| self.span(ahead.max(0) as u64));
+            let since = self.span(since);
+            let text = match (self.language, probe) {
+                (Language::English, Some(probe)) => {
+                    format!("{cause}, for {since}; asks again in {probe}")
+                }
+                (Language::English, None) => format!("{cause}, for {since}; is asking right now"),
+                (Language::Chinese, Some(probe)) => {
+                    format!("{cause}，已持续 {since}；{probe}后再试探")
+                }
+                (Language::Chinese, None) => format!("{cause}，已持续 {since}；正在试探"),
+            };
+            self.lines.push(format!("  {text}"));
+        }
+        for (path, name) in [
+            ("/full", ["nothing is taken in", "不再接收消息"]),
+            ("/ledger", ["failed messages are not recorded", "失败消息无法记录"]),
+            ("/message_log", ["the message log", "消息日志"]),
+            ("/log", ["the log", "日志"]),
+            ("/database", ["the database does not answer", "数据库无应答"]),
+        ] {
+            if let Some(why) = self.text(path) {
+                self.trouble(name, why);
+            }
+        }
+        if self.number("/damaged") > 0 {
+            let (damaged, lost) = (self.count("/damaged"), self.count("/pushes/lost"));
+            let text = match self.language {
+                Language::English => {
+                    format!("{damaged} parts cannot be read, {lost} messages lost; see the log")
+                }
+                Language::Chinese => format!("{damaged} 处无法读取，丢失 {lost} 条消息；查看日志"),
+            };
+            self.trouble(["the queue's files are damaged", "队列文件损坏"], &text);
+        }
+        for Disk { names, free, total, .. } in self.on_disks() {
+            if (free as f64) * 100.0 < SCARCE * total as f64 {
+                let words = self.say(["is nearly full", "即将用尽"]);
+                self.trouble(["the disk", "磁盘"], &format!("{} {words}", names.join(", ")));
+            }
+        }
+        if self.status["stopping"] == true {
+            let text = self.say(["no requests are taken any more", "不再接收请求"]);
+            self.trouble(["stopping", "正在停止"], text);
+        }
+    }
+}
