@@ -135,16 +135,3 @@ pub fn panic_hook() {
         critical!("the thread {name} panicked: {panic}");
     }));
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_shown_as_stars_and_short_texts_as_they_are() {
-        hide("a-secret-of-this-test");
-        hide("tiny");
-        let entry = entry::tests::entry("tiny a-secret-of-this-test");
-        assert_eq!(entry.message, "tiny ***");
-    }
-}

@@ -283,7 +283,7 @@ mod tests {
         let server = Running::start(1_000_000);
         let answer = server.ask(b"GET /x HTTP/1.1\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{}", &answer[..100]);
-        assert!(answer.ends_with("\r\n\r\n/x/x") || answer.len() > 2_000_000);
+        assert!(answer.ends_with(&("/x".repeat(1_000_000) + "\n")));
         let body = vec![b'x'; REST / 2];
         let post = [&b"POST / HTTP/1.1\r\nContent-Length: 131072\r\n\r\n"[..], &body].concat();
         assert!(server.ask(&post).contains("405 Method Not Allowed\r\n"));
