@@ -12,7 +12,7 @@ use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
 use crate::store;
-use crate::template::{self, Database, DatabaseError, Table};
+use crate::template::{self, Database, DatabaseError, Filling, Table};
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{self, Channels, Event, Order};
 use crate::wechat::client::Network;
@@ -128,6 +128,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let mut ledger = open_ledger(config)?;
     settle_doubt(&mut ledger, &mut queue)?;
     let (table, database) = load_templates(config)?;
+    ledger.catch_up(&table);
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
     let tokens = Arc::new(Tokens::new(config, Arc::clone(&errcodes)));
@@ -137,6 +138,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let (mailbox, letters) = Mailbox::new(waker);
     let (orders, orders_in) = bounded(traffic::ORDERS);
     let (asks, asks_in) = bounded(traffic::ASKS);
+    let (changes, changes_in) = bounded(traffic::CHANGES);
     let (happens, happenings) = unbounded();
     let stats = Arc::new(Stats::default());
     let channels = Channels::new(setting.task_worker_num);
@@ -158,7 +160,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let size = config.server.table_size;
     let store_mailbox = mailbox.clone();
     spawn("store", &happens, move || {
-        store::run(database, &table, size, &orders_in, &store_mailbox);
+        store::run(database, &table, size, &orders_in, &store_mailbox, &changes);
         Ended::AsPlanned
     })
     .map_err(why)?;
@@ -166,6 +168,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         notes: channels.notes.clone(),
         blocks: channels.blocks.clone(),
         asks: asks_in,
+        changes: changes_in,
         spool: channels.events.clone(),
         mailbox: mailbox.clone(),
         stats: Arc::clone(&stats),
@@ -416,7 +419,7 @@ fn open_ledger(config: &Config) -> Result<Ledger, String> {
 
 fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
     let server = &config.server;
-    let table = Table::new(server.table_size, server.template_size, config.wechat.template_escape);
+    let table = Table::new(server.table_size, server.template_size, Filling::of(&config.wechat));
     let failed = |error: DatabaseError| format!("cannot load the templates: {error}");
     let mut database = template::open(&config.pdo).map_err(failed)?;
     store::load_all(database.as_mut(), &table, server.table_size).map_err(failed)?;

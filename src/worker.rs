@@ -111,8 +111,9 @@ impl Worker<'_> {
         let openid = String::from_utf8_lossy(message.openid());
         let id = message.client_msg_id();
         let id = Some(id.as_str());
-        if let Err(error) = template.render(&openid, message.data(), id, &mut self.body) {
-            return Verdict::Refused(Class::Data, Reason::text(format!("invalid data: {error}")));
+        // What it was checked for at the door may have changed since: the template, and the configuration.
+        if let Err(unfit) = template.render(&openid, message.data(), id, &mut self.body) {
+            return Verdict::Refused(Class::Data, Reason::text(unfit.to_string()));
         }
         let verdict = match self.attempt(job) {
             Attempt::Came(verdict) => verdict,
@@ -201,6 +202,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::queue::{Mark, Message, New};
+    use crate::template::Filling;
     use crate::traffic::batch::{ConnId, ReplyTo};
     use crate::traffic::job::Waiting;
     use crate::wechat::refresh::{Fetch, Need, Refresh};
@@ -211,7 +213,7 @@ mod tests {
         let config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
         let errcodes = Arc::new(Errcodes::new(&config.errcode));
         Shared {
-            table: Arc::new(Table::new(1, 1024, config.wechat.template_escape)),
+            table: Arc::new(Table::new(1, 1024, Filling::of(&config.wechat))),
             tokens: Arc::new(Tokens::new(&config, Arc::clone(&errcodes))),
             network: Network::open(&config).unwrap(),
             errcodes,

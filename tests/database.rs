@@ -138,6 +138,10 @@ fn texts_are_changed_in_the_database_without_a_release() {
     site.ok(&["template", "put", KEY, file.to_str().unwrap(), "--title", "送水通知"]);
     assert_eq!(site.ok(&["send", "o", KEY, "first=3桶"]), "200\n");
     assert!(sandbox.get("/sandbox/delivered").contains("您的水已送达😀 3桶"));
+    site.ok(&["template", "undo", KEY]);
+    assert_eq!(site.ok(&["template", "show", KEY]), format!("{TEMPLATE}\n"));
+    assert_eq!(site.ok(&["template", "history", KEY]).lines().count(), 3);
+    assert!(site.ok(&["template", "list"]).contains("送水通知"));
 }
 
 fn tset(opaque: u32, key: &str) -> Vec<u8> {

@@ -20,6 +20,7 @@ mod php;
 mod restart;
 mod root;
 mod sandbox;
+mod templates;
 mod torture;
 mod transcripts;
 mod wechat;

@@ -2,6 +2,7 @@
 //! more. Reads the ledger's file, and needs no daemon.
 
 use super::control::{ask_ledger, is_running};
+use super::language::Language;
 use super::when;
 use crate::config::Config;
 use crate::exit;
@@ -106,8 +107,9 @@ pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
     let states = if options.all { &every[..] } else { &every[..2] };
     let filter = options.filters.filter();
     if options.count {
+        let language = Language::of_environment();
         for (errcode, class, count) in count(&read, &filter, states).map_err(why)? {
-            crate::say!("{}", counted(errcode, &class, count));
+            crate::say!("{}", counted(errcode, &class, count, language));
         }
         return Ok(exit::OK);
     }
@@ -127,9 +129,9 @@ pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
 }
 
 /// One line of `--count`.
-fn counted(errcode: Option<i64>, class: &str, count: u64) -> String {
+fn counted(errcode: Option<i64>, class: &str, count: u64, language: Language) -> String {
     let name = errcode.map_or_else(|| class.to_owned(), |errcode| errcode.to_string());
-    let meaning = errcode.and_then(meaning::of).map_or("", meaning::Meaning::text);
+    let meaning = errcode.and_then(meaning::of).map_or("", |text| language.pick(text));
     format!("{name:>8} {count:>8}  {meaning}").trim_end().to_owned()
 }
 
@@ -206,11 +208,12 @@ mod tests {
 
     #[test]
     fn a_count_says_what_its_errcode_means() {
-        let line = counted(Some(43004), "", 12);
-        assert!(line.starts_with("   43004       12  "), "{line}");
-        assert!(line.len() > 30);
-        assert_eq!(counted(Some(123_456), "", 1), "  123456        1");
-        assert_eq!(counted(None, "unknown", 1), " unknown        1");
+        use Language::{Chinese, English};
+        let line = counted(Some(43004), "", 12, English);
+        assert!(line.starts_with("   43004       12  the user does not follow"), "{line}");
+        assert!(counted(Some(43004), "", 12, Chinese).contains("用户未关注公众号"));
+        assert_eq!(counted(Some(123_456), "", 1, English), "  123456        1");
+        assert_eq!(counted(None, "unknown", 1, Chinese), " unknown        1");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod control;
 mod failed;
 mod find;
+mod language;
 mod queue;
 mod request;
 mod requeue;

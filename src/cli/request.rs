@@ -19,22 +19,21 @@ pub struct Message {
     data: Vec<String>,
 }
 
-impl Message {
-    fn data(&self) -> Result<String, String> {
-        match self.data.as_slice() {
-            [] => return Ok("null".into()),
-            [json] if json.trim_start().starts_with(['{', '[']) => return Ok(json.clone()),
-            _ => {}
-        }
-        let mut object = Map::new();
-        for pair in &self.data {
-            let Some((name, value)) = pair.split_once('=') else {
-                return Err(format!("{pair} is neither NAME=VALUE nor a JSON object"));
-            };
-            object.insert(name.into(), value.into());
-        }
-        Ok(Value::Object(object).to_string())
+/// The variables that such words give, as JSON.
+pub fn variables(words: &[String]) -> Result<String, String> {
+    match words {
+        [] => return Ok("null".into()),
+        [json] if json.trim_start().starts_with(['{', '[']) => return Ok(json.clone()),
+        _ => {}
     }
+    let mut object = Map::new();
+    for pair in words {
+        let Some((name, value)) = pair.split_once('=') else {
+            return Err(format!("{pair} is neither NAME=VALUE nor a JSON object"));
+        };
+        object.insert(name.into(), value.into());
+    }
+    Ok(Value::Object(object).to_string())
 }
 
 pub fn push(config: &Config, message: &Message) -> Result<u8, String> {
@@ -55,7 +54,7 @@ fn request(
             return Err(format!("{what} cannot hold spaces: {word:?}"));
         }
     }
-    let data = message.data()?;
+    let data = variables(&message.data)?;
     let mut frame = Vec::new();
     let (openid, key) = (message.openid.as_bytes(), message.key.as_bytes());
     encode(&mut frame, Request { opaque: 1, openid, key, data: data.as_bytes() });

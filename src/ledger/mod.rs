@@ -10,6 +10,7 @@
 pub mod database;
 pub mod failed;
 pub mod filter;
+pub mod history;
 pub mod order;
 mod schema;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::day_file::DayFile;
 use crate::queue::{ClientMsgId, Held};
 use crate::stats::Stats;
+use crate::template::{Change, Table};
 use crate::traffic::batch::{Reply, ReplyTo};
 use crate::traffic::ledger::{Again, Ask, Failure, Note, Placed, Stopped, What};
 use crate::traffic::line::{Block, Lines};
@@ -52,6 +54,8 @@ pub struct Links {
     pub notes: Receiver<Note>,
     pub blocks: Receiver<Block>,
     pub asks: Receiver<Ask>,
+    /// Templates that the store has found changed.
+    pub changes: Receiver<Vec<Change>>,
     pub spool: Sender<Event>,
     pub mailbox: Mailbox,
     pub stats: Arc<Stats>,
@@ -169,6 +173,9 @@ impl Ledger {
                 },
                 recv(blocks) -> block => block.into_iter().for_each(|block| self.write_lines(block)),
                 recv(asks) -> ask => ask.into_iter().for_each(|ask| self.ask(&ask, &links)),
+                recv(links.changes) -> changes => {
+                    changes.into_iter().for_each(|changes| self.keep(&changes));
+                }
                 default(timeout) => {}
             }
             notes.try_iter().for_each(|note| self.note(note));
@@ -177,6 +184,27 @@ impl Ledger {
             self.do_chores(&links);
         }
         blocks.try_iter().for_each(|block| self.write_lines(block));
+    }
+
+    /// Keeps texts in the history of templates. No message waits for that: what cannot be written is named in the
+    /// log, and comes in as found with the next change.
+    fn keep(&mut self, changes: &[Change]) {
+        let by = history::By::database(now_ms());
+        let written = self.database.write(|write| {
+            changes.iter().try_for_each(|change| history::record(write, change, by))
+        });
+        written.unwrap_or_else(|why| {
+            log::warn!("{why}; {} changed templates are not kept in the history", changes.len());
+        });
+    }
+
+    /// The same for what changed while no daemon ran.
+    pub fn catch_up(&mut self, table: &Table) {
+        let text = |key: &str| table.get(key.as_bytes()).map(|known| known.text().to_owned());
+        let written = self.database.write(|write| history::catch_up(write, now_ms(), text));
+        written.unwrap_or_else(|why| {
+            log::warn!("{why}; templates that changed meanwhile are not kept in the history");
+        });
     }
 
     fn timeout(&self) -> Duration {

@@ -33,6 +33,20 @@ CREATE TABLE settled (seq INTEGER NOT NULL);
 INSERT INTO settled VALUES (0);
 ";
 
+/// Came later, and is no new version: to an older mega it is a table that nobody asks for.
+const HISTORY: &str = "
+CREATE TABLE IF NOT EXISTS template_history (
+    seq   INTEGER PRIMARY KEY AUTOINCREMENT,
+    key   TEXT NOT NULL,
+    time  INTEGER, -- NULL: nobody knows
+    who   TEXT NOT NULL,
+    what  TEXT NOT NULL,
+    title TEXT NOT NULL,
+    text  TEXT -- NULL: the template was removed
+);
+CREATE INDEX IF NOT EXISTS template_history_key ON template_history (key, seq);
+";
+
 /// What a file turned out to be.
 pub enum Prepared {
     Ready,
@@ -68,6 +82,7 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Prepared> {
         write.execute_batch(TABLES)?;
         write.pragma_update(None, "user_version", VERSION)?;
     }
+    write.execute_batch(HISTORY)?;
     write.commit()?;
     Ok(found)
 }

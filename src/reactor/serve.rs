@@ -8,7 +8,6 @@ use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
 use crate::queue::New;
 use crate::stats;
-use crate::template::check_data;
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
@@ -154,6 +153,18 @@ impl Desk {
             }
             Question::Requeue => self.ask(conn, id, opaque, What::Requeue, body),
             Question::Dismiss => self.ask(conn, id, opaque, What::Dismiss, body),
+            Question::Template => {
+                let key = serde_json::from_slice::<String>(body).unwrap_or_default();
+                match self.links.table.get(key.as_bytes()) {
+                    Some(template) => {
+                        self.answer(conn, command::OK, opaque, template.text().as_bytes())
+                    }
+                    None => {
+                        let why = command::NO_TEMPLATE.as_bytes();
+                        self.answer(conn, command::BAD_REQUEST, opaque, why)
+                    }
+                }
+            }
         }
     }
 
@@ -163,12 +174,8 @@ impl Desk {
         if self.stopping {
             return self.refuse(conn, opaque, "stopping");
         }
-        if !self.links.table.contains(key) {
-            let why = command::NO_TEMPLATE.as_bytes();
-            return self.answer(conn, command::BAD_REQUEST, opaque, why);
-        }
-        if let Err(error) = check_data(data) {
-            let why = format!("invalid data: {error}");
+        if let Err(unfit) = self.links.table.check(key, data) {
+            let why = unfit.to_string();
             return self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes());
         }
         let weight = match kind {

@@ -2,6 +2,7 @@
 
 use super::agenda::SWEEP;
 use super::*;
+use crate::template::Filling;
 use crate::traffic::BATCHES;
 use crate::traffic::batch::{Batch, Kind, Reply, UNANSWERED};
 use crate::traffic::mailbox::{Mail, Mailbox};
@@ -35,7 +36,7 @@ impl Bench {
         rustix::net::listen(&listener, 1000).unwrap();
         let address = listener.local_addr().unwrap();
         let admin = std::os::unix::net::UnixListener::bind(folder.path().join("a")).unwrap();
-        let table = Table::new(1, 1000, config.wechat.template_escape);
+        let table = Table::new(1, 1000, Filling::of(&config.wechat));
         table.insert(b"k", "{}");
         let (poll, waker) = poll().unwrap();
         let (mailbox, letters) = Mailbox::new(waker);

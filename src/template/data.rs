@@ -3,8 +3,8 @@
 //! It refuses nested values, and never panics or recurses on bytes from outside.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
+use std::io::Write;
 
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
@@ -25,17 +25,59 @@ impl fmt::Display for DataError {
 
 impl std::error::Error for DataError {}
 
-/// Says whether `data` could fill a template, without building anything from it.
-pub fn check_data(data: &[u8]) -> Result<(), DataError> {
-    read(data, &HashMap::new(), &mut [])
+/// Each variable's place, by its name.
+pub(super) type Slots = foldhash::HashMap<Box<str>, usize>;
+
+/// What somebody wants of data; all the rest is only checked.
+pub(super) enum Wanted<'v, 'd> {
+    Nothing,
+    /// The values of these variables.
+    Values(&'v Slots, &'v mut [Option<Cow<'d, str>>]),
+    /// Which of these variables have a value.
+    Names(&'v Slots, &'v mut [bool]),
 }
 
-/// Keeps in `values` what `slots` has a place for; all the rest is only checked.
-pub(super) fn read<'d>(
-    data: &'d [u8],
-    slots: &HashMap<Box<str>, usize>,
-    values: &mut [Option<Cow<'d, str>>],
-) -> Result<(), DataError> {
+impl<'d> Wanted<'_, 'd> {
+    fn slot(&self, name: &str) -> Option<usize> {
+        match self {
+            Wanted::Nothing => None,
+            Wanted::Values(slots, _) | Wanted::Names(slots, _) => slots.get(name).copied(),
+        }
+    }
+
+    /// The member of a list is named by its index.
+    fn slot_of_index(&self, index: usize) -> Option<usize> {
+        let (Wanted::Values(slots, _) | Wanted::Names(slots, _)) = self else { return None };
+        if slots.is_empty() {
+            return None;
+        }
+        // Room for every usize, and no allocation for each.
+        let mut digits = [0; 20];
+        let mut left = &mut digits[..];
+        let written = write!(left, "{index}").ok().map(|()| left.len());
+        let used = digits.len() - written?;
+        slots.get(std::str::from_utf8(&digits[..used]).ok()?).copied()
+    }
+
+    fn wants_text(&self) -> bool {
+        matches!(self, Wanted::Values(..))
+    }
+
+    fn take(&mut self, slot: usize, value: Cow<'d, str>) {
+        match self {
+            Wanted::Nothing => {}
+            Wanted::Values(_, values) => values[slot] = Some(value),
+            Wanted::Names(_, seen) => seen[slot] = true,
+        }
+    }
+}
+
+/// Says whether `data` could fill a template, without building anything from it.
+pub fn check_data(data: &[u8]) -> Result<(), DataError> {
+    read(data, Wanted::Nothing)
+}
+
+pub(super) fn read<'d>(data: &'d [u8], wanted: Wanted<'_, 'd>) -> Result<(), DataError> {
     if data.is_empty() {
         return Ok(());
     }
@@ -47,7 +89,7 @@ pub(super) fn read<'d>(
         ));
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    de::Deserializer::deserialize_any(&mut json, Members { slots, values })
+    de::Deserializer::deserialize_any(&mut json, Members { wanted })
         .and_then(|()| json.end())
         .map_err(|e| data_error(text, &e))
 }
@@ -64,12 +106,11 @@ fn data_error(text: &str, error: &serde_json::Error) -> DataError {
     DataError(format!("not JSON at byte {byte}: {message}"))
 }
 
-struct Members<'s, 'v, 'd> {
-    slots: &'s HashMap<Box<str>, usize>,
-    values: &'v mut [Option<Cow<'d, str>>],
+struct Members<'v, 'd> {
+    wanted: Wanted<'v, 'd>,
 }
 
-impl<'d> Visitor<'d> for Members<'_, '_, 'd> {
+impl<'d> Visitor<'d> for Members<'_, 'd> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,28 +121,26 @@ impl<'d> Visitor<'d> for Members<'_, '_, 'd> {
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'d>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key_seed(Name)? {
-            let slot = self.slots.get(&*name).copied();
-            let value = map.next_value_seed(Value { name: &name, kept: slot.is_some() })?;
+            let slot = self.wanted.slot(&name);
+            let kept = slot.is_some() && self.wanted.wants_text();
+            let value = map.next_value_seed(Value { name: &name, kept })?;
             if let Some(slot) = slot {
-                self.values[slot] = Some(value);
+                self.wanted.take(slot, value);
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'d>>(self, mut list: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'d>>(mut self, mut list: A) -> Result<(), A::Error> {
         for index in 0_usize.. {
-            // Nothing is looked up, or allocated for it, when nothing can be kept.
-            let slot = match self.slots.is_empty() {
-                true => None,
-                false => self.slots.get(index.to_string().as_str()).copied(),
-            };
-            let value = list.next_element_seed(Value { name: &index, kept: slot.is_some() })?;
+            let slot = self.wanted.slot_of_index(index);
+            let kept = slot.is_some() && self.wanted.wants_text();
+            let value = list.next_element_seed(Value { name: &index, kept })?;
             match (value, slot) {
                 (None, _) => break,
-                (Some(value), Some(slot)) => self.values[slot] = Some(value),
+                (Some(value), Some(slot)) => self.wanted.take(slot, value),
                 (Some(_), None) => {}
             }
         }
@@ -222,12 +261,11 @@ impl<'d, N: fmt::Display> Visitor<'d> for Value<'_, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Escape;
-    use crate::template::Template;
+    use crate::template::{Filling, Template, Unfit};
 
-    fn render(text: &str, data: &[u8]) -> Result<String, DataError> {
+    fn render(text: &str, data: &[u8]) -> Result<String, Unfit> {
         let mut out = Vec::new();
-        Template::compile(text, Escape::Json).render("o1", data, None, &mut out)?;
+        Template::compile(text, Filling::DEFAULT).render("o1", data, None, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -238,7 +276,7 @@ mod tests {
     /// What is wrong with `data`, which checking and rendering must agree on.
     fn refused(data: impl AsRef<[u8]>) -> String {
         let error = check_data(data.as_ref()).unwrap_err();
-        assert_eq!(render("${a} ${0}", data.as_ref()), Err(error.clone()));
+        assert_eq!(render("${a} ${0}", data.as_ref()), Err(Unfit::Data(error.clone())));
         let line = error.to_string();
         assert!(line.len() < 250 && !line.contains('\n'), "{line}");
         line

@@ -2,6 +2,7 @@
 //! Shared: the reactor asks for keys, the workers take templates, the store thread puts them in.
 //! It refuses what is over table_size or template_size; the database itself is database.rs's.
 
+mod caution;
 mod data;
 mod database;
 mod mysql;
@@ -9,25 +10,34 @@ mod php;
 mod render;
 mod row;
 mod sqlite;
+mod unfit;
 
 use foldhash::{HashMap, HashMapExt};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::config::Escape;
+use crate::config::MissingVariables;
 
+pub use caution::{Caution, Doubt, Summary, doubts};
 pub use data::check_data;
 pub use database::open;
-pub use render::Template;
+pub use render::{Filling, Template};
 pub use row::{Database, DatabaseError, Row};
+pub use unfit::Unfit;
+
+/// Lines about single templates that one load writes into the log.
+const LINES: usize = 10;
+
+/// Texts of one load that are told to have changed.
+const CHANGES: usize = 1_000;
 
 type Templates = HashMap<Box<[u8]>, Arc<Template>>;
 
 pub struct Table {
     table_size: usize,
     template_size: usize,
-    escape: Escape,
+    filling: Filling,
     templates: RwLock<Templates>,
 }
 
@@ -39,17 +49,46 @@ pub enum Insert {
     OverTemplateSize,
 }
 
+/// A text that is another than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub key: String,
+    /// None: there was none, or is none any more.
+    pub before: Option<String>,
+    pub now: Option<String>,
+}
+
+/// What a load came to.
+#[derive(Default)]
+pub struct Loaded {
+    /// What operators are to know, a line each, and few of them.
+    pub warnings: Vec<String>,
+    /// Empty for the first load.
+    pub changes: Vec<Change>,
+}
+
 impl Table {
     /// An empty table for `table_size` templates of at most `template_size` bytes each.
-    pub fn new(table_size: usize, template_size: usize, escape: Escape) -> Table {
-        Table { table_size, template_size, escape, templates: RwLock::new(HashMap::new()) }
+    pub fn new(table_size: usize, template_size: usize, filling: Filling) -> Table {
+        Table { table_size, template_size, filling, templates: RwLock::new(HashMap::new()) }
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<Template>> {
         self.templates.read().get(key).cloned()
     }
 
-    pub fn contains(&self, key: &[u8]) -> bool {
+    /// Says whether a message can be made of this template and this data, as far as that is known now.
+    pub fn check(&self, key: &[u8], data: &[u8]) -> Result<(), Unfit> {
+        match self.filling.missing {
+            MissingVariables::Keep | MissingVariables::Empty => match self.contains(key) {
+                true => check_data(data).map_err(Unfit::Data),
+                false => Err(Unfit::NoTemplate),
+            },
+            MissingVariables::Refuse => self.get(key).ok_or(Unfit::NoTemplate)?.check(data),
+        }
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
         self.templates.read().contains_key(key)
     }
 
@@ -62,25 +101,42 @@ impl Table {
         if text.len() > self.template_size {
             return Insert::OverTemplateSize;
         }
-        let template = Template::compile(text, self.escape);
+        let template = Template::compile(text, self.filling);
         self.put(&mut self.templates.write(), key, template)
     }
 
-    /// Makes `rows` the table's whole content, and says in one line each what was left out and why.
-    pub fn replace_all(&self, rows: Vec<Row>) -> Vec<String> {
+    /// The same for one row, and what operators and the history are to know of it if it was another before.
+    pub fn reload(&self, row: &Row) -> (Insert, Loaded) {
+        let key = row.key.as_bytes();
+        let before = self.get(key).map(|template| template.text().to_owned());
+        let insert = self.insert(key, &row.template);
+        if insert != Insert::Stored || before.as_ref() == Some(&row.template) {
+            return (insert, Loaded::default());
+        }
+        let mut doubts = Summary::default();
+        doubts.add(&row.key, &Template::compile(&row.template, self.filling));
+        let now = Some(row.template.clone());
+        let changes = vec![Change { key: row.key.clone(), before, now }];
+        (insert, Loaded { warnings: doubts.lines().collect(), changes })
+    }
+
+    /// Makes `rows` the table's whole content.
+    pub fn replace_all(&self, rows: Vec<Row>) -> Loaded {
         let mut templates = HashMap::with_capacity(rows.len());
-        let mut left_out = Vec::new();
+        let (mut left_out, mut doubts) = (Vec::new(), Summary::default());
         for row in rows {
-            let key = row.key.as_bytes();
             let size = row.template.len();
             let insert = if size > self.template_size {
                 Insert::OverTemplateSize
             } else {
-                let template = Template::compile(&row.template, self.escape);
-                self.put(&mut templates, key, template)
+                let template = Template::compile(&row.template, self.filling);
+                self.put(&mut templates, row.key.as_bytes(), template)
             };
             match insert {
-                Insert::Stored => {}
+                Insert::Stored => {
+                    let stored = templates.get(row.key.as_bytes());
+                    stored.into_iter().for_each(|template| doubts.add(&row.key, template));
+                }
                 Insert::OverTableSize => left_out.push(format!(
                     "template {:?} left out: the table is full (table_size = {})",
                     row.key, self.table_size
@@ -91,8 +147,42 @@ impl Table {
                 )),
             }
         }
-        *self.templates.write() = templates;
-        left_out
+        // A key that was left out is not known to have gone.
+        let gone = left_out.is_empty();
+        let mut warnings = shortened(left_out);
+        warnings.extend(doubts.lines());
+        let old = std::mem::replace(&mut *self.templates.write(), templates);
+        let (changes, more) = self.changes(&old, gone);
+        if more > 0 {
+            warnings.push(format!("{more} changed templates more are not kept in the history"));
+        }
+        Loaded { warnings, changes }
+    }
+
+    /// What is another than it was in `old`, and how many more; the first load changes nothing.
+    fn changes(&self, old: &Templates, gone: bool) -> (Vec<Change>, usize) {
+        if old.is_empty() {
+            return (Vec::new(), 0);
+        }
+        let templates = self.templates.read();
+        let text = |templates: &Templates, key: &[u8]| {
+            templates.get(key).map(|template| template.text().to_owned())
+        };
+        let new = templates.iter().filter(|(key, template)| {
+            old.get(*key).is_none_or(|old| old.text() != template.text())
+        });
+        let gone = old.keys().filter(|key| gone && !templates.contains_key(*key));
+        let keys = new.map(|(key, _)| key).chain(gone);
+        let mut keys: Vec<&[u8]> = keys.map(|key| &**key).collect();
+        keys.sort_unstable();
+        let more = keys.len().saturating_sub(CHANGES);
+        keys.truncate(CHANGES);
+        let change = |key: &[u8]| Change {
+            key: String::from_utf8_lossy(key).into_owned(),
+            before: text(old, key),
+            now: text(&templates, key),
+        };
+        (keys.into_iter().map(change).collect(), more)
     }
 
     fn put(&self, templates: &mut Templates, key: &[u8], template: Template) -> Insert {
@@ -102,6 +192,15 @@ impl Table {
         templates.insert(key.into(), Arc::new(template));
         Insert::Stored
     }
+}
+
+fn shortened(mut lines: Vec<String>) -> Vec<String> {
+    if lines.len() > LINES {
+        let more = lines.len() - LINES;
+        lines.truncate(LINES);
+        lines.push(format!("{more} templates more left out"));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -127,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_a_new_text_for_a_key_it_holds_and_no_new_key() {
-        let table = Table::new(2, 5, Escape::Json);
+        let table = Table::new(2, 5, Filling::DEFAULT);
         assert_eq!(table.len(), 0);
         assert_eq!(table.insert(b"a", "one"), Insert::Stored);
         assert_eq!(table.insert(b"b", "two"), Insert::Stored);
@@ -140,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_template_over_template_size_leaves_the_cached_one_as_it_was() {
-        let table = Table::new(2, 5, Escape::Json);
+        let table = Table::new(2, 5, Filling::DEFAULT);
         assert_eq!(table.insert(b"a", "12345"), Insert::Stored);
         assert_eq!(table.insert(b"a", "123456"), Insert::OverTemplateSize);
         assert_eq!(rendered(&table, "a"), b"12345");
@@ -148,20 +247,22 @@ mod tests {
 
     #[test]
     fn replacing_all_forgets_old_keys_and_names_what_it_leaves_out() {
-        let table = Table::new(2, 5, Escape::Json);
+        let table = Table::new(2, 5, Filling::DEFAULT);
         table.insert(b"old", "x");
         let held = table.get(b"old").unwrap();
-        let left_out = table.replace_all(vec![
+        let loaded = table.replace_all(vec![
             row("long", "123456"),
             row("a", "1"),
             row("b", "2"),
             row("c", "3"),
         ]);
         assert_eq!(
-            left_out,
+            loaded.warnings,
             [
                 "template \"long\" left out: it has 6 bytes (template_size = 5)",
                 "template \"c\" left out: the table is full (table_size = 2)",
+                "templates \"a\", \"b\": the text is no JSON object once its variables are filled: \
+                 WeChat refuses it",
             ]
         );
         assert_eq!(table.len(), 2);
@@ -170,5 +271,80 @@ mod tests {
         let mut out = Vec::new();
         held.render("o1", b"", None, &mut out).unwrap();
         assert_eq!(out, b"x");
+    }
+
+    fn change(key: &str, before: Option<&str>, now: Option<&str>) -> Change {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Change { key: key.to_owned(), before: text(before), now: text(now) }
+    }
+
+    #[test]
+    fn a_load_tells_what_has_changed_since_the_last_one() {
+        let table = Table::new(3, 5, Filling::DEFAULT);
+        let load = |rows: &[(&str, &str)]| {
+            table.replace_all(rows.iter().map(|(key, text)| row(key, text)).collect()).changes
+        };
+        assert_eq!(load(&[("a", "1"), ("b", "2")]), [], "the first one changes nothing");
+        assert_eq!(load(&[("b", "2"), ("a", "1")]), []);
+        assert_eq!(
+            load(&[("c", "3"), ("b", "4")]),
+            [
+                change("a", Some("1"), None),
+                change("b", Some("2"), Some("4")),
+                change("c", None, Some("3")),
+            ]
+        );
+        // What was left out may still be there.
+        assert_eq!(load(&[("b", "123456"), ("d", "x")]), [change("d", None, Some("x"))]);
+        let (insert, loaded) = table.reload(&row("d", "y"));
+        assert_eq!(insert, Insert::Stored);
+        assert_eq!(loaded.changes, [change("d", Some("x"), Some("y"))]);
+        assert_eq!(loaded.warnings.len(), 1);
+        let (_, loaded) = table.reload(&row("d", "y"));
+        assert!(loaded.changes.is_empty() && loaded.warnings.is_empty(), "it is the same");
+        let (insert, loaded) = table.reload(&row("d", "123456"));
+        assert_eq!((insert, loaded.changes.len()), (Insert::OverTemplateSize, 0));
+        let (_, loaded) = table.reload(&row("e", "1"));
+        assert_eq!(loaded.changes, [change("e", None, Some("1"))]);
+    }
+
+    #[test]
+    fn a_load_of_many_writes_few_lines_and_tells_few_changes() {
+        let table = Table::new(5_000, 5, Filling::DEFAULT);
+        let rows = |text: &str, count: usize| {
+            (0..count).map(|n| row(&format!("{n:04}"), text)).collect::<Vec<_>>()
+        };
+        table.replace_all(rows("1", CHANGES + 2));
+        let loaded = table.replace_all(rows("2", CHANGES + 2));
+        assert_eq!(loaded.changes.len(), CHANGES);
+        assert_eq!(loaded.changes[0], change("0000", Some("1"), Some("2")));
+        let [summary, more] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        assert!(summary.contains(" and 999 more (see template check): "), "{summary}");
+        assert_eq!(more, "2 changed templates more are not kept in the history");
+        let loaded = table.replace_all(rows("123456", LINES));
+        assert_eq!((loaded.warnings.len(), table.len()), (LINES, 0));
+        let loaded = table.replace_all(rows("123456", LINES + 1));
+        assert_eq!(loaded.warnings[LINES], "1 templates more left out");
+        assert_eq!(loaded.warnings.len(), LINES + 1);
+    }
+
+    #[test]
+    fn the_door_refuses_what_no_message_can_be_made_of() {
+        for (missing, refused) in [
+            (MissingVariables::Keep, None),
+            (MissingVariables::Empty, None),
+            (MissingVariables::Refuse, Some("missing variables: ${a}")),
+        ] {
+            let table = Table::new(2, 100, Filling { missing, ..Filling::DEFAULT });
+            table.insert(b"k", "${a}");
+            let check = |key: &str, data: &str| {
+                table.check(key.as_bytes(), data.as_bytes()).err().map(|unfit| unfit.to_string())
+            };
+            assert_eq!(check("k", r#"{"a":null}"#), None);
+            assert_eq!(check("k", r#"{"b":""}"#).as_deref(), refused);
+            assert_eq!(check("l", "{").as_deref(), Some("template key not exists"));
+            let invalid = check("k", r#"{"a":[]}"#).unwrap();
+            assert!(invalid.starts_with("invalid data: the value of \"a\""), "{invalid}");
+        }
     }
 }

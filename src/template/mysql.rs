@@ -7,7 +7,9 @@ use std::time::Duration;
 use mysql::prelude::{FromValue, Queryable};
 use mysql::{Conn, OptsBuilder, Params};
 
-use super::row::{Columns, Database, DatabaseError, Row, Statements, sql_limit, table_names};
+use super::row::{
+    Columns, Database, DatabaseError, Reading, Row, Statements, sql_limit, table_names,
+};
 use crate::config::{Dsn, Pdo};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +105,8 @@ impl Database for Mysql {
     fn load(&mut self, limit: usize) -> Result<Vec<Row>, DatabaseError> {
         let sql = self.statements.load.clone();
         let rows: Vec<mysql::Row> = self.run(|c| c.exec(&sql, (sql_limit(limit),)))?;
-        Ok(rows.into_iter().filter_map(|row| columns(row).row(&self.table)).collect())
+        let mut reading = Reading::of(&self.table);
+        Ok(rows.into_iter().filter_map(|row| reading.take(columns(row))).collect())
     }
 
     fn find(&mut self, key: &[u8]) -> Result<Option<Row>, DatabaseError> {
@@ -114,7 +117,7 @@ impl Database for Mysql {
         let row = self.run(|c| -> mysql::Result<Option<mysql::Row>> {
             c.exec_first(&sql, (key,)).or_else(|e| no_such_key(e, None))
         })?;
-        Ok(row.and_then(|row| columns(row).row(&self.table)))
+        Ok(row.and_then(|row| Reading::of(&self.table).take(columns(row))))
     }
 
     fn put(&mut self, row: &Row) -> Result<(), DatabaseError> {

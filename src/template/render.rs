@@ -2,17 +2,42 @@
 //! that a value brings in is never substituted again. Pure functions, on the workers and whoever fills the table.
 //! What the data may be is data.rs's to say.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 
-use super::data::{self, DataError};
-use crate::config::Escape;
+use super::data::{self, Slots, Wanted, check_data};
+use super::unfit::Unfit;
+use crate::config::{Escape, MissingVariables, Wechat};
 
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 const CLIENT_MSG_ID: &str = "\"client_msg_id\"";
+const OPENID: &str = "OPENID";
+
+/// So many variables are looked for in data without an allocation.
+pub(super) const FEW: usize = 64;
+
+/// Digits that stand for a placeholder in a sample.
+const DIGITS: usize = 16;
+
+/// How values enter a template, and what becomes of a variable that has none.
+#[derive(Debug, Clone, Copy)]
+pub struct Filling {
+    pub escape: Escape,
+    pub missing: MissingVariables,
+}
+
+impl Filling {
+    #[cfg(test)]
+    pub const DEFAULT: Filling = Filling { escape: Escape::Json, missing: MissingVariables::Keep };
+
+    pub fn of(wechat: &Wechat) -> Filling {
+        Filling { escape: wechat.template_escape, missing: wechat.missing_variables }
+    }
+}
 
 #[derive(Debug)]
 pub struct Template {
+    filling: Filling,
     text: Box<str>,
     /// The part of `text` before the place of a client_msg_id; empty where none is inserted.
     head: usize,
@@ -21,36 +46,44 @@ pub struct Template {
     /// What follows `head`, in order.
     pieces: Vec<Piece>,
     /// Each variable's slot, numbered by first appearance.
-    slots: HashMap<Box<str>, usize>,
+    slots: Slots,
 }
 
 #[derive(Debug)]
 enum Piece {
     Text(Range<usize>),
-    Openid {
-        escaped: bool,
-    },
-    Variable {
-        slot: usize,
-        /// The placeholder with its `${` and `}`.
-        span: Range<usize>,
-        escaped: bool,
-    },
+    Openid(Placeholder),
+    Variable { slot: usize, placeholder: Placeholder },
+}
+
+#[derive(Debug)]
+struct Placeholder {
+    /// With its `${` and `}`.
+    span: Range<usize>,
+    place: Place,
+}
+
+/// Where a placeholder stands in the template's JSON text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    String,
+    Outside,
 }
 
 impl Template {
-    pub fn compile(text: &str, escape: Escape) -> Template {
+    pub fn compile(text: &str, filling: Filling) -> Template {
         let separator = msg_id_separator(text);
         let head = match separator {
             Some(_) => text.find('{').map_or(0, |brace| brace + 1),
             None => 0,
         };
         let mut template = Template {
+            filling,
             text: text.into(),
             head,
             separator,
             pieces: Vec::new(),
-            slots: HashMap::new(),
+            slots: Slots::default(),
         };
         let mut done = head;
         let mut quotes = Quotes::default();
@@ -58,13 +91,47 @@ impl Template {
         while let Some(span) = next_placeholder(text, done) {
             template.push_text(done..span.start);
             quotes.pass(&text[done..span.start]);
-            template.push_placeholder(span.clone(), quotes.open && escape == Escape::Json);
+            let place = if quotes.open { Place::String } else { Place::Outside };
+            template.push_placeholder(Placeholder { span: span.clone(), place });
             // A placeholder that no value fills stays as text, so its own bytes count like any others.
             quotes.pass(&text[span.clone()]);
             done = span.end;
         }
         template.push_text(done..text.len());
         template
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a client_msg_id is put into its messages.
+    pub fn takes_client_msg_id(&self) -> bool {
+        self.separator.is_some()
+    }
+
+    /// Says whether a message can be made of `data`.
+    pub fn check(&self, data: &[u8]) -> Result<(), Unfit> {
+        if self.filling.missing != MissingVariables::Refuse {
+            return check_data(data).map_err(Unfit::Data);
+        }
+        let (mut few, mut many) = ([false; FEW], Vec::new());
+        let seen = match few.get_mut(..self.slots.len()) {
+            Some(seen) => seen,
+            None => {
+                many.resize(self.slots.len(), false);
+                &mut many[..]
+            }
+        };
+        data::read(data, Wanted::Names(&self.slots, seen)).map_err(Unfit::Data)?;
+        match seen.contains(&false) {
+            true => Err(self.unfilled(|slot| seen[slot])),
+            false => Ok(()),
+        }
+    }
+
+    fn unfilled(&self, filled: impl Fn(usize) -> bool) -> Unfit {
+        Unfit::missing(self.names().filter(|(slot, _)| !filled(*slot)).map(|(_, name)| name))
     }
 
     /// Clears `out` and writes the message into it. `client_msg_id` is left out of a template that is not a JSON
@@ -75,10 +142,14 @@ impl Template {
         data: &[u8],
         client_msg_id: Option<&str>,
         out: &mut Vec<u8>,
-    ) -> Result<(), DataError> {
+    ) -> Result<(), Unfit> {
         out.clear();
         let mut values = vec![None; self.slots.len()];
-        data::read(data, &self.slots, &mut values)?;
+        data::read(data, Wanted::Values(&self.slots, &mut values)).map_err(Unfit::Data)?;
+        let missing = self.filling.missing;
+        if missing == MissingVariables::Refuse && values.contains(&None) {
+            return Err(self.unfilled(|slot| values[slot].is_some()));
+        }
         out.extend_from_slice(&self.text.as_bytes()[..self.head]);
         if let (Some(id), Some(separator)) = (client_msg_id, self.separator) {
             out.extend_from_slice(CLIENT_MSG_ID.as_bytes());
@@ -90,11 +161,14 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(span) => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
-                Piece::Openid { escaped } => push_value(openid, *escaped, out),
-                Piece::Variable { slot, span, escaped } => match &values[*slot] {
-                    Some(value) => push_value(value, *escaped, out),
-                    None => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
-                },
+                Piece::Openid(Placeholder { place, .. }) => self.push_value(openid, *place, out),
+                Piece::Variable { slot, placeholder: Placeholder { span, place } } => {
+                    match &values[*slot] {
+                        Some(value) => self.push_value(value, *place, out),
+                        None if missing == MissingVariables::Empty => {}
+                        None => out.extend_from_slice(&self.text.as_bytes()[span.clone()]),
+                    }
+                }
             }
         }
         Ok(())
@@ -102,15 +176,49 @@ impl Template {
 
     /// The names that data may fill, in the order of their first appearance; `OPENID` is not one of them.
     pub fn variables(&self) -> Vec<&str> {
-        let mut names = Vec::with_capacity(self.slots.len());
-        for piece in &self.pieces {
-            if let Piece::Variable { slot, span, .. } = piece
-                && *slot == names.len()
-            {
-                names.push(self.name(span));
+        self.names().map(|(_, name)| name).collect()
+    }
+
+    /// Each variable's slot and name, in their order.
+    fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut next = 0;
+        self.pieces.iter().filter_map(move |piece| match piece {
+            Piece::Variable { slot, placeholder } if *slot == next => {
+                next += 1;
+                Some((*slot, self.name(&placeholder.span)))
             }
+            _ => None,
+        })
+    }
+
+    fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Openid(placeholder) | Piece::Variable { placeholder, .. } => Some(placeholder),
+        })
+    }
+
+    /// The names that stand outside JSON strings, each once.
+    pub(super) fn outside(&self) -> impl Iterator<Item = &str> {
+        let outside = self.placeholders().filter(|placeholder| placeholder.place == Place::Outside);
+        let mut seen = HashSet::new();
+        let names = outside.map(|placeholder| self.name(&placeholder.span));
+        names.filter(move |name| seen.insert(*name))
+    }
+
+    /// The text with these digits in the place of `${OPENID}` and of the variables. Every other byte keeps its place,
+    /// and what is JSON with values for the variables is JSON.
+    pub(super) fn sample(&self, openid: u8, variables: u8) -> Vec<u8> {
+        let mut sample = self.text.as_bytes().to_vec();
+        for placeholder in self.placeholders() {
+            let span = &placeholder.span;
+            let digit = if self.name(span) == OPENID { openid } else { variables };
+            // No number of so many digits is too large for JSON.
+            let digits = span.start..span.end.min(span.start + DIGITS);
+            sample[span.clone()].fill(b' ');
+            sample[digits].fill(digit);
         }
-        names
+        sample
     }
 
     fn name(&self, span: &Range<usize>) -> &str {
@@ -123,16 +231,28 @@ impl Template {
         }
     }
 
-    fn push_placeholder(&mut self, span: Range<usize>, escaped: bool) {
-        let name = self.name(&span);
-        if name == "OPENID" {
-            self.pieces.push(Piece::Openid { escaped });
+    fn push_placeholder(&mut self, placeholder: Placeholder) {
+        let name = self.name(&placeholder.span);
+        if name == OPENID {
+            self.pieces.push(Piece::Openid(placeholder));
             return;
         }
         let name: Box<str> = name.into();
         let next = self.slots.len();
         let slot = *self.slots.entry(name).or_insert(next);
-        self.pieces.push(Piece::Variable { slot, span, escaped });
+        self.pieces.push(Piece::Variable { slot, placeholder });
+    }
+
+    fn push_value(&self, value: &str, place: Place, out: &mut Vec<u8>) {
+        if place == Place::Outside || self.filling.escape == Escape::Raw {
+            out.extend_from_slice(value.as_bytes());
+            return;
+        }
+        let start = out.len();
+        serde_json::to_writer(&mut *out, value).expect("a Vec takes every write");
+        // The quotes around the value are the template's own.
+        out.pop();
+        out.remove(start);
     }
 }
 
@@ -174,26 +294,14 @@ fn msg_id_separator(text: &str) -> Option<&'static str> {
     Some(if empty { "" } else { "," })
 }
 
-fn push_value(value: &str, escaped: bool, out: &mut Vec<u8>) {
-    if !escaped {
-        out.extend_from_slice(value.as_bytes());
-        return;
-    }
-    let start = out.len();
-    serde_json::to_writer(&mut *out, value).expect("a Vec takes every write");
-    // The quotes around the value are the template's own.
-    out.pop();
-    out.remove(start);
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::data::check_data;
     use super::*;
 
-    fn render(text: &str, data: &[u8], id: Option<&str>) -> Result<String, DataError> {
+    fn render(text: &str, data: &[u8], id: Option<&str>) -> Result<String, Unfit> {
         let mut out = b"left from the last message".to_vec();
-        Template::compile(text, Escape::Json).render("o\"1", data, id, &mut out)?;
+        Template::compile(text, Filling::DEFAULT).render("o\"1", data, id, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -219,7 +327,7 @@ mod tests {
         for case in cases {
             let data = case.data.get().as_bytes();
             check_data(data).unwrap();
-            let template = Template::compile(&case.template, Escape::Json);
+            let template = Template::compile(&case.template, Filling::DEFAULT);
             template.render(&case.openid, data, None, &mut out).unwrap();
             assert_eq!(std::str::from_utf8(&out).unwrap(), case.ours, "{}", case.name);
         }
@@ -238,7 +346,8 @@ mod tests {
     #[test]
     fn a_raw_template_escapes_nothing() {
         let mut out = Vec::new();
-        let template = Template::compile(r#"{"x":"${a}${OPENID}"}"#, Escape::Raw);
+        let raw = Filling { escape: Escape::Raw, ..Filling::DEFAULT };
+        let template = Template::compile(r#"{"x":"${a}${OPENID}"}"#, raw);
         template.render("o\"1", br#"{"a":"\\n\""}"#, None, &mut out).unwrap();
         assert_eq!(out, br#"{"x":"\n"o"1"}"#);
     }
@@ -272,7 +381,7 @@ mod tests {
 
     #[test]
     fn variables_are_named_once_in_their_order() {
-        let template = Template::compile("${b}${OPENID}${a}${b}${标题}${c${d}", Escape::Json);
+        let template = Template::compile("${b}${OPENID}${a}${b}${标题}${c${d}", Filling::DEFAULT);
         assert_eq!(template.variables(), ["b", "a", "标题", "d"]);
     }
 }

@@ -7,6 +7,9 @@ use std::fmt;
 const ORIGINAL_TABLE: &str = "mega_wechat_template";
 const PREFIXED_TABLE: &str = "wechat_template";
 
+/// Rows that cannot be read of which the log has a line each.
+const LINES: usize = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// In the database's spelling.
@@ -38,7 +41,7 @@ impl fmt::Display for DatabaseError {
 
 impl std::error::Error for DatabaseError {}
 
-/// Rows that cannot be read (a NULL or undecodable key or template) are left out, each with a warning in the log.
+/// Rows that cannot be read (a NULL or undecodable key or template) are left out, with a warning in the log.
 pub trait Database: Send {
     /// The first `limit` rows by key.
     fn load(&mut self, limit: usize) -> Result<Vec<Row>, DatabaseError>;
@@ -97,22 +100,53 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// A title or a time that cannot be read keeps no message from being sent.
-    pub fn row(self, table: &str) -> Option<Row> {
+    /// The row, or why it cannot be read. A title or a time that cannot be read keeps no message from being sent.
+    fn row(self, table: &str) -> Result<Row, String> {
         let Some(key) = self.key else {
-            log::warn!("a row of {table} left out: its tmpl_key is NULL or not UTF-8");
-            return None;
+            return Err(format!("a row of {table} left out: its tmpl_key is NULL or not UTF-8"));
         };
         let Some(template) = self.template else {
-            log::warn!("template {key:?} of {table} left out: its text is NULL or not UTF-8");
-            return None;
+            return Err(format!(
+                "template {key:?} of {table} left out: its text is NULL or not UTF-8"
+            ));
         };
-        Some(Row {
+        Ok(Row {
             key,
             title: self.title.unwrap_or_default(),
             template,
             created_at: self.created_at.unwrap_or_default(),
             updated_at: self.updated_at.unwrap_or_default(),
         })
+    }
+}
+
+/// Takes the rows that can be read, and names the first of the others in the log.
+pub(super) struct Reading<'t> {
+    table: &'t str,
+    left_out: usize,
+}
+
+impl Reading<'_> {
+    pub fn of(table: &str) -> Reading<'_> {
+        Reading { table, left_out: 0 }
+    }
+
+    pub fn take(&mut self, columns: Columns) -> Option<Row> {
+        columns.row(self.table).map_err(|why| self.leave_out(&why)).ok()
+    }
+
+    fn leave_out(&mut self, why: &str) {
+        self.left_out += 1;
+        if self.left_out <= LINES {
+            log::warn!("{why}");
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if self.left_out > LINES {
+            log::warn!("{} rows more of {} left out", self.left_out - LINES, self.table);
+        }
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{Columns, Database, DatabaseError, Row, Statements, sql_limit, table_names};
+use super::row::{
+    Columns, Database, DatabaseError, Reading, Row, Statements, sql_limit, table_names,
+};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,7 +49,8 @@ impl Database for Sqlite {
         let load = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(&self.statements.load)?;
             let rows = statement.query_map([sql_limit(limit)], |row| Ok(columns(row)))?;
-            rows.filter_map(|row| row.map(|columns| columns.row(&self.table)).transpose()).collect()
+            let mut reading = Reading::of(&self.table);
+            rows.filter_map(|row| row.map(|columns| reading.take(columns)).transpose()).collect()
         };
         load().map_err(|e| failed(&self.path, &e))
     }
@@ -63,7 +66,7 @@ impl Database for Sqlite {
                 .optional()
         };
         let found = find().map_err(|e| failed(&self.path, &e))?;
-        Ok(found.and_then(|columns| columns.row(&self.table)))
+        Ok(found.and_then(|columns| Reading::of(&self.table).take(columns)))
     }
 
     fn put(&mut self, row: &Row) -> Result<(), DatabaseError> {

@@ -69,6 +69,10 @@ const BLOCKS: usize = 512;
 /// Administrators' requests to the ledger that may wait; beyond that the reactor stops reading who sends them.
 pub const ASKS: usize = 4;
 
+/// Lists of changed templates that may wait for the ledger: one comes of each reload or tset that changes a text. What
+/// finds no room is missing in the history, and nobody waits for it.
+pub const CHANGES: usize = 64;
+
 /// Jobs that lie ready at least, as long as there are so many.
 const STOCK: usize = 32;
 

@@ -1,36 +1,20 @@
 //! What WeChat's errcodes mean and what to do about them, for people: one table, in English and in
-//! Chinese. Covers every code that `errcode` has a class for, and those that are seen beside them.
+//! Chinese; who shows it picks the language. Covers every code that `errcode` has a class for, and those that are seen beside them.
 
-/// What happened and what to do, in both languages.
-pub struct Meaning {
-    pub errcode: i64,
-    pub english: &'static str,
-    pub chinese: &'static str,
+struct Meaning {
+    errcode: i64,
+    text: [&'static str; 2],
 }
 
-/// The meaning of a code, if it is known.
-pub fn of(errcode: i64) -> Option<&'static Meaning> {
-    TABLE.binary_search_by_key(&errcode, |meaning| meaning.errcode).ok().map(|at| &TABLE[at])
-}
-
-impl Meaning {
-    /// In the language of the environment: Chinese where LC_ALL or else LANG begins with `zh`.
-    pub fn text(&self) -> &'static str {
-        match is_chinese(std::env::var("LC_ALL").ok(), std::env::var("LANG").ok()) {
-            true => self.chinese,
-            false => self.english,
-        }
-    }
-}
-
-fn is_chinese(lc_all: Option<String>, lang: Option<String>) -> bool {
-    let language = lc_all.filter(|language| !language.is_empty()).or(lang);
-    language.is_some_and(|language| language.starts_with("zh"))
+/// What a code says has happened and what to do, in English and in Chinese, if it is known.
+pub fn of(errcode: i64) -> Option<[&'static str; 2]> {
+    let at = TABLE.binary_search_by_key(&errcode, |meaning| meaning.errcode).ok()?;
+    Some(TABLE[at].text)
 }
 
 macro_rules! table {
     ($($errcode:literal $english:literal $chinese:literal)*) => {
-        &[$(Meaning { errcode: $errcode, english: $english, chinese: $chinese }),*]
+        &[$(Meaning { errcode: $errcode, text: [$english, $chinese] }),*]
     };
 }
 
@@ -142,18 +126,8 @@ mod tests {
         let missing: Vec<i64> = listed.filter(|code| of(*code).is_none()).collect();
         assert!(missing.is_empty(), "{missing:?}");
         assert!(TABLE.is_sorted_by_key(|meaning| meaning.errcode));
-        for Meaning { errcode, english, chinese } in TABLE {
+        for Meaning { errcode, text: [english, chinese] } in TABLE {
             assert!(english.is_ascii() && !chinese.is_ascii(), "{errcode}");
         }
-    }
-
-    #[test]
-    fn the_language_is_the_environments() {
-        let text = |text: &str| Some(text.to_owned());
-        assert!(is_chinese(None, text("zh_CN.UTF-8")));
-        assert!(is_chinese(text("zh_TW"), text("en_US.UTF-8")));
-        assert!(!is_chinese(text("C"), text("zh_CN.UTF-8")));
-        assert!(is_chinese(text(""), text("zh_CN.UTF-8")));
-        assert!(!is_chinese(None, None));
     }
 }

@@ -63,15 +63,18 @@ pub enum Question {
     /// Failed messages are to go out again, or to be dismissed; see `ledger::order`.
     Requeue,
     Dismiss,
+    /// The text of a template that is in use; the body is its key as a JSON string.
+    Template,
 }
 
 impl Question {
-    const ALL: [Question; 5] = [
+    const ALL: [Question; 6] = [
         Question::Status,
         Question::Wait,
         Question::Listeners,
         Question::Requeue,
         Question::Dismiss,
+        Question::Template,
     ];
 
     pub fn name(self) -> &'static str {
@@ -81,6 +84,7 @@ impl Question {
             Question::Listeners => "listeners",
             Question::Requeue => "requeue",
             Question::Dismiss => "dismiss",
+            Question::Template => "template",
         }
     }
 }
