@@ -5,14 +5,20 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
 use rustix::process::geteuid;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Opens a regular file that has this one name and is no link. Never waits, as a named pipe would
 /// have it.
 pub fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
+    open_at(rustix::fs::CWD, path, flags, mode)
+}
+
+/// The same in a folder that is open.
+pub fn open_at(folder: impl AsFd, path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
     let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags | safe, Mode::from_raw_mode(mode));
+    let opened = rustix::fs::openat(folder, path, flags | safe, Mode::from_raw_mode(mode));
     let file = opened.map_err(|error| match error {
         rustix::io::Errno::LOOP => not_ours("it is a symbolic link, and is not followed"),
         rustix::io::Errno::NXIO => not_ours("it is not a regular file"),

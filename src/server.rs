@@ -127,6 +127,7 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let mut queue = open_queue(config)?;
     let mut ledger = open_ledger(config)?;
     settle_doubt(&mut ledger, &mut queue)?;
+    let decided = ledger.kept();
     let (table, database) = load_templates(config)?;
     ledger.catch_up(&table);
     let network = Network::open(config)?;
@@ -181,8 +182,9 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let inside = channels.inside();
     // The ledger ends when nobody can tell it anything any more, and not before the spool has said how it ended.
     let last = inside.notes.clone();
-    let spool =
+    let mut spool =
         Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
+    spool.remember(decided);
     let ended = happens.clone();
     spawn("spool", &happens, move || {
         // A main thread that has ended takes the process with it.

@@ -236,7 +236,7 @@ mod tests {
         let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
         Job {
             message,
-            waiting: waits.then_some(Waiting { to, until, before: Mark::default() }),
+            waiting: waits.then_some(Waiting { to, client: None, until, before: Mark::default() }),
             probe: false,
             round: 0,
         }

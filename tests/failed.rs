@@ -75,6 +75,21 @@ fn failed_messages_are_shown_counted_dismissed_and_requeued_once() {
 }
 
 #[test]
+fn a_class_that_there_is_not_is_an_error_that_names_those_there_are() {
+    let sandbox = Sandbox::start();
+    let site = Site::new(&sandbox, "");
+    for command in [&["failed"][..], &["failed", "dismiss"], &["requeue"]] {
+        let output = site.run(&[command, &["--class", "nope"]].concat());
+        let why = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{command:?}");
+        for known in ["nope", "permanent", "unknown", "data", "list"] {
+            assert!(why.contains(known), "{command:?}: {known} is not in {why}");
+        }
+    }
+    assert_eq!(site.ok(&["failed", "--class", "permanent"]), "");
+}
+
+#[test]
 fn a_requeue_does_not_meet_what_fails_meanwhile() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"answer": {"errcode": 43004}}));

@@ -1,10 +1,11 @@
 //! What becomes of each message: failures that are recorded before they are done, and the message log.
 
-use crate::support::{KEY, Sandbox, Site, wait_for};
+use crate::support::{Client, KEY, Sandbox, Site, wait_for};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn failed(site: &Site) -> Vec<Value> {
     site.ok(&["failed"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -69,31 +70,101 @@ fn a_ledger_that_is_damaged_at_the_start_is_set_aside_and_stops_nobody() {
     assert!(site.log().contains(".ERROR: the ledger"));
 }
 
-struct Small<'a>(&'a Path);
+/// A file system of 8 MiB that can be filled.
+struct Small(PathBuf);
 
-impl Drop for Small<'_> {
+impl Small {
+    /// None if this user cannot mount one.
+    fn mount(folder: PathBuf) -> Option<Small> {
+        if !rustix::process::geteuid().is_root() {
+            println!("not run: only root can mount a small filesystem");
+            return None;
+        }
+        std::fs::create_dir_all(&folder).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=8M", "tmpfs"];
+        let mounted = Command::new("mount").args(options).arg(&folder).status();
+        assert!(mounted.unwrap().success());
+        Some(Small(folder))
+    }
+
+    /// Until nothing more fits.
+    fn fill(&self) {
+        let _ = std::fs::write(self.0.join("filler"), vec![1; 16 << 20]);
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[test]
-fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_asked_again() {
-    if !rustix::process::geteuid().is_root() {
-        return println!("not run: only root can mount a small filesystem");
+fn while_the_ledger_cannot_be_written_nobody_waits_and_no_restart_has_wechat_asked_again() {
+    let sandbox = Sandbox::start();
+    let settings = "[server]\nledger_file = small/ledger.db\n[setting]\nstop_timeout = 60s";
+    let mut site = Site::new(&sandbox, settings);
+    let Some(small) = Small::mount(site.folder.path().join("small")) else { return };
+    site.start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    site.push_many(20);
+    wait_for("the first to be recorded", || failed(&site).len() == 20);
+    small.fill();
+    let count = 300;
+    let mut client = site.client();
+    for n in 0..count {
+        client.push(n, &format!("stuck{n}"), &format!(r#"{{"first":"{}"}}"#, "x".repeat(500)));
+        client.read();
     }
+    wait_for("all to fail", || site.count("failed") == 20 + u64::from(count));
+    wait_for("the status to say so", || site.status()["ledger"].is_string());
+    let calls = || sandbox.stats()["requests"].as_u64().unwrap();
+    let before = calls();
+
+    // Whoever asks for what it cannot do is told at once.
+    let asked = Instant::now();
+    for command in [&["requeue", "--openid", "o1"][..], &["failed", "dismiss", "--openid", "o2"]] {
+        let refused = site.run(command);
+        let why = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && why.contains("full"), "{command:?}: {why}");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+
+    let asked = Instant::now();
+    site.ok(&["stop"]);
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    for killed in [true, true, false] {
+        site.start();
+        wait_for("all to have failed", || site.count("failed") == u64::from(count));
+        wait_for("the status to say so", || site.status()["ledger"].is_string());
+        if killed {
+            site.kill();
+        }
+    }
+    small.clear();
+    wait_for("all to be recorded", || failed(&site).len() == 320);
+    wait_for("all to be done", || site.count("queue_depth") == 0);
+    assert_eq!(calls(), before, "WeChat was called again");
+    let rows = failed(&site);
+    assert!(rows.iter().all(|row| row["attempts"] == 1 && row["errcode"] == 43004), "{rows:?}");
+    sandbox.faults(json!({}));
+    // What is requeued under the same client_msg_id is another matter.
+    assert_eq!(site.ok(&["requeue", "--openid", "stuck7"]), "1 requeued\n");
+    wait_for("one more call", || sandbox.delivered() == 1);
+    site.ok(&["stop"]);
+}
+
+#[test]
+fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_asked_again() {
     let sandbox = Sandbox::start();
     let mut site = Site::new(&sandbox, "[server]\nledger_file = small/ledger.db");
-    let folder = site.folder.path().join("small");
-    std::fs::create_dir_all(&folder).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=8M", "tmpfs"]).arg(&folder).status();
-    assert!(mounted.unwrap().success());
-    let small = Small(&folder);
+    let Some(small) = Small::mount(site.folder.path().join("small")) else { return };
     site.start();
-    let filler = folder.join("filler");
-    // Until nothing more fits.
-    let _ = std::fs::write(&filler, vec![1; 16 << 20]);
+    small.fill();
     sandbox.faults(json!({"answer": {"errcode": 43004}}));
     site.push_many(1_500);
     wait_for("the status to say so", || site.status()["ledger"].is_string());
@@ -108,13 +179,12 @@ fn while_the_ledger_cannot_be_written_the_verdict_is_kept_and_wechat_is_not_aske
     assert_eq!(depth, 1_500, "none is done that is not recorded");
     assert!((1_024..1_500).contains(&failures), "{failures}");
     assert!(site.log().contains("stay in the queue until they can be recorded"));
-    std::fs::remove_file(filler).unwrap();
+    small.clear();
     wait_for("all to be recorded", || failed(&site).len() == 1_500);
     wait_for("all to be done", || site.count("queue_depth") == 0);
     assert_eq!(site.count("failed"), 1_500, "each was decided once");
     assert!(site.status()["ledger"].is_null());
     site.ok(&["stop"]);
-    drop(small);
 }
 
 #[test]
@@ -155,6 +225,34 @@ fn every_message_that_ends_is_a_line_and_a_moved_log_is_begun_anew() {
         !log_lines(&site).is_empty()
     });
     assert_eq!(std::fs::read_to_string(&moved).unwrap().lines().take(4).count(), 4);
+}
+
+#[test]
+fn the_line_of_a_send_has_the_address_of_its_client() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"bad-send": {"errcode": 40003}}}));
+    let site = Site::started(&sandbox, "[server]\nlisten[] = [::1]:0");
+    let listen = site.status()["listen"].as_array().unwrap().clone();
+    let mut clients: Vec<Client> = listen
+        .iter()
+        .map(|address| Client::connect(address.as_str().unwrap().parse().unwrap()))
+        .collect();
+    clients[0].send(1, "over-4", "null");
+    clients[0].send(2, "bad-send", "null");
+    clients[0].push(3, "pushed", "null");
+    clients[1].send(4, "over-6", "null");
+    (0..3).for_each(|_| drop(clients[0].read()));
+    clients[1].read();
+    site.ok(&["send", "by-command", KEY]);
+    wait_for("five lines", || log_lines(&site).len() == 5);
+    let lines = log_lines(&site);
+    let client = |openid: &str| {
+        let words = |line: &String| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let line = lines.iter().map(words).find(|words| words[2] == openid);
+        line.unwrap_or_else(|| panic!("{openid} is not in {lines:?}"))[11].clone()
+    };
+    let clients = ["over-4", "bad-send", "over-6", "by-command", "pushed"].map(client);
+    assert_eq!(clients, ["127.0.0.1", "127.0.0.1", "::1", "-", "-"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 
 mod abuse;
 mod bench;
+mod broken_disk;
 mod cli;
 mod clients;
 mod crash;

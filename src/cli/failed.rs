@@ -10,9 +10,11 @@ use crate::ledger;
 use crate::ledger::database::Database;
 use crate::ledger::failed::{State, count, page};
 use crate::ledger::filter::Filter;
-use crate::ledger::order::{Answer, Request, STEP};
+use crate::ledger::order::{Answer, OLD_LIST, Request, STEP};
+use crate::traffic::class::{Class, TABLE};
 use crate::wechat::meaning;
 use crate::wire::command::Question;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use std::io::{Write, stdout};
 use std::time::Duration;
@@ -59,7 +61,7 @@ pub struct Filters {
     #[arg(long)]
     key: Option<String>,
     /// Those that ended with this class only, such as permanent or unknown
-    #[arg(long)]
+    #[arg(long, value_parser = classes())]
     class: Option<String>,
     /// Those that failed since: 2026-11-24, "2026-11-24 10:00", or so long ago: 30m, 2h, 7d
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
@@ -70,6 +72,12 @@ pub struct Filters {
     /// So many at most, the oldest first
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
+}
+
+/// Those that a failure can have.
+fn classes() -> PossibleValuesParser {
+    let failures = TABLE.iter().filter(|row| row.class != Class::Ok);
+    PossibleValuesParser::new(failures.map(|row| row.name).chain([OLD_LIST]))
 }
 
 impl Filters {

@@ -114,10 +114,10 @@ impl Places {
     }
 }
 
-/// Segments, those that are being created or were kept as damaged, and the count of the day.
+/// Segments, those that are being created or were kept as damaged, the count of the day, and verdicts.
 fn is_the_queues(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.contains(".seg") || name.starts_with("sent-today")
+    name.contains(".seg") || name.starts_with("sent-today") || name == "verdicts"
 }
 
 /// As root: gives what is mega's own to whom the daemon will run as, and creates the folders that are

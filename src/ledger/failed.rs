@@ -3,17 +3,15 @@
 //!
 //! - L1: a row is claimed (`moving`) durably before its message is handed to the queue, and counts
 //!   as requeued only when the message is durable there. What a crash leaves claimed is settled by
-//!   what the queue holds.
+//!   what the queue holds (`doubt`).
 //! - L2: a row that fails again takes a new `seq`, behind everything that a requeue under way may
 //!   still meet.
 
 use super::filter::{Condition, Filter};
-use crate::queue::Held;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row as SqlRow, params, params_from_iter};
 use serde_json::json;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 /// What has become of a failed message.
@@ -77,14 +75,14 @@ pub struct Row {
     pub changed: Option<(u64, String)>,
 }
 
-const COLUMNS: &str = "seq, id, openid, key, data, time, enqueued, attempts, class, errcode, \
+pub(super) const COLUMNS: &str = "seq, id, openid, key, data, time, enqueued, attempts, class, errcode, \
                        errmsg, state, changed, changed_by";
 
 const INSERT: &str = "failed (id, openid, key, data, time, enqueued, attempts, class, errcode, \
                       errmsg) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 impl Row {
-    fn read(row: &SqlRow) -> rusqlite::Result<Row> {
+    pub(super) fn read(row: &SqlRow) -> rusqlite::Result<Row> {
         let bytes = |index| match row.get_ref(index) {
             Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => bytes.to_vec(),
             _ => Vec::new(),
@@ -269,76 +267,12 @@ pub fn dismiss(
     Ok((rows.len(), rows.last().map(|row| row.seq)))
 }
 
-/// The rows about which a crash leaves doubt: those that were on their way back into the queue (L1),
-/// and those whose records may not be marked done.
-pub fn in_doubt(read: &Connection) -> rusqlite::Result<Vec<Row>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM failed WHERE state = 1 \
-         OR (state = 0 AND seq > (SELECT seq FROM settled))"
-    );
-    let mut statement = read.prepare(&sql)?;
-    let rows = statement.query_map([], Row::read)?;
-    rows.collect()
-}
-
-/// The records of all that failed before `before` are marked done, durably.
-pub fn marked(write: &Connection, before: u64) -> rusqlite::Result<()> {
-    let sql = "UPDATE settled SET seq = newest.seq FROM \
-               (SELECT coalesce(max(seq), 0) AS seq FROM failed WHERE time < ?) AS newest \
-               WHERE newest.seq > settled.seq";
-    write.execute(sql, [before as i64]).map(drop)
-}
-
-/// Ends the doubt by what the queue holds.
-pub fn settle(write: &Connection, rows: &[Row], held: &[Held], now: u64) -> rusqlite::Result<()> {
-    let mut by_id: HashMap<&str, Vec<&Held>> = HashMap::new();
-    for held in held {
-        by_id.entry(held.id.as_str()).or_default().push(held);
-    }
-    for row in rows {
-        let known = by_id.get(row.id.as_str()).into_iter().flatten();
-        let mut records = known.filter(|held| *held.openid == *row.openid);
-        match row.state {
-            // Its first record has the time of acceptance that stands here; the second has another.
-            State::Moving => {
-                let moved = row.changed.as_ref().map_or(0, |(at, _)| *at);
-                let came = |held: &&Held| match row.enqueued {
-                    Some(enqueued) => held.enqueued != enqueued,
-                    None => held.enqueued >= moved,
-                };
-                let by = row.changed.as_ref().map_or("", |(_, by)| by.as_str());
-                match records.any(came) {
-                    true => {
-                        change(write, row.seq, State::Moving, State::Requeued, Some((now, by)))?
-                    }
-                    false => change(write, row.seq, State::Moving, State::Failed, None)?,
-                }
-            }
-            // It will be tried once more, because its record was not marked done.
-            _ if records.any(|held| !held.done) => {
-                let by = Some((now, "restart"));
-                change(write, row.seq, State::Failed, State::Requeued, by)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Nobody can say any more what became of rows that were on their way back into the queue: they are taken to
-/// have arrived, as nothing is to go out twice.
-pub fn give_up(write: &Connection, now: u64) -> rusqlite::Result<()> {
-    let sql = "UPDATE failed SET state = 2, changed = ?, changed_by = 'unsettled' WHERE state = 1";
-    write.execute(sql, [now as i64]).map(drop)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ledger::database::Database;
-    use crate::queue::ClientMsgId;
 
-    fn new<'a>(id: &'a str, errcode: i64) -> New<'a> {
+    pub fn new<'a>(id: &'a str, errcode: i64) -> New<'a> {
         New {
             id,
             openid: b"o",
@@ -353,7 +287,7 @@ mod tests {
         }
     }
 
-    fn with<T>(work: impl Fn(&Connection) -> rusqlite::Result<T>) -> T {
+    pub fn with<T>(work: impl Fn(&Connection) -> rusqlite::Result<T>) -> T {
         let folder = tempfile::tempdir().unwrap();
         Database::new(&folder.path().join("l.db")).write(|write| work(write)).unwrap()
     }
@@ -441,51 +375,5 @@ mod tests {
             assert_eq!(ids(write, &Filter::default(), &all), ["0", "1", "5", "6", "7", "8", "9"]);
             Ok(())
         });
-    }
-
-    /// What a crash leaves, and what the queue holds then: the state that the row comes to.
-    #[test]
-    fn after_a_crash_the_queue_says_what_became_of_a_row() {
-        let held = |enqueued, done| Held {
-            id: ClientMsgId::new(b"1").unwrap(),
-            openid: (*b"o").into(),
-            enqueued,
-            done,
-        };
-        let cases = [
-            // Claimed, and nothing of it in the queue but the record that failed.
-            (State::Moving, Some(9_000), vec![], State::Failed),
-            (State::Moving, Some(9_000), vec![held(9_000, true)], State::Failed),
-            // It stands there anew, or went out already.
-            (
-                State::Moving,
-                Some(9_000),
-                vec![held(9_000, true), held(12_000, false)],
-                State::Requeued,
-            ),
-            (State::Moving, Some(9_000), vec![held(12_000, true)], State::Requeued),
-            // Of an old list: only what came after the claim is new.
-            (State::Moving, None, vec![held(9_000, true)], State::Failed),
-            (State::Moving, None, vec![held(12_000, true)], State::Requeued),
-            // Recorded, and not marked done: it goes out by itself.
-            (State::Failed, Some(9_000), vec![held(9_000, false)], State::Requeued),
-            (State::Failed, Some(9_000), vec![held(9_000, true)], State::Failed),
-        ];
-        for (state, enqueued, held, expected) in cases {
-            with(|write| {
-                record(write, New { enqueued, ..new("1", 1) })?;
-                change(write, 1, State::Failed, state, Some((11_000, "root")))?;
-                settle(write, &in_doubt(write)?, &held, 13_000)?;
-                let row = &page(
-                    write,
-                    &Filter::default(),
-                    &[State::Failed, State::Requeued],
-                    0..=i64::MAX,
-                    1,
-                )?[0];
-                assert_eq!(row.state, expected, "{state:?} {enqueued:?} {held:?}");
-                Ok(())
-            });
-        }
     }
 }

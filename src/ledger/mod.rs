@@ -8,34 +8,41 @@
 //! segments go (L1 in `failed`).
 
 pub mod database;
+mod doubt;
 pub mod failed;
 pub mod filter;
 pub mod history;
 pub mod order;
 mod schema;
+mod sent;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use crate::clock::{Seldom, now_ms};
 use crate::config::Config;
-use crate::day_file::DayFile;
 use crate::queue::{ClientMsgId, Held};
 use crate::stats::Stats;
 use crate::template::{Change, Table};
 use crate::traffic::batch::{Reply, ReplyTo};
-use crate::traffic::ledger::{Again, Ask, Failure, Note, Placed, Stopped, What};
-use crate::traffic::line::{Block, Lines};
+use crate::traffic::ledger::{Again, Ask, Failure, Kept, Note, What};
+use crate::traffic::line::Block;
 use crate::traffic::mailbox::{Mail, Mailbox};
 use crate::traffic::{Event, UNRECORDED};
 use crate::wire::command;
 use crossbeam_channel::{Receiver, Sender, never, select};
 use database::Database;
-use failed::{New, Row, State};
+use failed::{New, Row};
 use order::{Answer, Request};
-use std::collections::HashSet;
+use sent::Sent;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+pub use steps::dismiss;
+use steps::{Moving, claim};
+use verdicts::Verdicts;
 
 /// How soon what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -65,12 +72,14 @@ pub struct Ledger {
     database: Database,
     /// Milliseconds that rows are kept, 0 for ever.
     keep: u64,
-    log: Option<DayFile>,
-    /// The lines of failed pushes.
-    lines: Lines,
+    sent: Sent,
     /// What the last run left open, until it is settled. No row is requeued before.
     doubt: Doubt,
     failures: Vec<Failure>,
+    /// Of the failures, and of earlier ones.
+    verdicts: Verdicts,
+    /// The spool waits for the last verdicts to be safe.
+    last: bool,
     moving: Option<Moving>,
     /// Since when nothing can be written.
     retry: Option<Instant>,
@@ -78,7 +87,6 @@ pub struct Ledger {
     /// Failures were recorded since the chores.
     recorded: bool,
     said: Seldom,
-    log_said: Seldom,
 }
 
 enum Doubt {
@@ -89,33 +97,21 @@ enum Doubt {
     Blind,
 }
 
-/// A step of a requeue that is under way.
-struct Moving {
-    to: ReplyTo,
-    by: String,
-    rows: Vec<Row>,
-    answer: Answer,
-    placed: Option<Placed>,
-}
-
 impl Ledger {
     pub fn open(config: &Config) -> io::Result<Ledger> {
-        let log = config.log.message_log.clone().map(|path| {
-            DayFile::open(path, config.log.log_max_files, chrono::Local::now().date_naive())
-        });
         Ok(Ledger {
             database: Database::new(&config.server.ledger_file),
             keep: u64::from(config.server.failed_keep) * DAY,
-            log: log.transpose()?,
-            lines: Lines::default(),
+            sent: Sent::open(config)?,
             doubt: Doubt::None,
             failures: Vec::new(),
+            verdicts: Verdicts::open(config),
+            last: false,
             moving: None,
             retry: None,
             chores: Instant::now(),
             recorded: false,
             said: Seldom::default(),
-            log_said: Seldom::default(),
         })
     }
 
@@ -123,11 +119,11 @@ impl Ledger {
     /// lets go anything.
     pub fn in_doubt(&mut self) -> HashSet<ClientMsgId> {
         let path = self.database.path().to_owned();
-        let rows = self.database.write(|write| failed::in_doubt(write)).or_else(|why| {
+        let rows = self.database.write(|write| doubt::in_doubt(write)).or_else(|why| {
             // A full disk can be read.
             log::error!("{why}; failed messages are kept in the queue until they can be recorded");
             let read = Database::read_only(&path)?;
-            let rows = read.map(|read| failed::in_doubt(&read)).transpose();
+            let rows = read.map(|read| doubt::in_doubt(&read)).transpose();
             rows.map(Option::unwrap_or_default).map_err(|error| error.to_string())
         });
         let rows = match rows {
@@ -147,6 +143,11 @@ impl Ledger {
         ids
     }
 
+    /// Verdicts of the last run that could not be recorded, by the number of the message.
+    pub fn kept(&self) -> HashMap<u64, Kept> {
+        self.verdicts.earlier().clone()
+    }
+
     /// What the queue holds of them.
     pub fn settle(&mut self, found: Vec<Held>) {
         if let Doubt::Rows(_, held) = &mut self.doubt {
@@ -163,15 +164,16 @@ impl Ledger {
         let Links { notes, blocks, .. } = &links;
         let nobody = never();
         loop {
-            // One step of a requeue at a time.
-            let asks = if self.moving.is_some() { &nobody } else { &links.asks };
+            // One step of a requeue at a time; while its end cannot be written, others are told so.
+            let moves = |moving: &Moving| moving.placed.is_none() || self.retry.is_none();
+            let asks = if self.moving.as_ref().is_some_and(moves) { &nobody } else { &links.asks };
             let timeout = self.timeout();
             select! {
                 recv(notes) -> note => match note {
                     Ok(note) => self.note(note),
                     Err(_) => break,
                 },
-                recv(blocks) -> block => block.into_iter().for_each(|block| self.write_lines(block)),
+                recv(blocks) -> block => block.into_iter().for_each(|block| self.sent.write(block)),
                 recv(asks) -> ask => ask.into_iter().for_each(|ask| self.ask(&ask, &links)),
                 recv(links.changes) -> changes => {
                     changes.into_iter().for_each(|changes| self.keep(&changes));
@@ -179,11 +181,12 @@ impl Ledger {
                 default(timeout) => {}
             }
             notes.try_iter().for_each(|note| self.note(note));
-            blocks.try_iter().for_each(|block| self.write_lines(block));
+            blocks.try_iter().for_each(|block| self.sent.write(block));
             self.record(&links);
             self.do_chores(&links);
         }
-        blocks.try_iter().for_each(|block| self.write_lines(block));
+        self.verdicts.keep(&self.failures);
+        blocks.try_iter().for_each(|block| self.sent.write(block));
     }
 
     /// Keeps texts in the history of templates. No message waits for that: what cannot be written is named in the
@@ -221,9 +224,10 @@ impl Ledger {
                     moving.placed = Some(placed);
                 }
             }
+            Note::Last => (self.retry, self.last) = (None, true),
             Note::Ended => {
                 // Nothing is in doubt at the next start; if this cannot be written, everything is.
-                let marked = self.database.write(|write| failed::marked(write, now_ms() + 1));
+                let marked = self.database.write(|write| doubt::marked(write, now_ms() + 1));
                 marked.unwrap_or_else(|why| log::error!("{why}"));
             }
         }
@@ -244,8 +248,8 @@ impl Ledger {
         let written = self.database.write(|write| {
             match doubt {
                 Doubt::None => {}
-                Doubt::Rows(rows, held) => failed::settle(write, rows, held, now)?,
-                Doubt::Blind => failed::give_up(write, now)?,
+                Doubt::Rows(rows, held) => doubt::settle(write, rows, held, now)?,
+                Doubt::Blind => doubt::give_up(write, now)?,
             }
             if let Some(moving) = moving {
                 moving.confirm(write, now)?;
@@ -277,16 +281,32 @@ impl Ledger {
             self.recorded = true;
             let tickets = failures.iter().filter_map(|failure| failure.message.ticket()).collect();
             let _ = links.spool.send(Event::Recorded(tickets));
-            self.log_failures(&failures);
+            self.sent.failed(&failures);
+            self.verdicts.recorded(&failures);
         }
         if let Some(moving) = self.moving.take_if(|moving| moving.placed.is_some()) {
             let _ = links.spool.send(Event::Confirmed);
-            links.answer(moving.to, command::OK, json(&moving.told()));
+            if let Some(to) = moving.to {
+                links.answer(to, command::OK, json(&moving.told()));
+            }
         }
     }
 
     fn not_recorded(&mut self, links: &Links, why: String) {
         self.retry = Some(Instant::now() + RETRY);
+        self.verdicts.keep(&self.failures);
+        if std::mem::take(&mut self.last) {
+            let _ = links.spool.send(Event::Kept);
+        }
+        // Whoever asked for it is not to wait for the disk.
+        if let Some(moving) = self.moving.as_mut().filter(|moving| moving.placed.is_some())
+            && let Some(to) = moving.to.take()
+        {
+            let queued = moving.placed.as_ref().map_or(0, |placed| placed.count);
+            let told =
+                format!("{queued} are in the queue again, which cannot be recorded yet: {why}");
+            links.answer(to, command::FAILED, told);
+        }
         if self.said.now() {
             log::error!(
                 "{why}; {} failed messages stay in the queue until they can be recorded, which is \
@@ -298,33 +318,6 @@ impl Ledger {
         *links.stats.ledger.lock() = Some(why + waits);
     }
 
-    fn log_failures(&mut self, failures: &[Failure]) {
-        if self.log.is_none() {
-            return;
-        }
-        for failure in failures {
-            let id = failure.message.client_msg_id();
-            let before = self.lines.add(failure.at, &failure.end(&id));
-            before.into_iter().for_each(|block| self.write_lines(block));
-        }
-        let block = self.lines.take();
-        self.write_lines(block);
-    }
-
-    fn write_lines(&mut self, block: Block) {
-        if let Some(log) = &mut self.log {
-            log.miss(block.missed);
-            log.write(block.day, &block.bytes, block.lines);
-            if log.missing() > 0 && self.log_said.now() {
-                log::error!(
-                    "the message log misses {} lines that cannot be written: free space where \
-                     log.message_log is",
-                    log.missing()
-                );
-            }
-        }
-    }
-
     fn ask(&mut self, ask: &Ask, links: &Links) {
         let request: Request = match serde_json::from_slice(&ask.body) {
             Ok(request) => request,
@@ -333,11 +326,12 @@ impl Ledger {
                 return links.answer(ask.to, command::BAD_REQUEST, why);
             }
         };
-        if self.in_doubt_still() {
+        // What waits to be written goes first; whoever asks is not to wait for the disk.
+        if self.has_work() {
             self.retry = None;
             self.record(links);
         }
-        if let Some(why) = links.stats.ledger.lock().clone().filter(|_| self.in_doubt_still()) {
+        if let Some(why) = links.stats.ledger.lock().clone().filter(|_| self.has_work()) {
             return links.answer(ask.to, command::FAILED, why);
         }
         let answer = match ask.what {
@@ -364,7 +358,7 @@ impl Ledger {
             Some(Again { id, openid, key, data })
         };
         let batch = rows.iter().map_while(again).collect();
-        self.moving = Some(Moving { to, by, rows, answer, placed: None });
+        self.moving = Some(Moving { to: Some(to), by, rows, answer, placed: None });
         let _ = links.spool.send(Event::Requeue(batch));
     }
 
@@ -375,7 +369,7 @@ impl Ledger {
         let (now, keep, recorded) = (now_ms(), self.keep, self.recorded);
         let ended = self.database.write(|write| {
             if recorded {
-                failed::marked(write, now.saturating_sub(MARKED.as_millis() as u64))?;
+                doubt::marked(write, now.saturating_sub(MARKED.as_millis() as u64))?;
             }
             match keep {
                 0 => Ok(0),
@@ -399,36 +393,6 @@ impl Links {
     }
 }
 
-impl Moving {
-    /// What the spool has placed is requeued, and the rest is as it was.
-    fn confirm(&self, write: &rusqlite::Connection, now: u64) -> rusqlite::Result<()> {
-        let Some(placed) = &self.placed else { return Ok(()) };
-        for (index, row) in self.rows.iter().enumerate() {
-            let (to, changed) = match index < placed.count {
-                true => (State::Requeued, Some((now, self.by.as_str()))),
-                false => (State::Failed, None),
-            };
-            failed::change(write, row.seq, State::Moving, to, changed)?;
-        }
-        Ok(())
-    }
-
-    /// What whoever asked is told.
-    fn told(self) -> Answer {
-        let placed = self.placed.unwrap_or_default();
-        let mut answer = Answer { count: placed.count, ..self.answer };
-        let Some(stopped) = placed.stopped else { return answer };
-        answer.done = false;
-        // The next step begins with the one that found no room, or behind the one that never will.
-        let at = self.rows.get(placed.count).map_or(answer.after, |row| row.seq);
-        match stopped {
-            Stopped::TooLarge => (answer.after, answer.too_large) = (at, 1),
-            Stopped::NotNow(why) => (answer.after, answer.stopped) = (at - 1, Some(why)),
-        }
-        answer
-    }
-}
-
 fn row_of<'a>(failure: &'a Failure, id: &'a str) -> New<'a> {
     New {
         id,
@@ -437,92 +401,11 @@ fn row_of<'a>(failure: &'a Failure, id: &'a str) -> New<'a> {
         data: failure.message.data(),
         time: failure.at,
         enqueued: Some(failure.message.enqueued()),
-        attempts: failure.message.attempts(),
+        attempts: failure.attempts,
         class: failure.class.name(),
         errcode: failure.errcode,
         errmsg: &failure.text,
     }
-}
-
-/// The first rows that are meant, claimed durably, and the answer as far as it is known.
-fn claim(database: &mut Database, request: &Request) -> Result<(Vec<Row>, Answer), String> {
-    let now = now_ms();
-    database.write(|write| {
-        let bound = request.bound.map_or_else(|| failed::newest(write), Ok)?;
-        let limit = request.limit.min(order::STEP);
-        let mut rows = match &request.lines {
-            Some(lines) => import(write, lines)?,
-            None => {
-                let seqs = request.after.saturating_add(1)..=bound;
-                failed::page(write, &request.filter, &[State::Failed], seqs, limit)?
-            }
-        };
-        let mut bytes = 0;
-        let fits = rows.iter().take_while(|row| {
-            bytes += row.data.len();
-            bytes <= order::STEP_BYTES
-        });
-        let fits = fits.count().max(1);
-        let cut = fits < rows.len() && request.lines.is_none();
-        if cut {
-            rows.truncate(fits);
-        }
-        for row in &rows {
-            let by = Some((now, request.by.as_str()));
-            failed::change(write, row.seq, State::Failed, State::Moving, by)?;
-        }
-        let done = request.lines.is_some() || (!cut && rows.len() < limit);
-        let after = rows.last().map_or(request.after, |row| row.seq);
-        let answer = Answer { count: 0, after, bound, done, too_large: 0, stopped: None };
-        Ok((rows, answer))
-    })
-}
-
-/// The rows of an old list that are failed, whether they were known or not.
-fn import(write: &rusqlite::Connection, lines: &[order::Line]) -> rusqlite::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for line in lines {
-        failed::import(
-            write,
-            New {
-                id: &line.client_msg_id,
-                openid: line.openid.as_bytes(),
-                key: line.key.as_bytes(),
-                data: line.data.as_ref().map_or("null", |data| data.get()).as_bytes(),
-                time: line.time,
-                enqueued: None,
-                attempts: line.attempts,
-                class: "list",
-                errcode: line.errcode,
-                errmsg: &line.errmsg,
-            },
-        )?;
-        let filter = filter::Filter {
-            id: Some(line.client_msg_id.clone()),
-            openid: Some(line.openid.clone()),
-            ..filter::Filter::default()
-        };
-        let known = failed::page(write, &filter, &[State::Failed], 0..=i64::MAX, 1)?;
-        // Two lines of one message are one message.
-        let twice = |row: &Row| rows.iter().any(|other: &Row| other.seq == row.seq);
-        let known: Vec<Row> = known.into_iter().filter(|row| !twice(row)).collect();
-        rows.extend(known);
-    }
-    Ok(rows)
-}
-
-/// One step of a dismissal; also for the command line, when no daemon runs.
-pub fn dismiss(database: &mut Database, request: &Request) -> Result<Answer, String> {
-    let now = now_ms();
-    database.write(|write| {
-        let bound = request.bound.map_or_else(|| failed::newest(write), Ok)?;
-        let limit = request.limit.min(order::STEP);
-        let seqs = request.after.saturating_add(1)..=bound;
-        let by = (now, request.by.as_str());
-        let (count, last) = failed::dismiss(write, &request.filter, seqs, limit, by)?;
-        let after = last.unwrap_or(request.after);
-        Ok(Answer { count, after, bound, done: count < limit, too_large: 0, stopped: None })
-    })
 }
 
 fn json(answer: &Answer) -> String {

@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 pub const STEP: usize = 512;
 pub const STEP_BYTES: usize = 1 << 20;
 
+/// The class of what came from an old list.
+pub const OLD_LIST: &str = "list";
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {

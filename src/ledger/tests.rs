@@ -1,6 +1,10 @@
 //! The steps in which failed messages are requeued.
 
 use super::*;
+use crate::traffic::Channels;
+use crate::traffic::batch::ConnId;
+use crate::traffic::ledger::Placed;
+use crate::traffic::mailbox::Letters;
 
 fn add(write: &rusqlite::Connection, id: &str, size: usize) -> rusqlite::Result<()> {
     let (openid, key, data) = (&b"o"[..], &b"k"[..], vec![b'x'; size]);
@@ -37,4 +41,63 @@ fn a_step_takes_as_many_as_its_bytes_have_room_for_and_one_at_least() {
         }
     }
     assert_eq!(steps, [2, 1, 1, 3, 1]);
+}
+
+fn replies(letters: &Letters) -> Vec<(u32, u16, String)> {
+    let replies = letters.read().flat_map(|mail| match mail {
+        Mail::Replies { replies, .. } => replies,
+        _ => Vec::new(),
+    });
+    replies.map(|reply| (reply.to.opaque, reply.code, reply.message.into_owned())).collect()
+}
+
+#[test]
+fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("logs")).unwrap();
+    let mut config = Config::demo(folder.path()).unwrap();
+    config.server.queue_file_path = folder.path().to_owned();
+    let mut ledger = Ledger::open(&config).unwrap();
+    ledger.database.write(|write| add(write, "1", 10)).unwrap();
+    let (_poll, waker) = crate::reactor::poll().unwrap();
+    let (mailbox, letters) = Mailbox::new(waker);
+    let channels = Channels::new(1);
+    let links = Links {
+        notes: channels.notes.clone(),
+        blocks: channels.blocks.clone(),
+        asks: never(),
+        spool: channels.events.clone(),
+        mailbox,
+        stats: Arc::default(),
+    };
+    let spool = channels.inside().events;
+    let ask = |ledger: &mut Ledger, opaque| {
+        let conn = ConnId { slot: 0, generation: 0 };
+        let request = Request { limit: 10, ..Request::default() };
+        let body = serde_json::to_vec(&request).unwrap().into();
+        let to = ReplyTo { conn, opaque, weight: 0 };
+        ledger.ask(&Ask { to, what: What::Requeue, body }, &links);
+    };
+    ask(&mut ledger, 1);
+    assert!(matches!(spool.try_recv(), Ok(Event::Requeue(batch)) if batch.len() == 1));
+    assert!(replies(&letters).is_empty());
+    // Whatever the reason is for which it cannot be written.
+    let other = rusqlite::Connection::open(ledger.database.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    ledger.note(Note::Placed(Placed { count: 1, stopped: None }));
+    ledger.record(&links);
+    ask(&mut ledger, 2);
+    let told = replies(&letters);
+    assert_eq!(told.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), [1, 2], "{told:?}");
+    for (_, code, why) in &told {
+        assert!(*code == command::FAILED && why.contains("locked"), "{why}");
+    }
+    assert!(told[0].2.starts_with("1 are in the queue again"), "{told:?}");
+    assert!(spool.is_empty(), "nothing counts as requeued yet");
+    // It is recorded when it can be, and only once.
+    other.execute_batch("COMMIT").unwrap();
+    ask(&mut ledger, 3);
+    assert!(matches!(spool.try_recv(), Ok(Event::Confirmed)) && spool.is_empty());
+    let told = replies(&letters);
+    assert_eq!((told.len(), told[0].0, told[0].1), (1, 3, command::OK), "{told:?}");
 }

@@ -1,10 +1,11 @@
 //! Handing messages out: the cursor that walks the segments once, and the heap of due times. Part
 //! of the queue.
 
-use super::janitor::Work;
+use super::janitor::{End, Heir, Work};
 use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
-use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, segment};
+use super::segment::Segment;
+use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, header};
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 
@@ -67,18 +68,14 @@ impl Queue {
                 match segment.open(&*self.disk) {
                     Ok(file) => self.ahead = Some(Reader::new(file, written, BLOCK)),
                     Err(error) if error.kind() == ErrorKind::NotFound => {
-                        self.skip_damage(
-                            index,
-                            segment::HEADER,
-                            written,
-                            "the file is gone".into(),
-                        );
+                        self.cursor.at = written;
+                        self.gone(index);
                         continue;
                     }
                     // Nobody waits for what somebody else must put right.
                     Err(error) if is_lasting(&error) => {
                         let why = format!("the file cannot be opened: {error}");
-                        self.skip_damage(index, segment::HEADER, written, why);
+                        self.skip_damage(index, header::HEADER, written, why);
                         continue;
                     }
                     Err(_) => {
@@ -134,14 +131,23 @@ impl Queue {
         let segment = &mut self.segments[index];
         segment.damaged = true;
         let bytes = (next - at) as u64;
-        self.damage.push(Damage { segment: segment.number, at, bytes, why });
+        self.damage.push(Damage::Part { segment: segment.number, at, bytes, why });
         self.cursor.at = next;
+    }
+
+    /// Its file is not there any more, which is told once.
+    fn gone(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        if !segment.missing {
+            segment.miss();
+            self.damage.push(Damage::Gone { segment: segment.number });
+        }
     }
 
     /// Moves the cursor to the next segment.
     fn leave(&mut self, index: usize) {
         let number = self.segments[index].number;
-        self.cursor = Position { segment: self.segments[index + 1].number, at: segment::HEADER };
+        self.cursor = Position { segment: self.segments[index + 1].number, at: header::HEADER };
         self.ahead = None;
         self.retire_finished(number);
     }
@@ -173,10 +179,21 @@ impl Queue {
         if segment.is_unsynced() {
             return;
         }
-        let damaged = segment.damaged;
-        self.push_chore(Work::Retire { number, damaged });
+        let end = match segment {
+            Segment { missing: true, .. } => End::Nothing,
+            Segment { damaged: true, .. } => End::SetAside,
+            _ => End::Remove,
+        };
+        let follows = segment.follows;
         self.segments.remove(index);
         self.busy.remove(&number);
+        // Q7: the one before it is now the one before the next.
+        let next = self.segments.get_mut(index).filter(|next| next.follows != follows);
+        let heir = next.map(|next| {
+            next.follows = follows;
+            Heir { number: next.number, follows }
+        });
+        self.push_chore(Work::Retire { number, end, heir });
     }
 
     /// Hands out a record of the heap, unless it was damaged meanwhile.
@@ -185,7 +202,7 @@ impl Queue {
         // What is read next must show them.
         self.write_marks_of(index);
         let segment = &mut self.segments[index];
-        let why = match segment.open(&*self.disk) {
+        match segment.open(&*self.disk) {
             Ok(file) => {
                 self.busy.insert(position.segment);
                 let mut file = Reader::new(file, segment.written(), SINGLE);
@@ -198,20 +215,20 @@ impl Queue {
                     self.mark(index, position.at, Change::Attempts(message.attempts()));
                     return Some(message);
                 }
-                match file.take_unreadable() {
+                let why = match file.take_unreadable() {
                     Some(why) => format!("a waiting record cannot be read: {why}"),
                     None => "a waiting record fails its checksum".into(),
-                }
+                };
+                segment.damaged = true;
+                let (segment, at, bytes) = (segment.number, position.at, record::HEAD as u64);
+                self.damage.push(Damage::Part { segment, at, bytes, why });
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => "the file is gone".into(),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.gone(index),
             Err(_) => {
                 self.wait_until(now + AGAIN, position);
                 return None;
             }
-        };
-        segment.damaged = true;
-        let (at, bytes) = (position.at, record::HEAD as u64);
-        self.damage.push(Damage { segment: position.segment, at, bytes, why });
+        }
         self.depth -= 1;
         self.end_one(index, position);
         None

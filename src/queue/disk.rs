@@ -7,14 +7,28 @@
 //! process. Many records travel in one call, so it costs no more.
 
 use crate::file;
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
-use std::fs::OpenOptions;
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What tells a file or folder from all others: its device and its number there.
+pub type Identity = (u64, u64);
+
+/// Where something is that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In its place, as far as can be found out.
+    InPlace,
+    /// Nothing goes by its name.
+    Gone,
+    /// Something else goes by its name.
+    Replaced,
+}
 
 /// One folder of files. Names are plain file names in it.
 pub trait Disk: Send + Sync {
@@ -26,6 +40,10 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> io::Result<()>;
+    /// Where the folder is; all that is done in it is done there.
+    fn whereabouts(&self) -> Whereabouts;
+    /// Where the file is that was opened by this name.
+    fn whereabouts_of(&self, name: &str, file: Identity) -> Whereabouts;
 }
 
 /// What `write_anew` writes starts and ends at multiples of it: the largest block of usual disks.
@@ -35,6 +53,8 @@ pub const ALIGN: usize = 4096;
 pub trait File: Send + Sync {
     /// Bytes it had when it was opened.
     fn size(&self) -> usize;
+
+    fn identity(&self) -> Identity;
 
     /// Fills `bytes`; where the file ends before, or the disk refuses, that is an error.
     fn read(&self, at: usize, bytes: &mut [u8]) -> io::Result<()>;
@@ -64,7 +84,8 @@ pub trait File: Send + Sync {
 /// A folder on the real disk, locked against a second daemon.
 pub struct Folder {
     path: PathBuf,
-    /// Open on the folder itself: carries the lock and is what `sync_folder` syncs.
+    /// Open on the folder itself: carries the lock and is what `sync_folder` syncs. Files are looked
+    /// for in it, wherever it was moved.
     handle: std::fs::File,
     read_only: bool,
 }
@@ -75,7 +96,7 @@ impl Folder {
         let handle = std::fs::File::open(path)?;
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Folder { path: path.to_owned(), handle, read_only: false }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::new(
+            Err(Errno::WOULDBLOCK) => Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "another mega owns this queue folder",
             )),
@@ -92,18 +113,24 @@ impl Folder {
 struct Opened {
     file: std::fs::File,
     size: usize,
+    identity: Identity,
 }
 
 impl Opened {
     fn of(file: std::fs::File) -> io::Result<Arc<dyn File>> {
-        let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        Ok(Arc::new(Opened { file, size }))
+        let found = file.metadata()?;
+        let size = usize::try_from(found.len()).map_err(io::Error::other)?;
+        Ok(Arc::new(Opened { file, size, identity: (found.dev(), found.ino()) }))
     }
 }
 
 impl File for Opened {
     fn size(&self) -> usize {
         self.size
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
     }
 
     fn read(&self, at: usize, bytes: &mut [u8]) -> io::Result<()> {
@@ -145,7 +172,7 @@ impl File for Opened {
     fn next_data(&self, at: usize) -> Option<Range<usize>> {
         let start = match rustix::fs::seek(&self.file, SeekFrom::Data(at as u64)) {
             Ok(start) => start as usize,
-            Err(rustix::io::Errno::NXIO) => return None,
+            Err(Errno::NXIO) => return None,
             Err(_) => return (at < self.size).then_some(at..self.size),
         };
         let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start as u64));
@@ -158,33 +185,33 @@ impl File for Opened {
 impl Disk for Folder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
+        for entry in Dir::read_from(&self.handle)? {
             // Every name of ours is ASCII; others are not ours to touch.
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
+            if let Ok(name) = entry?.file_name().to_str() {
+                names.push(name.to_owned());
             }
         }
         Ok(names)
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn File>> {
-        let path = self.path.join(name);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o640).open(&path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.handle, name, flags, Mode::from_raw_mode(0o640))?;
+        let file = std::fs::File::from(file);
         let made = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size)
             .map_err(io::Error::from)
             .and_then(|()| Opened::of(file));
         if made.is_err() {
             // The next try must not find this name taken; what is left all the same is known for
             // what it is at the next start.
-            let _ = std::fs::remove_file(&path);
+            let _ = self.remove(name);
         }
         made
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
-        let file = file::open(&self.path.join(name), access, 0)?;
+        let file = file::open_at(&self.handle, Path::new(name), access, 0)?;
         let held = file.metadata()?;
         if !self.read_only && held.blocks() * 512 < held.len() {
             // A copy with holes: there must be room for marking a message done on a full disk.
@@ -194,14 +221,32 @@ impl Disk for Folder {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        Ok(rustix::fs::renameat(&self.handle, from, &self.handle, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path.join(name))
+        Ok(rustix::fs::unlinkat(&self.handle, name, AtFlags::empty())?)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        let Ok(own) = rustix::fs::fstat(&self.handle) else { return Whereabouts::InPlace };
+        whereabouts(rustix::fs::stat(&self.path), (own.st_dev, own.st_ino))
+    }
+
+    fn whereabouts_of(&self, name: &str, file: Identity) -> Whereabouts {
+        whereabouts(rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW), file)
+    }
+}
+
+fn whereabouts(found: rustix::io::Result<Stat>, wanted: Identity) -> Whereabouts {
+    match found {
+        Ok(found) if (found.st_dev, found.st_ino) == wanted => Whereabouts::InPlace,
+        Ok(_) => Whereabouts::Replaced,
+        Err(Errno::NOENT | Errno::NOTDIR) => Whereabouts::Gone,
+        Err(_) => Whereabouts::InPlace,
     }
 }

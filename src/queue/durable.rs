@@ -46,7 +46,7 @@ impl Queue {
         {
             segment.damaged = true;
             let why = format!("what became of messages cannot be written: {error}");
-            self.damage.push(Damage { segment: segment.number, at: 0, bytes: 0, why });
+            self.damage.push(Damage::Part { segment: segment.number, at: 0, bytes: 0, why });
         }
     }
 
@@ -81,7 +81,10 @@ impl Queue {
         let busy: Vec<usize> = self.busy.iter().filter_map(|number| self.index(*number)).collect();
         let dirty = busy.iter().map(|index| &self.segments[*index]).filter(|s| s.dirty);
         let files: Vec<ToSync> = dirty
-            .map(|s| s.file().cloned().map_or(ToSync::Closed(s.number), ToSync::Open))
+            .map(|s| match s.file() {
+                Some(file) => ToSync::Open(s.number, Arc::clone(file)),
+                None => ToSync::Closed(s.number),
+            })
             .collect();
         if files.is_empty() {
             return None;

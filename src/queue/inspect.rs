@@ -2,11 +2,13 @@
 //! decides nothing. For `mega NAME queue check|dump`.
 
 use super::disk::Disk;
+use super::header::{self, HEADER, Header};
 use super::reader::Reader;
 use super::record::{self, Found, Record};
-use super::segment::{self, HEADER, Header, Segment};
+use super::segment::Segment;
 use super::{BLOCK, OpenError, recover};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::io::ErrorKind;
 
 /// What one file of the folder comes to.
@@ -51,6 +53,7 @@ pub fn inspect(
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(OpenError::Segment { name: name.into(), why: error.to_string() }),
     };
+    let numbers: HashSet<u64> = names.iter().filter_map(|name| number(name)).collect();
     let mut headers = Vec::new();
     for name in names {
         if let Some(file) = open(&name)? {
@@ -67,6 +70,11 @@ pub fn inspect(
         if let Err(unusable) = header.check(origin, number) {
             summary.damage.push((0, HEADER.min(header.size()), unusable.to_string()));
         }
+        let before = header.follows().filter(|before| *before > 0 && !numbers.contains(before));
+        if let Some(before) = before {
+            let why = format!("{} before it is missing", header::name(before));
+            summary.damage.push((0, 0, why));
+        }
         let segment = Segment::new(&header, origin, number);
         let end = if segment.sealed { segment.end } else { opened.size() };
         let mut reader = Reader::new(opened, end, BLOCK);
@@ -79,7 +87,7 @@ pub fn inspect(
 }
 
 fn number(name: &str) -> Option<u64> {
-    segment::number(name).or_else(|| segment::bad_number(name))
+    header::number(name).or_else(|| header::bad_number(name))
 }
 
 /// Calls `each` for every record that can be trusted, up to the reader's end, and notes what lies

@@ -1,8 +1,9 @@
 //! The chores that the queue leaves to other threads: creating the next segment ahead of need,
 //! deleting finished ones, syncing in the background. Decides nothing.
 
-use super::disk::{Disk, File};
-use super::segment::{self, Segment};
+use super::disk::{Disk, File, Identity, Whereabouts};
+use super::header;
+use super::segment::Segment;
 use std::io;
 use std::sync::Arc;
 
@@ -18,17 +19,40 @@ pub(super) enum Work {
         origin: u64,
         size: u64,
         now: u64,
+        /// The tail.
+        follows: u64,
     },
-    /// A finished segment. A damaged one is kept under another name.
+    /// A finished segment.
     Retire {
         number: u64,
-        damaged: bool,
+        end: End,
+        heir: Option<Heir>,
     },
     Sync(Vec<ToSync>),
+    /// Whether they are where they should be.
+    Look(InUse),
 }
 
+/// What becomes of the file of a finished segment.
+pub(super) enum End {
+    Remove,
+    /// Something in it was damaged: it is kept under another name.
+    SetAside,
+    /// Somebody took it away already.
+    Nothing,
+}
+
+/// The segment behind a finished one: it is to say which it comes after now.
+pub(super) struct Heir {
+    pub number: u64,
+    pub follows: Option<u64>,
+}
+
+/// Segments, and their files that are open.
+pub(super) type InUse = Vec<(u64, Identity)>;
+
 pub(super) enum ToSync {
-    Open(Arc<dyn File>),
+    Open(u64, Arc<dyn File>),
     /// A segment whose file was closed since it was written to.
     Closed(u64),
 }
@@ -39,34 +63,101 @@ pub struct ChoreDone(pub(super) Done);
 pub(super) enum Done {
     Created(io::Result<Segment>),
     Retired(u64, io::Result<()>),
-    Synced(io::Result<()>),
+    Synced(io::Result<Missed>),
+    Looked(Missed),
+    /// A sync on the way to something else has failed, with all that follows from it.
+    Failed(io::Error),
+}
+
+/// What is not where it should be.
+pub(super) struct Missed {
+    pub folder: bool,
+    /// And whether there is something else.
+    pub segments: Vec<(u64, bool)>,
 }
 
 impl Chore {
     pub fn run(self) -> ChoreDone {
         let disk = &*self.disk;
         ChoreDone(match self.work {
-            Work::Create { number, origin, size, now } => {
-                Done::Created(create(disk, number, origin, size, now))
+            Work::Create { number, origin, size, now, follows } => {
+                let created = create(disk, number, origin, size, now);
+                Done::Created(created.and_then(|segment| known_to_follow(segment, follows, disk)))
             }
-            Work::Retire { number, damaged } => {
-                let name = segment::name(number);
-                let retired = match damaged {
-                    true => disk.rename(&name, &segment::bad_name(number)),
-                    false => disk.remove(&name),
-                };
-                Done::Retired(number, retired.and_then(|()| disk.sync_folder()))
-            }
-            Work::Sync(files) => Done::Synced(files.iter().try_for_each(|file| match file {
-                ToSync::Open(file) => file.sync(),
-                // The kernel tells who opens a file later of an error that nobody has heard of.
-                ToSync::Closed(number) => match disk.open(&segment::name(*number)) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    opened => opened?.sync(),
+            Work::Retire { number, end, heir } => match inherit(disk, heir) {
+                Ok(file) => match file.map_or(Ok(()), |file| file.sync()) {
+                    Ok(()) => Done::Retired(number, retire(disk, number, end)),
+                    Err(error) => Done::Failed(error),
                 },
-            })),
+                Err(error) => Done::Retired(number, Err(error)),
+            },
+            Work::Sync(files) => Done::Synced(sync(disk, files)),
+            Work::Look(files) => Done::Looked(look(disk, &files)),
         })
     }
+}
+
+fn sync(disk: &dyn Disk, files: Vec<ToSync>) -> io::Result<Missed> {
+    let mut in_use = Vec::new();
+    for file in files {
+        match file {
+            ToSync::Open(number, file) => {
+                file.sync()?;
+                in_use.push((number, file.identity()));
+            }
+            // The kernel tells who opens a file later of an error that nobody has heard of.
+            ToSync::Closed(number) => match disk.open(&header::name(number)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened?.sync()?,
+            },
+        }
+    }
+    Ok(look(disk, &in_use))
+}
+
+/// Nothing is written to a file that the next start will not find, without somebody being told.
+fn look(disk: &dyn Disk, files: &InUse) -> Missed {
+    let segments = files.iter().filter_map(|(number, file)| {
+        match disk.whereabouts_of(&header::name(*number), *file) {
+            Whereabouts::InPlace => None,
+            Whereabouts::Gone => Some((*number, false)),
+            Whereabouts::Replaced => Some((*number, true)),
+        }
+    });
+    let folder = disk.whereabouts() != Whereabouts::InPlace;
+    Missed { folder, segments: segments.collect() }
+}
+
+/// Q7: returns what must be durable before the file goes.
+fn inherit(disk: &dyn Disk, heir: Option<Heir>) -> io::Result<Option<Arc<dyn File>>> {
+    let Some(Heir { number, follows }) = heir else { return Ok(None) };
+    match disk.open(&header::name(number)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => {
+            let file = opened?;
+            file.write(header::FOLLOWS, &header::follows(follows))?;
+            Ok(Some(file))
+        }
+    }
+}
+
+fn retire(disk: &dyn Disk, number: u64, end: End) -> io::Result<()> {
+    let name = header::name(number);
+    match end {
+        End::Nothing => return Ok(()),
+        End::Remove => disk.remove(&name)?,
+        End::SetAside => disk.rename(&name, &header::bad_name(number))?,
+    }
+    disk.sync_folder()
+}
+
+/// The next start misses the tail, if somebody takes it away.
+fn known_to_follow(mut spare: Segment, tail: u64, disk: &dyn Disk) -> io::Result<Segment> {
+    let known = spare.follow(tail, disk);
+    if known.is_err() {
+        let _ = disk.remove(&header::name(spare.number));
+    }
+    known.map(|()| spare)
 }
 
 /// A new segment counts only when its header and its name are durable.
@@ -77,7 +168,7 @@ pub(super) fn create(
     size: u64,
     now: u64,
 ) -> io::Result<Segment> {
-    let name = segment::name(number);
+    let name = header::name(number);
     let file = disk.create(&name, size)?;
     let durable = Segment::format(Arc::clone(&file), origin, number, now).and_then(|segment| {
         file.sync()?;

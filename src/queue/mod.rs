@@ -6,7 +6,7 @@
 //! A folder of segment files `NNNNNNNNNNNNNNNNNNNN.seg` of one size, really allocated before they
 //! are used, so that a full disk is an error code and marking a message done never needs space.
 //! Records are appended to the last segment (the tail); a cursor walks all segments once, from the
-//! first to the tail, and hands messages out. `segment` and `record` hold the byte layouts. Only
+//! first to the tail, and hands messages out. `header` and `record` hold the byte layouts. Only
 //! what is worked on is open.
 //!
 //! ```text
@@ -31,6 +31,8 @@
 //!   durable; the cursor passes them by.
 //! - Q6: ids grow over restarts and are never used twice: the upper bits are the time of opening, and
 //!   the tail's header names a bound that lies above every id of the segments before it.
+//! - Q7: a segment names the one before it that may hold messages, and is told of another before that
+//!   one goes. So the next start misses what somebody took away.
 //! - M1: what the page cache shows is believed only if a sync has covered it. Nothing is stored
 //!   before what it depends on is durable, and opening writes again what no sync is known to cover.
 //!
@@ -39,13 +41,16 @@
 //! A record must fit into a segment. Message ids allow 2^20 messages per millisecond. The heap of
 //! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
 
+mod absence;
 mod client_msg_id;
 mod cursor;
 pub mod disk;
 mod durable;
+mod header;
 pub mod inspect;
 mod janitor;
 pub mod message;
+mod opening;
 mod reader;
 mod record;
 mod recover;
@@ -89,7 +94,7 @@ const AGAIN: u64 = 1_000;
 
 /// The smallest segment in which a message with a payload of `length` bytes fits.
 pub fn segment_size_for(length: usize) -> u64 {
-    (segment::HEADER + record::size(client_msg_id::MAX + length)) as u64
+    (header::HEADER + record::size(client_msg_id::MAX + length)) as u64
 }
 
 pub struct Options {
@@ -194,6 +199,8 @@ pub struct Queue {
     /// A write failed where nobody could be told.
     failed: Option<io::Error>,
     keeps_finished: bool,
+    /// The folder is not where it was: what is written, the next start would not find.
+    astray: bool,
 }
 
 /// A record whose message goes on as a retry (Q4).
@@ -204,76 +211,6 @@ struct Replaced {
 }
 
 impl Queue {
-    /// Opens the folder, creating what a new queue needs, and makes what is in it durable. `now` is
-    /// Unix time in ms here and below, and never goes back.
-    pub fn open(disk: Arc<dyn Disk>, options: Options, now: u64) -> Result<Queue, OpenError> {
-        let recovered = recover::recover(&*disk)?;
-        let origin = match recovered.origin {
-            Some(origin) => origin,
-            None => random().map_err(|error| OpenError::Folder { error })?,
-        };
-        let mut next_number = recovered.highest_number + 1;
-        // Q6
-        let next_id = now.max((recovered.ids >> COUNTER_BITS) + 1) << COUNTER_BITS;
-        let mut segments = VecDeque::from(recovered.segments);
-        let last_used = segments.iter().rposition(Segment::is_used);
-        let empty = segments.split_off(last_used.map_or(0, |i| i + 1));
-        let (mut empty, old): (VecDeque<_>, VecDeque<_>) =
-            empty.into_iter().partition(Segment::takes_more);
-        // What is empty and unsealed comes after the tail, or is the tail of an empty queue.
-        if segments.back().is_none_or(|tail| !tail.takes_more()) {
-            let tail = match empty.pop_front() {
-                Some(segment) => segment,
-                None => {
-                    next_number += 1;
-                    let size = options.segment_size;
-                    janitor::create(&*disk, next_number - 1, origin, size, now)
-                        .map_err(|error| OpenError::NoSpace { error, size })?
-                }
-            };
-            segments.push_back(tail);
-            tail::begin_first(&*disk, &mut segments, next_id)?;
-        }
-        let tail = segments.back().expect("invariant: a queue has a tail");
-        let ours_from = Position { segment: tail.number, at: tail.end };
-        let first = segments.front().expect("invariant: a queue has a tail");
-        let cursor = Position { segment: first.number, at: segment::HEADER };
-        let mut queue = Queue {
-            origin,
-            busy: segments.iter().filter(|s| s.file().is_some()).map(|s| s.number).collect(),
-            spare: empty.pop_front(),
-            spare_ordered: false,
-            spare_again: 0,
-            next_number,
-            cursor,
-            ahead: None,
-            cursor_again: None,
-            ours_from,
-            heap: BinaryHeap::new(),
-            latest_due: now.saturating_add(options.retry_cap.as_millis() as u64),
-            next_id,
-            depth: segments.iter().map(|s| s.unread).sum(),
-            bytes: segments.iter().map(|s| s.counted as u64).sum(),
-            damage: recovered.damage,
-            chores: VecDeque::new(),
-            unsettled: VecDeque::new(),
-            settling: 0,
-            marked_since: false,
-            failed: None,
-            keeps_finished: false,
-            segments,
-            options,
-            disk,
-        };
-        // More than one empty segment is left only by a crash in the middle of several starts, or by
-        // an older version.
-        for surplus in empty.into_iter().chain(old) {
-            queue.push_chore(Work::Retire { number: surplus.number, damaged: false });
-        }
-        queue.order_spare(now);
-        Ok(queue)
-    }
-
     /// Takes a message in and returns its id. It survives the end of the process, and can be taken,
     /// after `commit` (Q1).
     pub fn append(&mut self, new: New, now: u64) -> Result<u64, Refused> {
@@ -314,7 +251,7 @@ impl Queue {
     pub fn retry(&mut self, message: &Message, due: u64, now: u64) {
         let Some(old) = message.ticket() else { return };
         let Ticket(place) = old;
-        let record = Record { due, done: false, replaces: Some(place), ..*message.record() };
+        let record = Record { due, replaces: Some(place), ..*message.record() };
         match self.write(record, message.parts(), now) {
             Ok(new) => {
                 self.unsettled.push_back(Replaced { old, new, due });
@@ -364,7 +301,7 @@ impl Queue {
     pub fn holding(&self, ids: &HashSet<ClientMsgId>) -> io::Result<Vec<Held>> {
         let mut found = Vec::new();
         for segment in self.segments.iter().filter(|_| !ids.is_empty()) {
-            let file = self.disk.open(&segment::name(segment.number))?;
+            let file = self.disk.open(&header::name(segment.number))?;
             let mut file = Reader::new(file, segment.written(), BLOCK);
             inspect::walk(segment, &mut file, &mut Summary::default(), |_, record, payload| {
                 let id = record.client_msg_id(self.origin, payload);
@@ -399,7 +336,7 @@ impl Queue {
             Done::Created(Ok(spare)) => {
                 self.spare_ordered = false;
                 self.spare = Some(spare);
-                Progress::Room
+                if self.astray { Progress::Nothing } else { Progress::Room }
             }
             Done::Created(Err(error)) => {
                 self.spare_ordered = false;
@@ -407,12 +344,15 @@ impl Queue {
                 Progress::NoRoom(error)
             }
             Done::Retired(_, Ok(())) => Progress::Nothing,
-            Done::Retired(number, Err(error)) => Progress::NotRetired(segment::name(number), error),
+            Done::Failed(error) => return Err(error),
+            Done::Retired(number, Err(error)) => Progress::NotRetired(header::name(number), error),
             Done::Synced(synced) => {
-                synced?;
+                let missed = synced?;
                 self.synced();
+                self.miss(missed);
                 Progress::Synced
             }
+            Done::Looked(missed) => self.looked(missed),
         })
     }
 
@@ -453,8 +393,4 @@ impl Queue {
     fn push_chore(&mut self, work: Work) {
         self.chores.push_back(Chore { disk: Arc::clone(&self.disk), work });
     }
-}
-
-fn random() -> io::Result<u64> {
-    getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
 }

@@ -5,7 +5,7 @@ use super::disk::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the disk refuses is found in steps of this size.
+/// What the disk refuses is found in pieces of this size, at its multiples.
 const PAGE: usize = 4096;
 
 pub struct Reader {
@@ -62,13 +62,16 @@ impl Reader {
         if self.file.read(range.start, &mut self.bytes).is_ok() {
             return;
         }
-        for at in range.clone().step_by(PAGE) {
-            let page = &mut self.bytes[at - range.start..];
-            let length = page.len().min(PAGE);
-            if let Err(error) = self.file.read(at, &mut page[..length]) {
-                page[..length].fill(0);
+        let mut at = range.start;
+        while at < range.end {
+            // A page of the file: of what stands beside one that is lost nothing is.
+            let end = range.end.min((at + 1).next_multiple_of(PAGE));
+            let page = &mut self.bytes[at - range.start..end - range.start];
+            if let Err(error) = self.file.read(at, page) {
+                page.fill(0);
                 self.unreadable = Some(error.to_string());
             }
+            at = end;
         }
     }
 

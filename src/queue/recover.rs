@@ -15,11 +15,12 @@
 //!   of zeros, which is removed.
 
 use super::disk::{ALIGN, Disk, File};
+use super::header::{self, HEADER, Header, Unusable};
 use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
-use super::segment::{self, HEADER, Header, Segment, Unusable};
+use super::segment::Segment;
 use super::{BLOCK, Damage, OpenError, Position};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 /// What recovery found.
@@ -36,13 +37,14 @@ pub struct Recovered {
 
 pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(|error| OpenError::Folder { error })?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| header::number(name)).collect();
     numbers.sort_unstable();
-    let kept = names.iter().filter_map(|name| segment::bad_number(name));
+    let kept = names.iter().filter_map(|name| header::bad_number(name));
+    let present: HashSet<u64> = kept.clone().chain(numbers.iter().copied()).collect();
     let highest_number = kept.chain(numbers.last().copied()).max().unwrap_or(0);
     let mut headers = Vec::new();
     for number in numbers {
-        let file = disk.open(&segment::name(number)).map_err(because(number))?;
+        let file = disk.open(&header::name(number)).map_err(because(number))?;
         headers.push((number, Header::read(&file)));
     }
     let origin = majority(headers.iter().filter_map(|(_, header)| header.origin()));
@@ -52,7 +54,7 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     for (index, (number, header)) in headers.iter().enumerate() {
         // The creation of a segment was cut off: there is nothing in it.
         if known.is_none_or(|known| index > known) && is_blank(disk, *number)? {
-            disk.remove(&segment::name(*number)).map_err(because(*number))?;
+            disk.remove(&header::name(*number)).map_err(because(*number))?;
             continue;
         }
         segments.extend(identify(disk, origin, *number, header, &mut damage)?);
@@ -70,18 +72,52 @@ pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
         scanned.push((index, scan));
     }
     // Only the last segment in use may still grow; what follows it is empty.
-    let last_used = segments.iter().rposition(Segment::is_used).unwrap_or(0);
+    let used = segments.iter().rposition(Segment::is_used).map_or(0, |last| last + 1);
     for (index, scan) in &scanned {
-        if scan.full || *index < last_used {
+        if scan.full || index + 1 < used {
             segments[*index].seal();
         }
     }
+    damage.extend(missing(&segments, &present));
+    chain(disk, &mut segments[..used]).map_err(|error| OpenError::Sync { error })?;
     make_durable(disk, &mut segments, &scanned).map_err(|error| OpenError::Sync { error })?;
     Ok(Recovered { segments, origin, ids, highest_number, damage })
 }
 
 fn because(number: u64) -> impl Fn(io::Error) -> OpenError {
-    move |error| OpenError::Segment { name: segment::name(number), why: error.to_string() }
+    move |error| OpenError::Segment { name: header::name(number), why: error.to_string() }
+}
+
+/// Those that another names and nobody has, whatever it is called. What stands between two of which
+/// one names the other is finished, could only not be removed, and has nothing to say.
+fn missing(segments: &[Segment], present: &HashSet<u64>) -> Vec<Damage> {
+    let mut named = u64::MAX;
+    let mut damage = Vec::new();
+    for next in segments.iter().rev() {
+        let Some(segment) = next.follows.filter(|_| next.number <= named) else { continue };
+        named = segment;
+        if segment > 0 && !present.contains(&segment) {
+            damage.push(Damage::Missing { segment, next: next.number });
+        }
+    }
+    damage
+}
+
+/// Q7, where something was missing, or is back. What nobody knows stays so.
+fn chain(disk: &dyn Disk, segments: &mut [Segment]) -> io::Result<()> {
+    let mut before = 0;
+    for segment in segments {
+        if segment.follows.is_some_and(|follows| follows != before) {
+            // What cannot be said there is found out again by the next start.
+            if segment.follow(before, disk).is_ok() {
+                segment.open(disk)?.sync()?;
+            }
+            segment.dirty = false;
+            segment.close();
+        }
+        before = segment.number;
+    }
+    Ok(())
 }
 
 /// The origin that most segments name; a single foreign file cannot take the queue over.
@@ -94,7 +130,7 @@ pub(super) fn majority(origins: impl Iterator<Item = u64>) -> Option<u64> {
 }
 
 fn is_blank(disk: &dyn Disk, number: u64) -> Result<bool, OpenError> {
-    let file = disk.open(&segment::name(number)).map_err(because(number))?;
+    let file = disk.open(&header::name(number)).map_err(because(number))?;
     let size = file.size();
     Ok(Reader::new(file, size, BLOCK).is_zero(0))
 }
@@ -123,14 +159,14 @@ fn identify(
     let mut salvaged = Segment::new(header, origin, number);
     let size = salvaged.size();
     let mut file = Reader::new(salvaged.open(disk).map_err(because(number))?, size, BLOCK);
-    for version in (1..=segment::VERSION).rev().take_while(|_| savable) {
+    for version in (1..=header::VERSION).rev().take_while(|_| savable) {
         salvaged.set_version(version);
         if record::search(&mut file, salvaged.place(HEADER), size).is_some() {
             salvaged.damaged = true;
             salvaged.unseal();
             salvaged.close();
             let (bytes, why) = (HEADER as u64, complaint.to_string());
-            damage.push(Damage { segment: number, at: 0, bytes, why });
+            damage.push(Damage::Part { segment: number, at: 0, bytes, why });
             return Ok(Some(salvaged));
         }
     }
@@ -144,10 +180,10 @@ fn set_aside(
     why: String,
     damage: &mut Vec<Damage>,
 ) -> Result<Option<Segment>, OpenError> {
-    disk.rename(&segment::name(number), &segment::bad_name(number))
+    disk.rename(&header::name(number), &header::bad_name(number))
         .and_then(|()| disk.sync_folder())
         .map_err(because(number))?;
-    damage.push(Damage { segment: number, at: 0, bytes: 0, why });
+    damage.push(Damage::Part { segment: number, at: 0, bytes: 0, why });
     Ok(None)
 }
 
@@ -205,7 +241,7 @@ impl Scan {
             (None, _) => return Ok(scan),
         };
         (segment.damaged, scan.full) = (true, true);
-        damage.push(Damage { segment: segment.number, at, bytes: (size - at) as u64, why });
+        damage.push(Damage::Part { segment: segment.number, at, bytes: (size - at) as u64, why });
         Ok(scan)
     }
 }

@@ -1,187 +1,17 @@
-//! One segment file: its header, its name, and the part of it that is in use. Owned by the queue;
+//! One segment file and the part of it that is in use. Owned by the queue;
 //! knows nothing of the order of hand-outs.
-//!
-//! ```text
-//! offset size
-//!      0    8  magic   "MEGAQSEG"
-//!      8    4  version 2; 1 has other records, and nothing behind offset 88
-//!     12    4  header's size, 128: where records begin
-//!     16    8  number
-//!     24    8  origin  drawn by chance when the queue was made
-//!     32    8  created, Unix time in ms
-//!     40    8  the file's size
-//!     48    4  CRC-32 of bytes 0-47
-//!     64    4  end     offset behind the last record once the segment is sealed, else 0; written
-//!                      when no older record waits for one in here (Q4)
-//!     68    4  end with every bit inverted, as follows each of the next ones too
-//!     72    8  records appended          a hint for status; recovery counts for itself
-//!     80    8  records done              a hint for status; recovery counts for itself
-//!     88   16  ids     every id that was given before this segment became the tail is below (Q6)
-//!    104    8  durable  everything before this offset was covered by a sync that succeeded (M1)
-//!    112    8  settled  so were the marks of all that the retries before this offset replace (Q4)
-//! ```
-//! What stands from 64 on is written together. `durable` and `settled` are statements of what has
-//! happened: it does no harm if an older one is found after a loss of power.
 
 use super::disk::{Disk, File};
-use super::reader::Reader;
+use super::header::{self, HEADER, Header, STATE, State, VERSION};
 use super::record::{self, Change, Parts, Record};
-use byteorder::{ByteOrder, LittleEndian};
 use std::io;
 use std::sync::Arc;
-
-/// Bytes before the first record.
-pub const HEADER: usize = 128;
-pub const VERSION: u32 = 2;
 
 /// A buffer of unwritten records that one burst blew up is let go above this size.
 const KEPT: usize = 1 << 20;
 
 /// Marks that are no further apart are written together, with what stands between them.
 const NEAR: usize = 4096;
-
-const MAGIC: &[u8; 8] = b"MEGAQSEG";
-const CRC: usize = 48;
-/// Where the part begins that changes.
-const STATE: usize = 64;
-
-/// Follows the name of a file that is kept because something in it was damaged.
-const BAD: &str = ".bad";
-
-/// The file name of a segment; names sort as numbers do.
-pub fn name(number: u64) -> String {
-    format!("{number:020}.seg")
-}
-
-/// The name of one that is set aside.
-pub fn bad_name(number: u64) -> String {
-    name(number) + BAD
-}
-
-/// The number in a segment's file name.
-pub fn number(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".seg")?;
-    let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    all_digits.then(|| digits.parse().ok()).flatten()
-}
-
-/// The number in the name of a segment that is set aside.
-pub fn bad_number(name: &str) -> Option<u64> {
-    number(name.strip_suffix(BAD)?)
-}
-
-/// Why a file is not a segment of this queue.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Unusable {
-    TooShort { size: usize },
-    NotASegment,
-    HeaderDamaged,
-    NewerVersion { version: u32 },
-    OtherQueue,
-    OtherNumber { number: u64 },
-    Truncated { size: usize, wanted: u64 },
-}
-
-impl std::fmt::Display for Unusable {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Unusable::TooShort { size: 0 } => write!(f, "the file is empty"),
-            Unusable::TooShort { size } => write!(f, "{size} bytes are too few for a header"),
-            Unusable::NotASegment => write!(f, "it does not begin as a segment does"),
-            Unusable::HeaderDamaged => write!(f, "its header fails its checksum"),
-            Unusable::NewerVersion { version } => {
-                write!(f, "format version {version} is newer than {VERSION}, which this mega reads")
-            }
-            Unusable::OtherQueue => write!(f, "it belongs to another queue"),
-            Unusable::OtherNumber { number } => write!(f, "its header says it is segment {number}"),
-            Unusable::Truncated { size, wanted } => {
-                write!(f, "it has {size} of its {wanted} bytes")
-            }
-        }
-    }
-}
-
-/// The header of a file, as it was read.
-#[derive(Debug, Clone, Copy)]
-pub struct Header {
-    bytes: [u8; HEADER],
-    /// The file's.
-    size: usize,
-}
-
-impl Header {
-    /// What cannot be read of it counts as zeros.
-    pub fn read(file: &Arc<dyn File>) -> Header {
-        let mut bytes = [0; HEADER];
-        let size = file.size();
-        let there = size.min(HEADER);
-        bytes[..there]
-            .copy_from_slice(Reader::new(Arc::clone(file), there, HEADER).bytes(0..there));
-        Header { bytes, size }
-    }
-
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    fn word(&self, at: usize) -> u64 {
-        LittleEndian::read_u64(&self.bytes[at..])
-    }
-
-    fn version(&self) -> u32 {
-        LittleEndian::read_u32(&self.bytes[8..])
-    }
-
-    fn passes(&self) -> bool {
-        LittleEndian::read_u32(&self.bytes[CRC..]) == crc32fast::hash(&self.bytes[..CRC])
-    }
-
-    /// The origin it names, if it can be trusted.
-    pub fn origin(&self) -> Option<u64> {
-        let whole = self.size >= HEADER && self.bytes.starts_with(MAGIC) && self.passes();
-        whole.then(|| self.word(24))
-    }
-
-    /// Whether it is the one of this segment.
-    pub fn check(&self, origin: u64, number: u64) -> Result<(), Unusable> {
-        let Header { size, .. } = *self;
-        if size < HEADER {
-            return Err(Unusable::TooShort { size });
-        }
-        if !self.bytes.starts_with(MAGIC) {
-            return Err(Unusable::NotASegment);
-        }
-        if !self.passes() {
-            return Err(Unusable::HeaderDamaged);
-        }
-        let version = self.version();
-        if version > VERSION {
-            return Err(Unusable::NewerVersion { version });
-        }
-        if self.word(24) != origin {
-            return Err(Unusable::OtherQueue);
-        }
-        match (self.word(16), self.word(40)) {
-            (other, _) if other != number => Err(Unusable::OtherNumber { number: other }),
-            (_, wanted) if wanted > size as u64 => Err(Unusable::Truncated { size, wanted }),
-            _ => Ok(()),
-        }
-    }
-
-    /// An offset in the file that is followed by its inverse.
-    fn offset(&self, at: usize) -> Option<usize> {
-        let word = self.word(at);
-        let (offset, inverse) = (word as u32, (word >> 32) as u32);
-        let inside = (HEADER..=self.size).contains(&(offset as usize));
-        (offset == !inverse && inside).then_some(offset as usize)
-    }
-
-    /// Below it no id is free.
-    pub fn ids(&self) -> u64 {
-        let ids = self.word(88);
-        if self.word(96) == !ids { ids } else { 0 }
-    }
-}
 
 /// What a full sync that is under way covers of a segment.
 #[derive(Debug, Clone, Copy)]
@@ -228,6 +58,10 @@ pub struct Segment {
     /// The counters in the file are older.
     uncounted: bool,
     ids: u64,
+    /// Number of the segment before that may hold messages, 0 if there is none, None if nobody knows.
+    pub follows: Option<u64>,
+    /// Somebody took the file away. What is open of it stays so until nothing in it is wanted any more.
+    pub missing: bool,
     /// See the header.
     durable: usize,
     marked: usize,
@@ -243,16 +77,9 @@ struct Mark {
 impl Segment {
     /// Writes the header of a fresh file.
     pub fn format(file: Arc<dyn File>, origin: u64, number: u64, now: u64) -> io::Result<Segment> {
-        let mut bytes = [0; HEADER];
-        bytes[..8].copy_from_slice(MAGIC);
-        LittleEndian::write_u32_into(&[VERSION, HEADER as u32], &mut bytes[8..16]);
-        let size = file.size();
-        let words = [number, origin, now, size as u64];
-        LittleEndian::write_u64_into(&words, &mut bytes[16..CRC]);
-        let crc = crc32fast::hash(&bytes[..CRC]);
-        LittleEndian::write_u32(&mut bytes[CRC..], crc);
-        file.write(0, &bytes)?;
-        let mut segment = Segment::new(&Header { bytes, size }, origin, number);
+        let header = Header::fresh(origin, number, now, file.size());
+        file.write(0, header.bytes())?;
+        let mut segment = Segment::new(&header, origin, number);
         segment.file = Some(file);
         Ok(segment)
     }
@@ -260,14 +87,14 @@ impl Segment {
     /// Takes a file for the segment its name says it is. It is sealed if its header says so in a
     /// way that can be trusted; else recovery looks for its end.
     pub fn new(header: &Header, origin: u64, number: u64) -> Segment {
-        let sealed = header.offset(STATE);
+        let sealed = header.end();
         let end = sealed.unwrap_or(HEADER);
         Segment {
             file: None,
             number,
             origin,
             version: if header.version() == 1 { 1 } else { VERSION },
-            size: header.size,
+            size: header.size(),
             end,
             counted: end,
             unwritten: Vec::new(),
@@ -279,12 +106,14 @@ impl Segment {
             appended: false,
             outstanding: 0,
             unread: 0,
-            records: header.word(72),
-            done: header.word(80),
+            records: header.records(),
+            done: header.done(),
             uncounted: false,
             ids: header.ids(),
-            durable: header.offset(104).unwrap_or(HEADER),
-            marked: header.offset(112).unwrap_or(HEADER),
+            follows: header.follows(),
+            missing: false,
+            durable: header.durable().unwrap_or(HEADER),
+            marked: header.marked().unwrap_or(HEADER),
             covered: None,
         }
     }
@@ -316,7 +145,7 @@ impl Segment {
     /// Its file, which is opened if need be.
     pub fn open(&mut self, disk: &dyn Disk) -> io::Result<Arc<dyn File>> {
         if self.file.is_none() {
-            self.file = Some(disk.open(&name(self.number))?);
+            self.file = Some(disk.open(&header::name(self.number))?);
         }
         Ok(Arc::clone(self.file.as_ref().expect("invariant: opened just now")))
     }
@@ -327,12 +156,22 @@ impl Segment {
     }
 
     pub fn close(&mut self) {
-        self.file = None;
+        if !self.missing {
+            self.file = None;
+        }
+    }
+
+    /// Somebody took the file away. If it is not open, nothing can be said in it any more.
+    pub fn miss(&mut self) {
+        self.missing = true;
+        if self.file.is_none() {
+            (self.marks, self.dirty, self.uncounted) = (Vec::new(), false, false);
+        }
     }
 
     /// Records of the present format may follow.
     pub fn takes_more(&self) -> bool {
-        !self.sealed && self.version == VERSION
+        !self.sealed && self.version == VERSION && !self.missing
     }
 
     pub fn fits(&self, size: usize) -> bool {
@@ -355,6 +194,9 @@ impl Segment {
     pub fn mark(&mut self, at: usize, change: Change) {
         if self.version == 1 && matches!(change, Change::Times { .. }) {
             // There they are not to be changed; only a restart will have forgotten.
+            return;
+        }
+        if self.missing && self.file.is_none() {
             return;
         }
         change.encode(|offset, new| {
@@ -430,20 +272,30 @@ impl Segment {
 
     /// Says in the file how far things are. Of no matter to anybody but the next start.
     pub fn write_state(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        let mut bytes = [0; HEADER - STATE];
-        let twice = |offset: usize| u64::from(!(offset as u32)) << 32 | offset as u64;
-        let end = if self.settled { twice(self.end) } else { 0 };
-        let (durable, marked) = (twice(self.durable), twice(self.marked));
-        let ids = if self.ids > 0 { [self.ids, !self.ids] } else { [0; 2] };
-        let words = [end, self.records, self.done, ids[0], ids[1], durable, marked];
-        LittleEndian::write_u64_into(&words, &mut bytes[..56]);
+        let state = State {
+            end: self.settled.then_some(self.end),
+            records: self.records,
+            done: self.done,
+            ids: self.ids,
+            durable: self.durable,
+            marked: self.marked,
+            follows: self.follows,
+        };
+        let bytes = state.encode();
         let there = bytes.len().min(self.size.saturating_sub(STATE));
         self.open(disk)?.write(STATE, &bytes[..there])
     }
 
-    /// It becomes the tail: every id below `ids` may have been given.
-    pub fn begin(&mut self, ids: u64, disk: &dyn Disk) -> io::Result<()> {
-        self.ids = ids;
+    /// It comes after this one, 0 for none.
+    pub fn follow(&mut self, number: u64, disk: &dyn Disk) -> io::Result<()> {
+        self.follows = Some(number);
+        self.dirty = true;
+        self.write_state(disk)
+    }
+
+    /// It becomes the tail, after that one: every id below `ids` may have been given.
+    pub fn begin(&mut self, ids: u64, follows: u64, disk: &dyn Disk) -> io::Result<()> {
+        (self.ids, self.follows) = (ids, Some(follows));
         self.dirty = true;
         self.write_state(disk)
     }

@@ -1,28 +1,16 @@
 //! Where records are appended: the tail, the limit of bytes, and the change to the next segment.
 //! Part of the queue.
 
-use super::disk::Disk;
 use super::janitor::Work;
 use super::record::{Parts, Record};
 use super::segment::Segment;
-use super::{OpenError, Position, Queue, Refused, segment};
-use std::collections::VecDeque;
-
-/// Makes the last segment the tail of a queue that is being opened.
-pub(super) fn begin_first(
-    disk: &dyn Disk,
-    segments: &mut VecDeque<Segment>,
-    ids: u64,
-) -> Result<(), OpenError> {
-    let tail = segments.back_mut().expect("invariant: a queue has a tail");
-    // Q6: before a segment goes whose ids it is to remember.
-    tail.begin(ids, disk)
-        .and_then(|()| tail.open(disk)?.sync())
-        .map_err(|error| OpenError::Sync { error })
-}
+use super::{Position, Queue, Refused, header};
 
 impl Queue {
     pub(super) fn append_parts(&mut self, parts: Parts, now: u64) -> Result<u64, Refused> {
+        if self.astray {
+            return Err(Refused::NoSegment);
+        }
         let id = self.next_id;
         let record = Record::fresh(id, parts, now);
         if self.exceeds_limit(&record) && self.tail_is_drained() {
@@ -45,7 +33,7 @@ impl Queue {
     fn tail_is_drained(&self) -> bool {
         let tail = self.segments.back().expect("invariant: a queue has a tail");
         let read = self.cursor == Position { segment: tail.number, at: tail.end };
-        read && tail.end > segment::HEADER && tail.outstanding == 0
+        read && tail.end > header::HEADER && tail.outstanding == 0
     }
 
     pub(super) fn write(
@@ -55,7 +43,7 @@ impl Queue {
         now: u64,
     ) -> Result<Position, Refused> {
         let size = record.size();
-        if (segment::HEADER + size) as u64 > self.options.segment_size {
+        if (header::HEADER + size) as u64 > self.options.segment_size {
             return Err(Refused::TooLarge);
         }
         if !self.tail().fits(size) {
@@ -79,7 +67,8 @@ impl Queue {
             return Err(Refused::NoSegment);
         };
         // Q6: the next tail knows the bound before this one can go.
-        if let Err(error) = next.begin(self.next_id, &*self.disk) {
+        let before = self.tail().number;
+        if let Err(error) = next.begin(self.next_id, before, &*self.disk) {
             self.failed.get_or_insert(error);
         }
         self.busy.insert(next.number);
@@ -90,6 +79,7 @@ impl Queue {
         self.segments.push_back(next);
         self.retire_finished(number);
         self.order_spare(now);
+        self.order_look();
         Ok(())
     }
 
@@ -99,12 +89,16 @@ impl Queue {
 
     /// Asks for the next segment unless one is there or under way. Called again after a failure.
     pub fn order_spare(&mut self, now: u64) {
+        if self.astray {
+            return self.order_look();
+        }
         if self.spare.is_some() || self.spare_ordered {
             return;
         }
         self.spare_ordered = true;
         let (origin, size, number) = (self.origin, self.options.segment_size, self.next_number);
         self.next_number += 1;
-        self.push_chore(Work::Create { number, origin, size, now });
+        let follows = self.tail().number;
+        self.push_chore(Work::Create { number, origin, size, now, follows });
     }
 }

@@ -1,23 +1,55 @@
 //! What can be wrong with a queue, in words for the log and the operator.
 
-use super::segment;
+use super::header;
 use std::io;
 
-/// A part of a segment that cannot be trusted.
+/// Messages that are lost, or will be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Damage {
-    pub segment: u64,
-    pub at: usize,
-    pub bytes: u64,
-    pub why: String,
+pub enum Damage {
+    /// A part of a segment cannot be trusted, or nothing can be written there. The file is kept.
+    Part { segment: u64, at: usize, bytes: u64, why: String },
+    /// The file was there and is not.
+    Gone { segment: u64 },
+    /// Somebody took it away while it was open.
+    TakenAway { segment: u64, replaced: bool },
+    /// It was taken away while nobody looked: the next one knows of it.
+    Missing { segment: u64, next: u64 },
 }
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let Damage { segment, at, bytes, why } = self;
-        let name = segment::name(*segment);
-        write!(f, "queue segment {name}: {why}; {bytes} bytes at offset {at} skipped, ")?;
-        write!(f, "the file is kept as {}", segment::bad_name(*segment))
+        let segment = match self {
+            Damage::Part { segment, .. } | Damage::Gone { segment } => segment,
+            Damage::TakenAway { segment, .. } | Damage::Missing { segment, .. } => segment,
+        };
+        write!(f, "queue segment {}", header::name(*segment))?;
+        match self {
+            Damage::Part { at, bytes, why, .. } => {
+                write!(f, ": {why}; ")?;
+                if *bytes > 0 {
+                    write!(f, "{bytes} bytes at offset {at} skipped, ")?;
+                }
+                write!(f, "the file is kept as {}", header::bad_name(*segment))
+            }
+            Damage::Gone { .. } => write!(
+                f,
+                ": the file is gone, and with it what waited in it (if it was moved: stop mega, put \
+                 it back and start again)"
+            ),
+            Damage::TakenAway { replaced, .. } => write!(
+                f,
+                " has been {} while it was in use: what waits in it is delivered by this process \
+                 only (let it empty the queue before you stop it)",
+                if *replaced { "replaced by another file" } else { "removed" }
+            ),
+            Damage::Missing { next, .. } => write!(
+                f,
+                " is missing: it was not finished when {} was written, and what waited in it, and \
+                 in others missing before it, is lost (if it was moved: stop mega, put it back and \
+                 start again)",
+                header::name(*next)
+            ),
+        }
     }
 }
 
@@ -62,5 +94,29 @@ impl std::fmt::Display for Refused {
             Refused::Full => "queue full",
             Refused::TooLarge => "invalid data: larger than a queue segment",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_damage_is_true_of_each_kind() {
+        let part = |bytes| Damage::Part { segment: 7, at: 128, bytes, why: "it is torn".into() };
+        let name = "queue segment 00000000000000000007.seg";
+        let kept = "the file is kept as 00000000000000000007.seg.bad";
+        let skipped = format!("{name}: it is torn; 1 bytes at offset 128 skipped, {kept}");
+        assert_eq!(part(1).to_string(), skipped);
+        assert_eq!(part(0).to_string(), format!("{name}: it is torn; {kept}"));
+        for gone in [
+            Damage::Gone { segment: 7 },
+            Damage::TakenAway { segment: 7, replaced: true },
+            Damage::TakenAway { segment: 7, replaced: false },
+            Damage::Missing { segment: 7, next: 9 },
+        ] {
+            let said = gone.to_string();
+            assert!(said.starts_with(name) && !said.contains("kept as"), "{said}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::inbox::Inbox;
 use super::outbox::{Io, Keeps, Outbox, Peer};
 use super::stream::Stream;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long a client may take to close its side after it was told to go.
@@ -64,6 +65,7 @@ pub enum Overstay {
 
 pub struct Conn {
     stream: Stream,
+    peer: Option<IpAddr>,
     pub generation: u32,
     pub socket: Socket,
     pub course: Course,
@@ -81,9 +83,11 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(stream: Stream, generation: u32, now: Instant) -> Conn {
+    /// `peer`: where a client comes from; none at the administration socket.
+    pub fn new(stream: Stream, peer: Option<IpAddr>, generation: u32, now: Instant) -> Conn {
         Conn {
             stream,
+            peer,
             generation,
             socket: Socket::Readable,
             course: Course::Open,
@@ -99,6 +103,10 @@ impl Conn {
 
     pub fn is_admin(&self) -> bool {
         matches!(self.stream, Stream::Unix(_))
+    }
+
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
     /// An edge has told of something to read, or of the other side's end.
@@ -272,7 +280,7 @@ mod tests {
 
     fn pair() -> (Conn, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Conn::new(Stream::Unix(ours), 1, Instant::now()), theirs)
+        (Conn::new(Stream::Unix(ours), None, 1, Instant::now()), theirs)
     }
 
     /// Reads as the reactor does after an edge, and returns the opaques of the frames.

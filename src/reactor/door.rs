@@ -35,7 +35,8 @@ pub struct Door {
 
 /// Who came in.
 pub enum Visitor {
-    Admitted(Stream),
+    /// From where; none at the administration socket.
+    Admitted(Stream, Option<IpAddr>),
     TurnedAway,
     Nobody,
 }
@@ -94,7 +95,8 @@ impl Door {
             let accepted = match self.listeners.get(token.wrapping_sub(FIRST_LISTENER)) {
                 Some(listener) => listener.accept().map(|(stream, peer)| self.greet(stream, peer)),
                 None if token == ADMIN => {
-                    self.admin.accept().map(|(stream, _)| Visitor::Admitted(Stream::Unix(stream)))
+                    let visitor = |stream| Visitor::Admitted(Stream::Unix(stream), None);
+                    self.admin.accept().map(|(stream, _)| visitor(stream))
                 }
                 // It was closed.
                 None => continue,
@@ -128,7 +130,7 @@ impl Door {
         }
         // Replies are small and awaited; a client that has gone already is no loss.
         let _ = stream.set_nodelay(true);
-        Visitor::Admitted(Stream::Tcp(stream))
+        Visitor::Admitted(Stream::Tcp(stream), Some(peer))
     }
 
     pub fn turn_away(&mut self, peer: IpAddr, why: &str) {

@@ -46,8 +46,7 @@ impl Reactor {
     /// Also closes those who are in and would not be let in any more.
     fn allow_only(&mut self, networks: Vec<IpNet>) {
         self.door.allow_only(networks);
-        let stranger =
-            |conn: &Conn| conn.stream().peer().is_some_and(|peer| !self.door.allows(peer));
+        let stranger = |conn: &Conn| conn.peer().is_some_and(|peer| !self.door.allows(peer));
         let strangers: Vec<usize> =
             self.conns.iter().filter(|(_, conn)| stranger(conn)).map(|(slot, _)| slot).collect();
         for slot in &strangers {

@@ -48,7 +48,7 @@ use serve::Desk;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream::Stream;
@@ -219,7 +219,7 @@ impl Reactor {
         }
         for _ in 0..ACCEPTS {
             match self.door.accept(now) {
-                Visitor::Admitted(stream) => self.place(stream, now),
+                Visitor::Admitted(stream, peer) => self.place(stream, peer, now),
                 Visitor::TurnedAway => {}
                 Visitor::Nobody => return,
             }
@@ -236,8 +236,8 @@ impl Reactor {
     }
 
     /// Finds a place for a client. The administration socket always has one.
-    fn place(&mut self, stream: Stream, now: Instant) {
-        if let Some(peer) = stream.peer()
+    fn place(&mut self, stream: Stream, peer: Option<IpAddr>, now: Instant) {
+        if let Some(peer) = peer
             && self.full().is_some()
         {
             self.close_silent(now);
@@ -245,16 +245,16 @@ impl Reactor {
                 return self.door.turn_away(peer, why);
             }
         }
-        self.admit(stream, now);
+        self.admit(stream, peer, now);
     }
 
-    fn admit(&mut self, mut stream: Stream, now: Instant) {
+    fn admit(&mut self, mut stream: Stream, peer: Option<IpAddr>, now: Instant) {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
         match stream.register(self.poll.registry(), Token(FIRST_CONN + slot)) {
             Ok(()) => {
-                entry.insert(Conn::new(stream, self.generation, now));
+                entry.insert(Conn::new(stream, peer, self.generation, now));
                 self.desk.account.charge(Part::Conns, CONN_COST);
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),

@@ -8,7 +8,7 @@ use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
 use crate::queue::New;
 use crate::stats;
-use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, UNANSWERED};
+use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
 use crate::traffic::{BATCHES, Event, Order};
 use crate::wire::command::{self, Command, Question, Request};
@@ -195,7 +195,11 @@ impl Desk {
             return Next::Hold(Hold::Spool);
         }
         let to = self.owe(conn, id, opaque, weight);
-        self.batch.add(to, kind, New { openid, key, data });
+        let client = match kind {
+            Kind::Push => None,
+            Kind::Send => conn.peer(),
+        };
+        self.batch.add(&batch::Request { to, kind, client, new: New { openid, key, data } });
         if self.is_idle() && self.batch.bytes() >= self.first_bytes {
             // R1: what cannot be handed on stays in the batch.
             self.hand_on();

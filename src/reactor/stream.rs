@@ -4,7 +4,7 @@
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 
 pub enum Stream {
     Tcp(TcpStream),
@@ -19,14 +19,6 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => registry.register(stream, token, both),
             Stream::Unix(stream) => registry.register(stream, token, both),
-        }
-    }
-
-    /// Where it comes from; none for the administration socket, or when it has gone.
-    pub fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()),
-            Stream::Unix(_) => None,
         }
     }
 

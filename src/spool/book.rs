@@ -6,7 +6,6 @@ use super::ends::Learnt;
 use crate::clock::Now;
 use crate::queue::Message;
 use crate::stats;
-use crate::traffic::batch::Kind;
 use crate::traffic::class::{Class, Gate, Push, Send};
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::traffic::ledger::Failure;
@@ -54,7 +53,7 @@ impl Spool {
         let Some(ticket) = job.message.ticket() else { return };
         let (class, reason) = match verdict {
             Verdict::Delivered { duplicate, msgid } => {
-                self.delivered(Kind::Push, &job.message, Learnt::ok(duplicate, msgid, called), now);
+                self.delivered(&job.message, None, Learnt::ok(duplicate, msgid, called), now);
                 return self.queue.done(ticket);
             }
             Verdict::Refused(class, reason) => (class, reason),
@@ -109,7 +108,8 @@ impl Spool {
         job.message.count_attempt();
         let (class, reason) = match verdict {
             Verdict::Delivered { duplicate, msgid } => {
-                self.delivered(Kind::Send, &job.message, Learnt::ok(duplicate, msgid, called), now);
+                let learnt = Learnt::ok(duplicate, msgid, called);
+                self.delivered(&job.message, Some(&waiting), learnt, now);
                 return self.answers.say(waiting.to, command::OK, "");
             }
             Verdict::Refused(class, reason) => (class, reason),
@@ -125,7 +125,7 @@ impl Spool {
         if !again || due > waiting.until || ends {
             let learnt =
                 Learnt { class: class.name(), errcode: reason.errcode, msgid: None, called };
-            self.ends.log(Kind::Send, &job.message, learnt, now);
+            self.ends.log(&job.message, Some(&waiting), learnt, now);
             return self.answer(waiting, reason);
         }
         stats::add(&self.stats.retried, 1);
@@ -141,10 +141,16 @@ impl Spool {
         }
     }
 
-    fn delivered(&mut self, kind: Kind, message: &Message, learnt: Learnt, now: Now) {
+    fn delivered(
+        &mut self,
+        message: &Message,
+        waiting: Option<&Waiting>,
+        learnt: Learnt,
+        now: Now,
+    ) {
         stats::add(&self.stats.delivered, 1);
         stats::add(&self.stats.duplicates, u64::from(learnt.is_duplicate()));
-        self.ends.log(kind, message, learnt, now);
+        self.ends.log(message, waiting, learnt, now);
     }
 }
 

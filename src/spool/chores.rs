@@ -53,6 +53,23 @@ impl Spool {
                 log::error!("a finished queue segment ({name}) cannot be removed: {error}");
             }
         }
+        if self.queue.is_astray() {
+            self.close_intake(now);
+        }
         Ok(())
+    }
+
+    /// What would be taken in, the next start would not find.
+    fn close_intake(&mut self, now: Now) {
+        let why = "the queue's folder was moved away or removed";
+        if self.intake.why_no_segment().as_deref() != Some(why) {
+            log::error!(
+                "{why}: {}; pushes are refused until it is back in its place (a restart goes on with \
+                 what it finds there)",
+                self.config.server.queue_file_path.display()
+            );
+        }
+        self.intake.no_segment(why.to_owned());
+        self.work_off_held(now);
     }
 }

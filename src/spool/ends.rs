@@ -6,10 +6,12 @@ use crate::queue::Message;
 use crate::traffic::UNRECORDED;
 use crate::traffic::batch::Kind;
 use crate::traffic::class::Class;
-use crate::traffic::ledger::{Failure, Note};
+use crate::traffic::job::Waiting;
+use crate::traffic::ledger::{Failure, Kept, Note};
 use crate::traffic::line::{Block, End, Lines};
 use crate::wechat::errcode::DUPLICATE;
 use crossbeam_channel::{Sender, TrySendError};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long a line may wait for others.
@@ -20,12 +22,25 @@ pub struct Ends {
     blocks: Sender<Block>,
     /// Failures that the ledger has not recorded yet.
     unrecorded: usize,
+    /// Verdicts of an earlier run, by the number of the message: WeChat is not asked again.
+    decided: HashMap<u64, Kept>,
+    last: Last,
     /// None: there is no message log.
     lines: Option<Lines>,
     /// Since when the first line waits, as far as it is known.
     since: Option<Instant>,
     /// Lines that found no room.
     missed: u64,
+}
+
+/// How far it has come with the failures that are unrecorded when the spool stops.
+#[derive(PartialEq, Eq)]
+enum Last {
+    Open,
+    /// The ledger was told that they are the last.
+    Told,
+    /// They cannot be recorded now, and are kept for the next run.
+    Kept,
 }
 
 /// What a worker learnt of a message that has ended.
@@ -52,7 +67,16 @@ impl Learnt {
 impl Ends {
     pub fn new(notes: Sender<Note>, blocks: Sender<Block>, log: bool) -> Ends {
         let lines = log.then(Lines::default);
-        Ends { notes, blocks, unrecorded: 0, lines, since: None, missed: 0 }
+        Ends {
+            notes,
+            blocks,
+            unrecorded: 0,
+            decided: HashMap::new(),
+            last: Last::Open,
+            lines,
+            since: None,
+            missed: 0,
+        }
     }
 
     /// A message more may fail.
@@ -62,6 +86,29 @@ impl Ends {
 
     pub fn all_recorded(&self) -> bool {
         self.unrecorded == 0
+    }
+
+    /// Nothing more will fail: true when every failure is recorded, or cannot be for now.
+    pub fn last(&mut self) -> bool {
+        if self.last == Last::Open && !self.all_recorded() {
+            self.last = Last::Told;
+            self.tell(Note::Last);
+        }
+        self.all_recorded() || self.last == Last::Kept
+    }
+
+    pub fn kept(&mut self) {
+        self.last = Last::Kept;
+    }
+
+    pub fn remember(&mut self, decided: HashMap<u64, Kept>) {
+        self.decided = decided;
+    }
+
+    /// The verdict that an earlier run came to of this message.
+    pub fn decided(&mut self, message: &Message) -> Option<Kept> {
+        self.decided.get(&message.id()).filter(|kept| kept.is_of(message))?;
+        self.decided.remove(&message.id())
     }
 
     pub fn fail(&mut self, failure: Failure) {
@@ -83,23 +130,22 @@ impl Ends {
         }
     }
 
-    /// Adds a line to the message log.
-    pub fn log(&mut self, kind: Kind, message: &Message, learnt: Learnt, now: Now) {
+    /// Adds a line to the message log; `waiting`: who waits for it, if it is a send.
+    pub fn log(&mut self, message: &Message, waiting: Option<&Waiting>, learnt: Learnt, now: Now) {
         let Some(lines) = &mut self.lines else { return };
         let Learnt { class, errcode, msgid, called } = learnt;
-        let id = message.client_msg_id();
         let end = End {
-            kind,
+            kind: if waiting.is_some() { Kind::Send } else { Kind::Push },
             openid: message.openid(),
             key: message.key(),
-            id: id.as_bytes(),
+            id: message.client_msg_id(),
             msgid,
             attempts: message.attempts(),
             enqueued: message.enqueued(),
             called,
             class,
             errcode,
-            client: None,
+            client: waiting.and_then(|waiting| waiting.client),
         };
         self.since.get_or_insert(now.at);
         let before = lines.add(now.ms, &end);
@@ -153,7 +199,7 @@ mod tests {
         let message = Message::in_memory(1, 1, now.ms, New { openid: b"o", key: b"k", data: b"" });
         let lines = |ends: &mut Ends, count| {
             for _ in 0..count {
-                ends.log(Kind::Push, &message, Learnt::ok(false, None, None), now);
+                ends.log(&message, None, Learnt::ok(false, None, None), now);
             }
         };
         assert_eq!(ends.wakes_at(), None);

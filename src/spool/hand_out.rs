@@ -7,7 +7,7 @@ use super::ends::Learnt;
 use super::gate::Allowance;
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
-use crate::traffic::batch::Kind;
+use crate::stats;
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Reason};
 use std::borrow::Cow;
@@ -110,6 +110,11 @@ impl Spool {
     fn next_sure_push(&mut self, now: Now) -> Option<Message> {
         while self.ends.have_room() {
             let message = self.queue.take(now.ms)?;
+            if let Some(kept) = self.ends.decided(&message) {
+                stats::add(&self.stats.failed, 1);
+                self.ends.fail(kept.with(message));
+                continue;
+            }
             let since = message.unclear_since();
             if since.is_none_or(|since| now.ms < since + RECOGNISED_FOR.as_millis() as u64) {
                 return Some(message);
@@ -149,7 +154,7 @@ impl Spool {
     ) {
         let Some(waiting) = job.waiting else { return };
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
-        self.ends.log(Kind::Send, &job.message, learnt, now);
+        self.ends.log(&job.message, Some(&waiting), learnt, now);
         self.answers.refuse(waiting.to, why);
     }
 

@@ -3,9 +3,9 @@
 use super::Spool;
 use super::gate::Allowance;
 use crate::clock::Now;
-use crate::queue::{New, Refused};
+use crate::queue::Refused;
 use crate::stats::Stats;
-use crate::traffic::batch::{Batch, Kind, ReplyTo, Request};
+use crate::traffic::batch::{Batch, Kind, Request};
 use crate::wire::command;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -91,13 +91,13 @@ impl Spool {
 
     /// Takes one request in, or answers why not; false if it must wait for the next segment.
     fn accept(&mut self, request: &Request, now: Now) -> bool {
-        let Request { to, kind, new } = *request;
+        let Request { to, kind, new, .. } = *request;
         if self.stopping.is_some() {
             self.answers.refuse(to, "stopping");
             return true;
         }
         match kind {
-            Kind::Send => self.accept_send(to, new, now),
+            Kind::Send => self.accept_send(request, now),
             Kind::Push => match self.queue.append(new, now.ms) {
                 Ok(_) => {
                     self.intake.has_room(&self.stats);
@@ -124,7 +124,8 @@ impl Spool {
 
     /// A send is answered at once while nobody may send; but where a probe is due and no other send waits to be
     /// it, this one is.
-    fn accept_send(&mut self, to: ReplyTo, new: New, now: Now) {
+    fn accept_send(&mut self, request: &Request, now: Now) {
+        let to = request.to;
         let probes = || self.sends.none_ready() && self.throttle.allowance(now) == Allowance::Probe;
         if let Some(why) = self.throttle.suspended()
             && !probes()
@@ -135,7 +136,7 @@ impl Spool {
             return self.answers.refuse(to, "queue full");
         }
         let until = now.at + self.config.wechat.send_retry_for;
-        self.sends.accept(to, new, until, self.queue.order_mark(), now);
+        self.sends.accept(request, until, self.queue.order_mark(), now);
     }
 }
 

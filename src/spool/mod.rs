@@ -32,7 +32,7 @@ use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
 use crate::stats::{self, Stats};
-use crate::traffic::ledger::Note;
+use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{Event, Inside};
 use answers::Answers;
@@ -42,6 +42,7 @@ use intake::Intake;
 use pushes::Pushes;
 use rhythm::Rhythm;
 use sends::Sends;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,6 +112,11 @@ impl Spool {
         Ok(spool)
     }
 
+    /// Verdicts that an earlier run came to and could not record.
+    pub fn remember(&mut self, decided: HashMap<u64, Kept>) {
+        self.ends.remember(decided);
+    }
+
     /// Runs until it is stopped; returns how many messages are left in the queue.
     pub fn run(mut self) -> Result<u64, SyncFailed> {
         loop {
@@ -156,6 +162,7 @@ impl Spool {
                     self.ends.recorded(tickets.len());
                     tickets.into_iter().for_each(|ticket| self.queue.done(ticket));
                 }
+                Event::Kept => self.ends.kept(),
                 Event::Requeue(batch) => self.requeue(&batch, now)?,
                 Event::Confirmed => self.queue.keep_finished(false),
                 Event::Stop { within } => self.stop(within, now),
@@ -244,9 +251,9 @@ impl Spool {
         }
     }
 
-    fn ended(&self, now: Now) -> bool {
+    fn ended(&mut self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
-        let nothing_open = self.in_flight() == 0 && self.ends.all_recorded();
+        let nothing_open = self.in_flight() == 0 && self.ends.last();
         (nothing_open || now.at >= deadline) && !self.syncing.is_under_way()
     }
 

@@ -33,12 +33,22 @@ impl Rhythm {
     pub fn outcome(&mut self) {
         self.outcomes += 1;
     }
+
+    /// While outcomes come in fast and enough jobs lie ready, the spool does not let itself be woken
+    /// by each of them: it books all that came meanwhile at once.
+    fn naps(&mut self, in_flight: usize, workers: usize) -> bool {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        if outcomes > 0 {
+            self.outcome_at = Instant::now();
+        }
+        outcomes > 0 && in_flight > workers + workers / 2
+    }
 }
 
 impl Spool {
     /// The next event, or what time brings after `now`, up to which all is done.
     pub(super) fn wait(&mut self, now: Now) -> Result<Event, RecvTimeoutError> {
-        if self.naps() {
+        if self.rhythm.naps(self.pushes.in_flight(), self.inside.workers) {
             std::thread::sleep(NAP);
         }
         let began = Instant::now();
@@ -50,16 +60,6 @@ impl Spool {
         };
         self.rhythm.brisk = followed && began.elapsed() < 2 * LINGER;
         event
-    }
-
-    /// While outcomes come in fast and enough jobs lie ready, the spool does not let itself be woken
-    /// by each of them: it books all that came meanwhile at once.
-    fn naps(&mut self) -> bool {
-        let outcomes = std::mem::take(&mut self.rhythm.outcomes);
-        if outcomes > 0 {
-            self.rhythm.outcome_at = Instant::now();
-        }
-        outcomes > 0 && self.pushes.in_flight() > self.inside.workers + self.inside.workers / 2
     }
 
     /// Waits a moment without sleeping, where the last batches came so fast that to sleep and be
@@ -94,5 +94,21 @@ impl Spool {
             self.stopping.filter(|at| *at > now.at),
         ];
         times.into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spool_naps_only_where_outcomes_come_and_jobs_lie_ready() {
+        let mut rhythm = Rhythm::new(Instant::now());
+        assert!(!rhythm.naps(100, 8), "there was no outcome");
+        rhythm.outcome();
+        assert!(!rhythm.naps(12, 8), "the workers would wait for it");
+        rhythm.outcome();
+        assert!(rhythm.naps(13, 8));
+        assert!(!rhythm.naps(13, 8), "there was no other outcome");
     }
 }

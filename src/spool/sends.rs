@@ -2,8 +2,8 @@
 //! of them ends with a reply. Part of the spool's state.
 
 use crate::clock::Now;
-use crate::queue::{Mark, Message, New};
-use crate::traffic::batch::{ReplyTo, SENDS};
+use crate::queue::{Mark, Message};
+use crate::traffic::batch::{ReplyTo, Request, SENDS};
 use crate::traffic::job::{Job, Waiting};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -58,10 +58,11 @@ impl Sends {
     }
 
     /// `until`: how long its client waits. `before`: pushes accepted later stand behind it.
-    pub fn accept(&mut self, to: ReplyTo, new: New, until: Instant, before: Mark, now: Now) {
+    pub fn accept(&mut self, request: &Request, until: Instant, before: Mark, now: Now) {
         self.last += 1;
+        let Request { to, client, new, .. } = *request;
         let message = Message::in_memory(self.origin, self.last, now.ms, new);
-        let waiting = Some(Waiting { to, until, before });
+        let waiting = Some(Waiting { to, client, until, before });
         let job = Job { message, waiting, probe: false, round: 0 };
         self.bytes += size(&job);
         self.ready.push_back(job);
@@ -146,18 +147,23 @@ impl Eq for Delayed {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::batch::ConnId;
+    use crate::queue::New;
+    use crate::traffic::batch::{ConnId, Kind};
     use std::time::Duration;
 
     fn to(opaque: u32) -> ReplyTo {
         ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque, weight: 0 }
     }
 
+    fn request(opaque: u32, data: &[u8]) -> Request<'_> {
+        let new = New { openid: b"o", key: b"k", data };
+        Request { to: to(opaque), kind: Kind::Send, client: None, new }
+    }
+
     fn with(count: u32, now: Now) -> Sends {
         let mut sends = Sends::new().unwrap();
         for opaque in 0..count {
-            let new = New { openid: b"o", key: b"k", data: &[b'x'; 1000] };
-            sends.accept(to(opaque), new, now.at, Mark::default(), now);
+            sends.accept(&request(opaque, &[b'x'; 1000]), now.at, Mark::default(), now);
         }
         sends
     }
@@ -204,8 +210,7 @@ mod tests {
         let each = sends.bytes;
         assert!(each > 1000);
         while !sends.full() {
-            let new = New { openid: b"o", key: b"k", data: &[b'x'; 1 << 20] };
-            sends.accept(to(7), new, now.at, Mark::default(), now);
+            sends.accept(&request(7, &[b'x'; 1 << 20]), now.at, Mark::default(), now);
         }
         assert!(sends.bytes >= BYTES_LIMIT && sends.bytes < BYTES_LIMIT + (2 << 20));
         let told = sends.give_up_waiting();

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{Durability, Message, New, Options};
-use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo};
+use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, Request};
 use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict};
 use crate::traffic::ledger::Note;
@@ -62,11 +62,9 @@ impl Alone {
         let mut batch = Batch::default();
         let conn = ConnId { slot: 0, generation: 0 };
         for opaque in 0..count {
-            batch.add(
-                ReplyTo { conn, opaque, weight: 0 },
-                kind,
-                New { openid: b"o", key: b"k", data: b"null" },
-            );
+            let to = ReplyTo { conn, opaque, weight: 0 };
+            let new = New { openid: b"o", key: b"k", data: b"null" };
+            batch.add(&Request { to, kind, client: None, new });
         }
         self.spool.take_batch(batch, now);
         self.spool.queue.commit(Durability::Never).unwrap();

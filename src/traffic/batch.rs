@@ -3,6 +3,7 @@
 
 use crate::queue::New;
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 /// One connection, told apart from a later one in the same slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Kind {
 pub struct Request<'a> {
     pub to: ReplyTo,
     pub kind: Kind,
+    /// Where a send comes from; none over the administration socket, and of a push.
+    pub client: Option<IpAddr>,
     pub new: New<'a>,
 }
 
@@ -65,14 +68,19 @@ const STREAM_BYTES: usize = 4 * 1024;
 pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// Of the sends among them, in their order: pushes do not pay for it.
+    clients: Vec<Option<IpAddr>>,
     /// A single request of the client that sent the one before: who waits for it waits for nothing
     /// else.
     pub alone: bool,
 }
 
 impl Batch {
-    pub fn add(&mut self, to: ReplyTo, kind: Kind, new: New) {
-        let New { openid, key, data } = new;
+    pub fn add(&mut self, request: &Request) {
+        let Request { to, kind, client, new: New { openid, key, data } } = *request;
+        if kind == Kind::Send {
+            self.clients.push(client);
+        }
         for part in [openid, key, data] {
             self.bytes.extend_from_slice(part);
         }
@@ -103,19 +111,24 @@ impl Batch {
 
     /// Bytes of memory it takes up, used or not.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+        self.bytes.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.clients.capacity() * size_of::<Option<IpAddr>>()
     }
 
     /// Empties it for its next turn; buffers that one large request blew up are let go.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.clients.clear();
         self.bytes.shrink_to(64 * 1024);
         self.entries.shrink_to(1024);
+        self.clients.shrink_to(1024);
     }
 
     pub fn requests(&self) -> impl Iterator<Item = Request<'_>> {
         let mut rest = self.bytes.as_slice();
+        let mut clients = self.clients.iter();
         self.entries.iter().map(move |entry| {
             let mut part = |length: u32| {
                 let (part, after) = rest.split_at(length as usize);
@@ -124,7 +137,40 @@ impl Batch {
             };
             let new =
                 New { openid: part(entry.openid), key: part(entry.key), data: part(entry.data) };
-            Request { to: entry.to, kind: entry.kind, new }
+            let client = match entry.kind {
+                Kind::Push => None,
+                Kind::Send => clients.next().copied().flatten(),
+            };
+            Request { to: entry.to, kind: entry.kind, client, new }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_send_has_its_own_client_whatever_pushes_stand_between_them() {
+        let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
+        let new = New { openid: b"o", key: b"key", data: b"null" };
+        let [first, second] = [[10, 0, 0, 7], [10, 0, 0, 8]].map(|address| Some(address.into()));
+        let requests = [
+            (Kind::Push, None),
+            (Kind::Send, first),
+            (Kind::Push, None),
+            (Kind::Send, None),
+            (Kind::Send, second),
+        ];
+        let mut batch = Batch::default();
+        for round in 0..2 {
+            for (kind, client) in requests {
+                batch.add(&Request { to, kind, client, new });
+            }
+            let found = batch.requests().map(|request| (request.kind, request.client));
+            assert_eq!(found.collect::<Vec<_>>(), requests, "round {round}");
+            batch.clear();
+        }
+        assert!(batch.is_empty());
     }
 }

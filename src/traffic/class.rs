@@ -1,8 +1,11 @@
 //! The one table of what an attempt can come to: for sending as a whole, for a push, and for a send whose
 //! client waits. Names, statistics, `[errcode]` and README's table come from it. Pure data.
 
+use serde::{Deserialize, Serialize};
+
 /// What an attempt came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     Ok,
     Token,
@@ -184,6 +187,7 @@ mod tests {
         for (n, row) in TABLE.iter().enumerate() {
             assert_eq!(row.class as usize, n);
             assert_eq!(row.class.row().name, row.name);
+            assert_eq!(serde_json::to_value(row.class).unwrap(), row.name);
         }
         assert_eq!(TABLE.last().unwrap().class, Class::Unknown);
     }

@@ -3,6 +3,7 @@
 use super::batch::ReplyTo;
 use super::class::Class;
 use crate::queue::{Mark, Message};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -22,6 +23,8 @@ pub struct Job {
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     pub to: ReplyTo,
+    /// None over the administration socket.
+    pub client: Option<IpAddr>,
     /// Until when failures that may pass are tried again.
     pub until: Instant,
     /// Pushes that were accepted later stand behind it.

@@ -5,13 +5,18 @@ use super::class::Class;
 use super::job::Reason;
 use super::line::End;
 use crate::queue::{ClientMsgId, Message};
+use serde::{Deserialize, Serialize};
 
 /// The longest text that is kept of a failure; WeChat's own are far shorter.
 const TEXT: usize = 1024;
 
+/// The same where the message stays in the queue for now.
+const KEPT_TEXT: usize = 256;
+
 /// A push that ended undelivered: its record is marked done when the ledger has it.
 pub struct Failure {
     pub message: Message,
+    pub attempts: u8,
     pub class: Class,
     pub errcode: Option<i64>,
     pub text: String,
@@ -31,18 +36,18 @@ impl Failure {
         let Reason { errcode, mut text, .. } = reason;
         text.truncate(text.floor_char_boundary(TEXT));
         text.shrink_to_fit();
-        Failure { message, class, errcode, text, at, called }
+        Failure { attempts: message.attempts(), message, class, errcode, text, at, called }
     }
 
     /// As the message log has it.
-    pub fn end<'a>(&'a self, id: &'a ClientMsgId) -> End<'a> {
+    pub fn end(&self) -> End<'_> {
         End {
             kind: Kind::Push,
             openid: self.message.openid(),
             key: self.message.key(),
-            id: id.as_bytes(),
+            id: self.message.client_msg_id(),
             msgid: None,
-            attempts: self.message.attempts(),
+            attempts: self.attempts,
             enqueued: self.message.enqueued(),
             called: self.called,
             class: self.class.name(),
@@ -52,11 +57,48 @@ impl Failure {
     }
 }
 
+/// A verdict without its message, which stays in the queue until the verdict is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The message's, and its client_msg_id.
+    pub number: u64,
+    pub id: String,
+    attempts: u8,
+    class: Class,
+    errcode: Option<i64>,
+    text: String,
+    at: u64,
+    called: Option<u32>,
+}
+
+impl Failure {
+    pub fn kept(&self) -> Kept {
+        let Failure { ref message, attempts, class, errcode, ref text, at, called } = *self;
+        let (number, id) = (message.id(), message.client_msg_id().as_str().into());
+        let text = text[..text.floor_char_boundary(KEPT_TEXT)].into();
+        Kept { number, id, attempts, class, errcode, text, at, called }
+    }
+}
+
+impl Kept {
+    /// Whether this is the message of which it speaks.
+    pub fn is_of(&self, message: &Message) -> bool {
+        message.id() == self.number && message.client_msg_id().as_str() == self.id
+    }
+
+    pub fn with(self, message: Message) -> Failure {
+        let Kept { attempts, class, errcode, text, at, called, .. } = self;
+        Failure { message, attempts, class, errcode, text, at, called }
+    }
+}
+
 /// What the spool tells the ledger.
 pub enum Note {
     Failed(Box<Failure>),
     /// The answer to `Event::Requeue`.
     Placed(Placed),
+    /// Nothing more will fail: what is not recorded yet is recorded now, or kept as it is (`Event::Kept`).
+    Last,
     /// The spool has ended, and whatever is recorded is marked done, durably.
     Ended,
 }

@@ -14,6 +14,7 @@
 //! characters, backslashes and bytes that are not UTF-8 are written as `\xNN`.
 
 use super::batch::Kind;
+use crate::queue::ClientMsgId;
 use chrono::{DateTime, Local, NaiveDate};
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ pub struct End<'a> {
     pub kind: Kind,
     pub openid: &'a [u8],
     pub key: &'a [u8],
-    pub id: &'a [u8],
+    pub id: ClientMsgId,
     pub msgid: Option<u64>,
     pub attempts: u8,
     /// Unix time in ms of its acceptance, and the ms that the last call to WeChat took.
@@ -98,15 +99,15 @@ impl Lines {
             Kind::Push => b" push",
             Kind::Send => b" send",
         });
-        for part in [end.openid, end.key, end.id] {
-            word(out, part);
-        }
+        word(out, end.openid);
+        word(out, end.key);
+        plain(out, end.id.as_bytes());
         number(out, end.msgid);
         number(out, Some(end.attempts.into()));
         let whole = now.saturating_sub(end.enqueued);
         number(out, Some(whole.saturating_sub(end.called.unwrap_or(0).into())));
         number(out, end.called.map(u64::from));
-        word(out, end.class.as_bytes());
+        plain(out, end.class.as_bytes());
         match end.errcode {
             Some(errcode) if errcode < 0 => {
                 out.extend_from_slice(b" -");
@@ -152,26 +153,49 @@ fn number(out: &mut Vec<u8>, number: Option<u64>) {
 }
 
 fn digits(out: &mut Vec<u8>, mut number: u64) {
+    // Most numbers of a line have one digit.
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     let mut digits = [0; 20];
     let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return out.extend_from_slice(&digits[start..]);
-        }
+    while number >= 100 {
+        start -= 2;
+        digits[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
     }
+    start -= 2;
+    digits[start..start + 2].copy_from_slice(&PAIRS[number as usize]);
+    start += usize::from(number < 10);
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Of 00 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
+/// A space, and what has nothing in it that could end a word.
+fn plain(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b' ');
+    out.extend_from_slice(bytes);
 }
 
 /// A space, and bytes as a word of the log.
 fn word(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b' ');
-    let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'\\';
+    // Of all bytes, so that several are looked at at once.
+    let special = |special, byte: &u8| special | !(0x21..0x7F).contains(byte) | (*byte == b'\\');
     match bytes {
         b"" => out.push(b'-'),
         b"-" => out.extend_from_slice(br"\x2d"),
-        _ if bytes.iter().all(plain) => out.extend_from_slice(bytes),
+        _ if !bytes.iter().fold(false, special) => out.extend_from_slice(bytes),
         _ => escaped(out, bytes),
     }
 }
@@ -209,19 +233,21 @@ pub fn spelt(bytes: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const END: End = End {
-        kind: Kind::Push,
-        openid: b"oABC",
-        key: b"k",
-        id: b"00ff",
-        msgid: Some(9_007_199_254_740_993),
-        attempts: 2,
-        enqueued: 1_000_000,
-        called: Some(45),
-        class: "ok",
-        errcode: Some(0),
-        client: None,
-    };
+    fn end() -> End<'static> {
+        End {
+            kind: Kind::Push,
+            openid: b"oABC",
+            key: b"k",
+            id: ClientMsgId::new(b"00ff").unwrap(),
+            msgid: Some(9_007_199_254_740_993),
+            attempts: 2,
+            enqueued: 1_000_000,
+            called: Some(45),
+            class: "ok",
+            errcode: Some(0),
+            client: None,
+        }
+    }
 
     fn line(now: u64, end: &End) -> String {
         let mut lines = Lines::default();
@@ -231,23 +257,38 @@ mod tests {
 
     #[test]
     fn a_message_is_a_line_of_twelve_words() {
-        let first = line(1_000_200, &END);
+        let first = line(1_000_200, &end());
         let (time, rest) = first.split_once(' ').unwrap();
         assert_eq!(rest, "push oABC k 00ff 9007199254740993 2 155 45 ok 0 -\n");
         let time = DateTime::parse_from_rfc3339(time).unwrap();
         assert_eq!(time.timestamp_millis(), 1_000_200);
-        let end = End {
+        let other = End {
             kind: Kind::Send,
             msgid: None,
             called: None,
             class: "later",
             errcode: Some(-1),
             client: Some([10, 0, 0, 7].into()),
-            ..END
+            ..end()
         };
-        assert!(line(1_000_200, &end).ends_with(" send oABC k 00ff - 2 200 - later -1 10.0.0.7\n"));
-        let end = End { errcode: None, client: Some("::1".parse().unwrap()), ..end };
-        assert!(line(1_000_200, &end).ends_with(" later - ::1\n"));
+        assert!(
+            line(1_000_200, &other).ends_with(" send oABC k 00ff - 2 200 - later -1 10.0.0.7\n")
+        );
+        let other = End { errcode: None, client: Some("::1".parse().unwrap()), ..other };
+        assert!(line(1_000_200, &other).ends_with(" later - ::1\n"));
+    }
+
+    #[test]
+    fn a_number_is_written_as_everybody_writes_it() {
+        let edges = (0..20).flat_map(|power| {
+            let ten = 10_u64.saturating_pow(power);
+            [ten - 1, ten, ten.saturating_add(1), ten.saturating_mul(7)]
+        });
+        for number in (0..1_200).chain(edges).chain([u64::MAX]) {
+            let mut out = Vec::new();
+            digits(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
     }
 
     #[test]
@@ -264,7 +305,7 @@ mod tests {
             (b"--", "--"),
         ] {
             assert_eq!(String::from_utf8(spelt(bytes)).unwrap(), spelling);
-            let line = line(0, &End { openid: bytes, key: bytes, ..END });
+            let line = line(0, &End { openid: bytes, key: bytes, ..end() });
             assert_eq!(line.split(' ').count(), 12, "{line}");
             assert_eq!(line.lines().count(), 1, "{line}");
         }
@@ -274,9 +315,9 @@ mod tests {
     fn a_new_day_begins_a_new_block() {
         let mut lines = Lines::default();
         let noon = 86_400_000 * 20_000 + 43_200_000;
-        assert!(lines.add(noon, &END).is_none());
-        assert!(lines.add(noon + 10, &END).is_none());
-        let before = lines.add(noon + 86_400_000, &END).unwrap();
+        assert!(lines.add(noon, &end()).is_none());
+        assert!(lines.add(noon + 10, &end()).is_none());
+        let before = lines.add(noon + 86_400_000, &end()).unwrap();
         let after = lines.take();
         assert_eq!((before.lines, after.lines), (2, 1));
         assert_eq!((after.day - before.day).num_days(), 1);

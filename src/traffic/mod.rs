@@ -23,6 +23,8 @@ pub enum Event {
     Chore(ChoreDone),
     /// The failures of these are in the ledger.
     Recorded(Vec<Ticket>),
+    /// The answer to `Note::Last`: what is not recorded cannot be, and the next run will record it.
+    Kept,
     /// Put these into the queue again, and say what came of it.
     Requeue(Vec<Again>),
     /// What became of them is in the ledger too.
@@ -59,8 +61,9 @@ pub const UNRECORDED: usize = 1024;
 /// Batches under way to be requeued: the ledger begins the next when the last is confirmed.
 const REQUEUES: usize = 1;
 
-/// The last note: everything is marked and durable.
-const LAST: usize = 1;
+/// The last notes, that nothing more will fail and that everything is marked, and the answer to the first.
+const LAST: usize = 2;
+const KEPT: usize = 1;
 
 /// Blocks of the message log that may wait for the disk: a second's at the highest rate there is. Where the disk
 /// stands still for longer the log misses lines and says how many; nobody waits for it.
@@ -107,9 +110,19 @@ pub struct Inside {
     pub limit: usize,
 }
 
+/// Jobs of one kind that may be in flight.
+fn limit(workers: usize) -> usize {
+    workers + workers.max(STOCK)
+}
+
+/// Failed pushes that the ledger has not recorded yet, those included that fail in flight.
+pub fn unrecorded(workers: usize) -> usize {
+    UNRECORDED + limit(workers)
+}
+
 impl Channels {
     pub fn new(workers: usize) -> Channels {
-        let limit = workers + workers.max(STOCK);
+        let limit = limit(workers);
         // The spool hands out no job of a kind of which `limit` are in flight. With `send_first = off` sends
         // and pushes go through one channel, so that one has room for both kinds.
         let (sends, sends_out) = bounded(limit);
@@ -117,9 +130,10 @@ impl Channels {
         // Batches are counted by the reactor (R1); every job in flight comes back once; the others are counted
         // by who orders them. Each `Recorded` is of one failure at least, and a batch to be requeued is followed
         // by its `Confirmed`.
-        let unrecorded = UNRECORDED + limit;
-        let (events, events_in) =
-            bounded(BATCHES + 2 * limit + CHORES + SYNCS + STOPS + unrecorded + 2 * REQUEUES);
+        let unrecorded = unrecorded(workers);
+        let (events, events_in) = bounded(
+            BATCHES + 2 * limit + CHORES + SYNCS + STOPS + unrecorded + KEPT + 2 * REQUEUES,
+        );
         let (notes, notes_out) = bounded(unrecorded + REQUEUES + LAST);
         let (blocks, blocks_out) = bounded(BLOCKS);
         let (chores, chores_out) = bounded(CHORES);
@@ -181,6 +195,7 @@ mod tests {
                 (CHORES + SYNCS, &outcome),
                 (STOPS, &|| Event::Stop { within: Duration::ZERO }),
                 (UNRECORDED + inside.limit, &|| Event::Recorded(Vec::new())),
+                (KEPT, &|| Event::Kept),
                 (REQUEUES, &|| Event::Requeue(Vec::new())),
                 (REQUEUES, &|| Event::Confirmed),
             ];

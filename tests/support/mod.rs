@@ -1,6 +1,8 @@
 //! What the tests share: a fake WeChat, an installation of mega in a temp folder, and a client that
 //! sends bytes as they are.
 
+pub mod device;
+
 use mega::wire::command::{self, Command as Wire, Request};
 use mega::wire::frame::{Split, split};
 use serde_json::Value;

@@ -1,10 +1,12 @@
 //! Tests of the queue: by hand, against a model, and with every kind of damage.
 
+mod absence;
 mod damage;
 pub(crate) mod fuzz;
 mod known_cases;
 mod model;
 mod power;
+mod room;
 pub(crate) mod simulated;
 
 use super::{Chore, Durability, Message, New, OpenError, Options, Progress, Queue, Refused};
@@ -41,6 +43,10 @@ fn run_chore(queue: &mut Queue, chore: Chore) -> std::io::Result<()> {
         Progress::NoRoom(error) | Progress::NotRetired(_, error) => Err(error),
         Progress::Nothing | Progress::Synced | Progress::Room => Ok(()),
     }
+}
+
+fn new(data: &[u8]) -> New<'_> {
+    New { openid: b"o", key: b"k", data }
 }
 
 /// Appends, with the janitor at hand.

@@ -1,6 +1,6 @@
 //! A disk in memory that forgets what was not synced when the power goes, and fails on demand.
 
-use crate::queue::disk::{self, Disk};
+use crate::queue::disk::{self, Disk, Identity, Whereabouts};
 use fastrand::Rng;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +32,7 @@ struct State {
     /// Operations until one fails.
     fails_in: Option<u64>,
     open: Arc<()>,
+    moved: bool,
 }
 
 enum Change {
@@ -128,6 +129,10 @@ impl disk::File for Handle {
         self.file.bytes.lock().cache.len()
     }
 
+    fn identity(&self) -> Identity {
+        identity(&self.file)
+    }
+
     fn read(&self, at: usize, into: &mut [u8]) -> io::Result<()> {
         let bytes = self.file.bytes.lock();
         if bytes.is_spoilt(at, into.len()) {
@@ -191,6 +196,11 @@ impl Simulated {
     /// The `n`-th operation from now on fails, counted from 0.
     pub fn fail_in(&self, n: u64) {
         self.0.lock().fails_in = Some(n);
+    }
+
+    /// Somebody moves the folder away, or back.
+    pub fn move_away(&self, away: bool) {
+        self.0.lock().moved = away;
     }
 
     /// One is still to fail.
@@ -297,6 +307,10 @@ impl Simulated {
     }
 }
 
+fn identity(file: &Arc<File>) -> Identity {
+    (0, Arc::as_ptr(file) as u64)
+}
+
 impl Change {
     fn apply(&self, names: &mut BTreeMap<String, Arc<File>>) {
         match self {
@@ -344,6 +358,18 @@ impl Disk for Simulated {
         }
         self.change(Change::Vanishes(name.into()));
         Ok(())
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        if self.0.lock().moved { Whereabouts::Gone } else { Whereabouts::InPlace }
+    }
+
+    fn whereabouts_of(&self, name: &str, file: Identity) -> Whereabouts {
+        match self.0.lock().names.get(name) {
+            Some(found) if identity(found) == file => Whereabouts::InPlace,
+            Some(_) => Whereabouts::Replaced,
+            None => Whereabouts::Gone,
+        }
     }
 
     fn sync_folder(&self) -> io::Result<()> {
