@@ -2,26 +2,27 @@
 //! signals on, and joins them in order. Does no work of its own.
 
 use crate::config::Config;
+use crate::crew::Crew;
 use crate::daemon::{self, Notifier, Owner, PidFile, admin};
 use crate::exit;
 use crate::ledger::{self, Ledger};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
+use crate::reload::{self, News, Reloads};
 use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
-use crate::store;
-use crate::template::{self, Database, DatabaseError, Filling, Table};
+use crate::store::{self, Store};
 use crate::traffic::mailbox::{Mail, Mailbox};
-use crate::traffic::{self, Channels, Event, Order};
+use crate::traffic::{self, Channels, Event};
 use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
+use crate::wechat::live::{Live, Terms};
 use crate::wechat::token::Tokens;
-use crate::worker::{self, Shared};
+use crate::worker::Shared;
 use crate::{day_file, logger, notice};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use ipnet::IpNet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
@@ -30,12 +31,10 @@ use std::time::Duration;
 /// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
 const DESCRIPTORS: usize = 256;
 
-/// A worker renders, posts and parses; TLS needs the most of this.
-const WORKER_STACK: usize = 512 * 1024;
-
 /// What the main thread waits for.
 enum Happening {
     Signal(Signal),
+    Reload(News),
     /// The spool has ended: stopped, with so many messages left, or because it had to.
     SpoolEnded(Result<u64, SyncFailed>),
     /// A thread that should never end by itself.
@@ -49,6 +48,7 @@ pub fn run(
     listeners: Vec<TcpListener>,
     notifier: Notifier,
 ) -> u8 {
+    let configured = config.clone();
     // Only root can raise this limit.
     let fewer = reserve_descriptors(&mut config);
     let config = Arc::new(config);
@@ -56,12 +56,12 @@ pub fn run(
         Ok(pid_file) => pid_file,
         Err(why) => return fail(notifier, why),
     };
-    let code = match open(&config, listeners) {
+    let code = match open(&config, configured, listeners) {
         Ok(running) => {
             fewer.inspect(|warning| log::warn!("{warning}"));
             notifier.ready(&running.greeting);
             notice!("{}", running.greeting);
-            running.supervise(&config)
+            running.supervise()
         }
         Err(why) => {
             log::error!("{why}");
@@ -86,7 +86,7 @@ fn settle(config: &Config, owner: &Owner) -> Result<PidFile, String> {
 
 /// Clients may take so many descriptors that the workers' connections, the segments and the logs
 /// never want for one; where that is fewer than `max_conn`, says so.
-fn reserve_descriptors(config: &mut Config) -> Option<String> {
+pub fn reserve_descriptors(config: &mut Config) -> Option<String> {
     let setting = &mut config.setting;
     let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
     let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
@@ -110,16 +110,18 @@ struct Running {
     greeting: String,
     happenings: Receiver<Happening>,
     mailbox: Mailbox,
-    store: Sender<Order>,
-    /// Who may connect, as of the last reload.
-    allow: Vec<IpNet>,
+    reloads: Reloads,
     reactor: thread::JoinHandle<()>,
     janitors: [thread::JoinHandle<()>; 2],
     ledger: thread::JoinHandle<()>,
 }
 
-/// Opens everything and spawns the threads.
-fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, String> {
+/// Opens everything and spawns the threads. `configured`: the configuration as it was read.
+fn open(
+    config: &Arc<Config>,
+    configured: Config,
+    listeners: Vec<TcpListener>,
+) -> Result<Running, String> {
     let setting = &config.setting;
     let admin = admin::bind(config)?;
     open_log(config)?;
@@ -128,7 +130,9 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let mut ledger = open_ledger(config)?;
     settle_doubt(&mut ledger, &mut queue)?;
     let decided = ledger.kept();
-    let (table, database) = load_templates(config)?;
+    let stats = Arc::new(Stats::default());
+    let store = Store::open(config, Arc::clone(&stats))?;
+    let table = store.table();
     ledger.catch_up(&table);
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
@@ -137,11 +141,16 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
     let (mailbox, letters) = Mailbox::new(waker);
-    let (orders, orders_in) = bounded(traffic::ORDERS);
+    let (tsets, tsets_in) = bounded(traffic::TSETS);
+    let (store_reloads, reloads_in) = bounded(traffic::RELOADS);
     let (asks, asks_in) = bounded(traffic::ASKS);
     let (changes, changes_in) = bounded(traffic::CHANGES);
     let (happens, happenings) = unbounded();
-    let stats = Arc::new(Stats::default());
+    let news = {
+        let happens = happens.clone();
+        // A main thread that has ended takes the process with it.
+        Arc::new(move |news| drop(happens.send(Happening::Reload(news))))
+    };
     let channels = Channels::new(setting.task_worker_num);
     let links = Links {
         config: Arc::clone(config),
@@ -149,19 +158,30 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         stats: Arc::clone(&stats),
         tokens: Arc::clone(&tokens),
         spool: channels.events.clone(),
-        store: orders.clone(),
+        store: tsets,
+        reload: {
+            let news = Arc::clone(&news);
+            Box::new(move |to| news(News::Asked(Some(to))))
+        },
         ledger: asks,
         listen: listen.clone(),
     };
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
-    let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
-    spawn_workers(setting.task_worker_num, shared, &channels).map_err(why)?;
+    let live = Arc::new(Live::new(Terms { network, errcodes }));
+    let shared = Shared { table, tokens: Arc::clone(&tokens), live: Arc::clone(&live) };
+    let mut crew = Crew::new(shared, &channels, setting.task_worker_num);
+    let hired = crew.hire(setting.task_worker_num).map_err(why)?;
+    crew.begin(hired);
     let janitors = spawn_janitors(&channels, &happens).map_err(why)?;
-    let size = config.server.table_size;
-    let store_mailbox = mailbox.clone();
+    let links = store::Links {
+        tsets: tsets_in,
+        reloads: reloads_in,
+        mailbox: mailbox.clone(),
+        history: changes,
+    };
     spawn("store", &happens, move || {
-        store::run(database, &table, size, &orders_in, &store_mailbox, &changes);
+        store.run(&links);
         Ended::AsPlanned
     })
     .map_err(why)?;
@@ -179,6 +199,15 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         Ended::AsPlanned
     })
     .map_err(why)?;
+    let links = reload::Links {
+        live,
+        tokens,
+        mailbox: mailbox.clone(),
+        store: store_reloads,
+        spool: channels.events.clone(),
+        news,
+    };
+    let reloads = Reloads::new(configured, crew, links);
     let inside = channels.inside();
     // The ledger ends when nobody can tell it anything any more, and not before the spool has said how it ended.
     let last = inside.notes.clone();
@@ -209,12 +238,11 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
-    let allow = config.server.allow.clone();
-    Ok(Running { greeting, happenings, mailbox, store: orders, allow, reactor, janitors, ledger })
+    Ok(Running { greeting, happenings, mailbox, reloads, reactor, janitors, ledger })
 }
 
 impl Running {
-    fn supervise(mut self, config: &Config) -> u8 {
+    fn supervise(mut self) -> u8 {
         let mut stopping = false;
         while let Ok(happening) = self.happenings.recv() {
             match happening {
@@ -225,10 +253,12 @@ impl Running {
                 Happening::Signal(Signal::Terminate) => {
                     stopping = true;
                     notice!("stopping");
+                    self.reloads.stop();
                     self.mailbox.send(Mail::Stop { now: false });
                 }
                 Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),
-                Happening::Signal(Signal::Reload) => self.reload(config),
+                Happening::Signal(Signal::Reload) => self.reloads.hear(News::Asked(None)),
+                Happening::Reload(news) => self.reloads.hear(news),
                 Happening::SpoolEnded(ended) => return self.end(ended),
                 Happening::Died(name) => {
                     crate::critical!("the thread {name} has ended; so does the daemon");
@@ -264,28 +294,6 @@ impl Running {
             }
         }
     }
-
-    /// Templates, who may connect, and how much is logged. Other keys need a restart.
-    fn reload(&mut self, config: &Config) {
-        if self.store.try_send(Order::ReloadAll).is_err() {
-            log::error!("templates not reloaded: the database is busy");
-        }
-        match Config::load(&config.file, &config.root) {
-            Ok(fresh) => {
-                logger::set_level(fresh.log.log_level);
-                if fresh.server.allow.is_empty() && !self.allow.is_empty() {
-                    log::warn!(
-                        "server.allow[] has no line any more: from now on everybody who reaches the \
-                         port may connect"
-                    );
-                }
-                self.allow.clone_from(&fresh.server.allow);
-                self.mailbox.send(Mail::Allow(fresh.server.allow));
-                notice!("configuration reloaded: log.log_level and server.allow[]");
-            }
-            Err(error) => log::error!("configuration not reloaded: {error}"),
-        }
-    }
 }
 
 /// How a thread came to its end.
@@ -315,23 +323,6 @@ fn spawn(
             report.1 = None;
         }
     })
-}
-
-fn spawn_workers(workers: usize, shared: Shared, channels: &Channels) -> std::io::Result<()> {
-    let shared = Arc::new(shared);
-    for number in 1..=workers {
-        let shared = Arc::clone(&shared);
-        let links = worker::Links {
-            sends: channels.sends.clone(),
-            pushes: channels.pushes.clone(),
-            round: channels.round.clone(),
-            outcomes: channels.events.clone(),
-        };
-        let builder = thread::Builder::new().name(format!("worker-{number}"));
-        // Not joined: one may be in the middle of a call that nobody waits for any longer.
-        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shared, &links))?;
-    }
-    Ok(())
 }
 
 /// The janitor and the syncer: the one is not to wait for the other.
@@ -417,15 +408,6 @@ fn open_ledger(config: &Config) -> Result<Ledger, String> {
             path.unwrap_or_default()
         )
     })
-}
-
-fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
-    let server = &config.server;
-    let table = Table::new(server.table_size, server.template_size, Filling::of(&config.wechat));
-    let failed = |error: DatabaseError| format!("cannot load the templates: {error}");
-    let mut database = template::open(&config.pdo).map_err(failed)?;
-    store::load_all(database.as_mut(), &table, server.table_size).map_err(failed)?;
-    Ok((Arc::new(table), database))
 }
 
 /// How long `stop` may take at most, before the one who waits gives up.

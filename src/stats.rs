@@ -1,6 +1,7 @@
 //! Counters that the spool keeps and the reactor shows in `status`. Since the start of the daemon
 //! where not said otherwise. Never used to decide anything.
 
+use crate::clock::unix_seconds;
 use crate::traffic::class::{Class, TABLE};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -11,6 +12,29 @@ pub struct Suspended {
     pub why: String,
     pub since: u64,
     pub next_probe: Option<u64>,
+}
+
+/// What the templates' database was last asked.
+#[derive(Default)]
+pub struct Database {
+    /// When it gave all templates that are in memory, seconds since 1970.
+    pub loaded: Option<u64>,
+    /// Why it did not answer the last time.
+    pub trouble: Option<String>,
+    /// Since when it does not, seconds since 1970.
+    pub since: Option<u64>,
+}
+
+impl Database {
+    /// It does not answer.
+    pub fn fails(&mut self, why: &str) {
+        self.trouble = Some(why.to_owned());
+        self.since.get_or_insert_with(unix_seconds);
+    }
+
+    pub fn answers(&mut self) {
+        (self.trouble, self.since) = (None, None);
+    }
 }
 
 #[derive(Default)]
@@ -47,6 +71,7 @@ pub struct Stats {
     pub ledger: Mutex<Option<String>>,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
+    pub database: Mutex<Database>,
 }
 
 impl Stats {
@@ -59,6 +84,7 @@ impl Stats {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let suspended = self.suspended.lock();
         let suspended = suspended.as_ref();
+        let database = self.database.lock();
         let classes = TABLE
             .iter()
             .map(|row| (row.name.to_owned(), Value::from(now(&self.classes[row.class as usize]))));
@@ -81,6 +107,9 @@ impl Stats {
             "next_probe": suspended.and_then(|it| it.next_probe).map(local_time),
             "ledger": *self.ledger.lock(),
             "full": *self.full.lock(),
+            "templates_loaded": database.loaded.map(local_time),
+            "database": database.trouble,
+            "database_since": database.since.map(local_time),
         })
     }
 }

@@ -146,19 +146,11 @@ fn await_end(config: &Config, process: &Process) -> Result<(), String> {
 
 pub fn reload(config: &Config) -> Result<u8, String> {
     match find(config, PATIENCE) {
-        State::Listens(mut client) => {
-            // Before it answers, the signal would end it.
-            status_of(&mut client)?;
-            client.process.signal(Signal::USR1)?;
-        }
-        State::Locked(_) => {
-            return Err(format!("{} is starting or ending; try again", config.name));
-        }
-        State::Stale(_) | State::Absent => return Err(format!("{} is not running", config.name)),
-        State::Doubtful(why) => return Err(why),
+        State::Listens(mut client) => super::reload::reload(&mut client, &config.name),
+        State::Locked(_) => Err(format!("{} is starting or ending; try again", config.name)),
+        State::Stale(_) | State::Absent => Err(format!("{} is not running", config.name)),
+        State::Doubtful(why) => Err(why),
     }
-    crate::say!("mega {} reloads templates, log.log_level and server.allow[]", config.name);
-    Ok(exit::OK)
 }
 
 /// The running daemon's own account of itself.

@@ -95,6 +95,7 @@ impl Places {
         places.file(&config.setting.pid_file, &[""]);
         places.file(&config.admin_socket(), &[""]);
         places.file(&config.server.ledger_file, DATABASE);
+        places.file(&config.templates_file(), &["", ".new"]);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             places.file(database, DATABASE);
         }

@@ -66,6 +66,7 @@ fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
         notes: channels.notes.clone(),
         blocks: channels.blocks.clone(),
         asks: never(),
+        changes: never(),
         spool: channels.events.clone(),
         mailbox,
         stats: Arc::default(),

@@ -81,6 +81,26 @@ impl Gate {
         Gate { closed: None, workers: workers as u32, run: 0, silent_since: now }
     }
 
+    pub fn set_workers(&mut self, workers: usize) {
+        self.workers = workers as u32;
+    }
+
+    /// What was at fault may have been mended: the next probe may go at once. Not where a limit holds, nor where WeChat
+    /// punishes who asks again.
+    pub fn hasten(&mut self, now: Instant) {
+        if let Some(closed) = &mut self.closed {
+            let punished = config_delay(closed.errcode) != CONFIG_DELAY;
+            let mended = match closed.fault {
+                Fault::Unreachable => true,
+                Fault::Config => !punished,
+                Fault::Rate => false,
+            };
+            if mended {
+                closed.until = closed.until.min(now);
+            }
+        }
+    }
+
     /// Why nothing is sent, and since when (seconds since 1970).
     pub fn why(&self) -> Option<(&str, u64)> {
         self.closed.as_ref().map(|closed| (closed.why.as_str(), closed.since))

@@ -51,6 +51,22 @@ impl Throttle {
         })
     }
 
+    /// Goes by another configuration; `mended`: it may have removed what the gate is closed for.
+    pub fn configure(&mut self, config: &Config, mended: bool, now: Now) {
+        let wechat = &config.wechat;
+        self.gate.set_workers(config.setting.task_worker_num);
+        self.pace.configure(wechat.max_per_second, wechat.daily_limit);
+        self.daily_limit = wechat.daily_limit;
+        if mended {
+            self.gate.hasten(now.at);
+        }
+        if self.day_over.is_some() && !self.pace.day_is_over() {
+            self.day_over = None;
+            crate::notice!("sending goes on: daily_limit = {} is not reached", self.daily_limit);
+        }
+        self.show(now);
+    }
+
     /// Brings the state up to now. True if the day's limit has just been reached.
     pub fn turn(&mut self, now: Now) -> bool {
         self.pace.turn(now.at, now.unix);

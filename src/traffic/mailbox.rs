@@ -3,6 +3,7 @@
 //! the reactor lets through.
 
 use super::batch::{Batch, Reply};
+use crate::config::Config;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 pub enum Mail {
     /// Results for clients, and batches that have been worked off.
     Replies { replies: Vec<Reply>, batches: Vec<Batch> },
-    /// Only these networks may connect from now on.
-    Allow(Vec<ipnet::IpNet>),
+    /// Go by this configuration from now on.
+    Configure(Arc<Config>),
     /// Close the listeners, refuse requests, tell the spool to stop; `now`: without waiting for
     /// what workers hold.
     Stop { now: bool },
