@@ -7,13 +7,13 @@
 //!  clients ──TCP──▶ reactor ──batches──▶ spool ──jobs──▶ worker-1..N ──HTTPS──▶ WeChat
 //!  (PHP)   ◀──────  (mio)  ◀──mailbox──  (queue) ◀──events── outcomes ──┘
 //!                    │   ▲                │  ├──chores, syncs──▶ janitor, syncer ──events──┘
-//!                    └orders▶ store ─┘    └──ends──▶ ledger ──events──┘
-//!  main: signals, supervises the others, joins them in order
+//!                    └tsets─▶ store ─┘    └──ends──▶ ledger ──events──┘
+//!  main: signals, reloads, supervises the others, joins them in order
 //! ```
 //!
 //! | thread | module | owns | never does |
 //! |---|---|---|---|
-//! | main | `server` | signals, start and stop in order | work |
+//! | main | `server`, `reload`, `crew` | signals, start, reload and stop in order | work |
 //! | reactor | `reactor` | the poll, every socket and its buffers | block |
 //! | spool | `spool` | the queue, alone | touch a socket |
 //! | store | `store` | the one database connection | touch the queue |
@@ -39,6 +39,14 @@
 //! A send takes the same way past the disk: it lives in the spool's memory, because a client is
 //! waiting, and its outcome goes back through the mailbox.
 //!
+//! # The path of a reload
+//!
+//! 1. `reload` (main): reads the file and prepares all that can fail. An error ends it here, or in the next step.
+//! 2. `store`: loads the templates and puts them into the table. From here on nothing can fail.
+//! 3. `reload`: workers find the new terms in `wechat::live` and `wechat::token`, the reactor by a letter, the spool
+//!    by an event; `crew` hires workers or lets them go.
+//! 4. `spool`: goes by the new configuration and says so; whoever asked for the reload is answered.
+//!
 //! # Lexicon
 //!
 //! *frame*: one unit of the wire. *command*: what a frame says. *request*: a send or push on its way
@@ -48,7 +56,7 @@
 //! closings of the gate. *template*: the compiled text that a message is rendered with. *database*: where the
 //! templates are kept; *store*: the thread that asks it. *spool*: the thread between reactor and workers.
 //! *gate*: whether anything is sent. *probe*: the one message that finds out whether a closed gate may open.
-//! *chore*: slow file work. *ledger*: what became of each message.
+//! *terms*: what a part of the daemon takes from the configuration, and a reload replaces. *chore*: slow file work. *ledger*: what became of each message.
 //!
 //! # Invariants
 //!

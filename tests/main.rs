@@ -18,6 +18,7 @@ mod ledger;
 mod outage;
 mod outcomes;
 mod php;
+mod reload;
 mod restart;
 mod root;
 mod sandbox;

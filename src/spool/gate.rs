@@ -285,6 +285,35 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_mended_is_probed_at_once_and_a_limit_or_a_punishment_is_not() {
+        for (class, code, hastened) in [
+            (Class::Config, Some(40125), true),
+            (Class::Config, Some(errcode::CONFIRM_WITHIN_HOUR), false),
+            (Class::Config, Some(errcode::CONFIRM_WITHIN_DAY), false),
+            (Class::Rate, Some(45009), false),
+            (Class::Unreachable, None, true),
+        ] {
+            let mut case = Case::new(1);
+            let reason = Reason { errcode: code, text: "words".into(), answer: None };
+            for _ in 0..20 {
+                let (now, what) = (case.now(), class.row().gate);
+                let told = Told { what, probe: false, reason: Some(&reason), now, unix_seconds: 0 };
+                case.gate.hear(told);
+            }
+            assert_eq!(case.allowance(), Allowance::Shut, "{code:?}");
+            case.gate.hasten(case.now());
+            let expected = if hastened { Allowance::Probe } else { Allowance::Shut };
+            assert_eq!(case.allowance(), expected, "{code:?}");
+            case.gate.probe();
+            case.gate.hasten(case.now());
+            assert_eq!(case.allowance(), Allowance::Shut, "there is never a second one");
+        }
+        let mut open = Case::new(1);
+        open.gate.hasten(open.now());
+        assert_eq!(open.allowance(), Allowance::Open);
+    }
+
+    #[test]
     fn one_probe_goes_after_the_delay_and_opens_the_gate() {
         let mut case = Case::closed();
         assert_eq!(case.hear(Class::Config, false), Moved::Not);
