@@ -32,7 +32,7 @@
 //! 3. `reactor`: writes the results, one write for each client.
 //! 4. `spool`: takes the message from the queue and hands it out as a job, as far as the gate allows.
 //! 5. `worker`: renders the template and posts it; the outcome goes back to the spool.
-//! 6. `spool`: books it by the table in `traffic::class`: marks the record done, queues a retry, or gives
+//! 6. `spool`: books it by the table in `class`: marks the record done, queues a retry, or gives
 //!    the message to the ledger and marks it done when the ledger has it.
 //! 7. `janitor`: deletes the segment when all its records are done.
 //!
@@ -56,7 +56,8 @@
 //! closings of the gate. *template*: the compiled text that a message is rendered with. *database*: where the
 //! templates are kept; *store*: the thread that asks it. *spool*: the thread between reactor and workers.
 //! *gate*: whether anything is sent. *probe*: the one message that finds out whether a closed gate may open.
-//! *terms*: what a part of the daemon takes from the configuration, and a reload replaces. *chore*: slow file work. *ledger*: what became of each message.
+//! *terms*: what a part of the daemon takes from the configuration, and a reload replaces. *chore*: slow file
+//! work. *ledger*: what became of each message.
 //!
 //! # Invariants
 //!
@@ -68,6 +69,7 @@
 //! - Every send is answered exactly once (S2).
 //! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`).
 
+mod class;
 pub mod cli;
 mod client;
 mod clock;

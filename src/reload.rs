@@ -12,10 +12,13 @@ use crate::wechat::errcode::Errcodes;
 use crate::wechat::live::{Live, Terms};
 use crate::wechat::token::Tokens;
 use crate::wire::command;
-use crate::{logger, notice, server};
+use crate::{daemon, logger, notice};
 use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
+const DESCRIPTORS: usize = 256;
 
 const STOPPING: &str = "the daemon is stopping: the next one reads its configuration anew";
 
@@ -165,7 +168,7 @@ impl Reloads {
         };
         let terms = Terms { network, errcodes: Arc::new(Errcodes::new(&config.errcode)) };
         let mut allowed = config.clone();
-        report.warnings.extend(server::reserve_descriptors(&mut allowed));
+        report.warnings.extend(reserve_descriptors(&mut allowed));
         let hired = self
             .crew
             .hire(config.setting.task_worker_num)
@@ -241,6 +244,23 @@ impl Reloads {
             self.links.mailbox.send(Mail::Replies { replies, batches: Vec::new() });
         }
     }
+}
+
+/// Clients may take so many descriptors that the workers' connections, the segments and the logs
+/// never want for one; where that is fewer than `max_conn`, says so.
+pub fn reserve_descriptors(config: &mut Config) -> Option<String> {
+    let setting = &mut config.setting;
+    let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
+    let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
+    let clients = limit.saturating_sub(reserve).max(1);
+    let wanted = setting.max_conn;
+    setting.max_conn = wanted.min(clients);
+    (clients < wanted).then(|| {
+        format!(
+            "{clients} clients may connect instead of setting.max_conn = {wanted}: the limit of open \
+             files is {limit} (raise it with ulimit -n, or LimitNOFILE in the systemd unit)"
+        )
+    })
 }
 
 impl From<Difference> for Setting {

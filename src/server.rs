@@ -9,7 +9,7 @@ use crate::ledger::{self, Ledger};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
-use crate::reload::{self, News, Reloads};
+use crate::reload::{self, News, Reloads, reserve_descriptors};
 use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
@@ -27,9 +27,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-/// Descriptors that are neither clients nor workers: the files of the queue, logs, the database.
-const DESCRIPTORS: usize = 256;
 
 /// What the main thread waits for.
 enum Happening {
@@ -82,23 +79,6 @@ fn settle(config: &Config, owner: &Owner) -> Result<PidFile, String> {
         daemon::redirect_stderr(stderr)?;
     }
     PidFile::lock(&config.setting.pid_file).map_err(|locked| locked.to_string())
-}
-
-/// Clients may take so many descriptors that the workers' connections, the segments and the logs
-/// never want for one; where that is fewer than `max_conn`, says so.
-pub fn reserve_descriptors(config: &mut Config) -> Option<String> {
-    let setting = &mut config.setting;
-    let reserve = 2 * setting.task_worker_num + DESCRIPTORS;
-    let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
-    let clients = limit.saturating_sub(reserve).max(1);
-    let wanted = setting.max_conn;
-    setting.max_conn = wanted.min(clients);
-    (clients < wanted).then(|| {
-        format!(
-            "{clients} clients may connect instead of setting.max_conn = {wanted}: the limit of open \
-             files is {limit} (raise it with ulimit -n, or LimitNOFILE in the systemd unit)"
-        )
-    })
 }
 
 fn fail(notifier: Notifier, why: String) -> u8 {

@@ -99,7 +99,8 @@ fn a_reload_says_what_changed_what_needs_a_restart_and_what_it_left_alone() {
     );
     assert!(text.contains("task_worker_num: 5 -> 65 (without one there may be 64)"), "{text}");
     let text = reload(&site, "[setting]\ntask_worker_num = 64\nbacklog = 512");
-    assert!(!text.contains("restart") && workers(&site) == 64, "{text}");
+    assert!(!text.contains("restart"), "{text}");
+    wait_for("all workers", || workers(&site) == 64);
     set(&site, "[wechat]\napp_secret = hunter2hunter2");
     let chinese = site.command(&["reload"]).env("LC_ALL", "zh_CN.UTF-8").output().unwrap();
     assert!(said(chinese).contains("已重载：2 个模板（0 个有改动），1 项设置有改动"));
@@ -114,7 +115,8 @@ fn where_anything_is_wrong_nothing_changes() {
     let unchanged = || {
         let status = site.status();
         assert_eq!((&status["workers"], &status["templates"]), (&json!(8), &json!(1)), "{status}");
-        assert_eq!(workers(&site), 8);
+        // Those who were hired for it have gone.
+        wait_for("the workers that were there before", || workers(&site) == 8);
     };
     let ini = site.folder.path().join("conf/test.ini");
     let good = std::fs::read_to_string(&ini).unwrap();
@@ -145,7 +147,8 @@ fn where_anything_is_wrong_nothing_changes() {
     assert!(site.log().contains("ERROR: not reloaded, nothing has changed: "));
     std::fs::write(&ini, &good).unwrap();
     reload(&site, "[setting]\ntask_worker_num = 20");
-    assert_eq!((site.count("workers"), site.count("templates"), workers(&site)), (20, 2, 20));
+    assert_eq!((site.count("workers"), site.count("templates")), (20, 2));
+    wait_for("all workers", || workers(&site) == 20);
 }
 
 #[test]
@@ -247,7 +250,8 @@ fn another_secret_fetches_another_token_once_and_opens_the_gate() {
     let began = Instant::now();
     reload(&site, "[wechat]\napp_secret = the-secret-of-the-test");
     wait_for("all to be delivered", || sandbox.delivered() == 5);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    // Without the reload the next probe would be thirty seconds after the last.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     let calls = || site.count("token_calls_today");
     assert_eq!(calls(), 2);
     // One that held is replaced.

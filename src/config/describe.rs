@@ -9,7 +9,7 @@ use super::keys;
 use super::units::{BYTES, TIME, show};
 use super::value::Named;
 use super::{Config, Dsn, SyncPolicy};
-use crate::traffic::class;
+use crate::class;
 
 impl Config {
     /// The effective configuration, which reads back as the same but for its secrets.

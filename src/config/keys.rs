@@ -5,7 +5,7 @@
 use super::key::{Allowed, Key, TakenOver};
 use super::value;
 use super::{Escape, Level, LogFormat, MissingVariables, TokenSource};
-use crate::traffic::class::Class;
+use crate::class::Class;
 
 use Allowed::*;
 

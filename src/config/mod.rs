@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::traffic::class::{self, Class};
+use crate::class::{self, Class};
 use ipnet::IpNet;
 
 pub use reload::Difference;

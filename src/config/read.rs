@@ -10,7 +10,7 @@ use super::key::{Allowed, Key};
 use super::keys;
 use super::value::{self, Parsed};
 use super::{Config, ConfigError, Log, Metrics, Pdo, Queue, Secret, Server, Setting, Wechat};
-use crate::traffic::class::Class;
+use crate::class::Class;
 
 /// The configuration in `bytes`, which came from `file`.
 pub fn config(bytes: &[u8], file: &Path, root: &Path) -> Result<Config, ConfigError> {

@@ -2,12 +2,12 @@
 //! capacity stands here, with the reason why it is enough.
 
 pub mod batch;
-pub mod class;
 pub mod job;
 pub mod ledger;
 pub mod line;
 pub mod mailbox;
 
+pub(crate) use crate::class;
 use crate::config::Config;
 use crate::queue::{Chore, ChoreDone, Ticket};
 use batch::{Batch, ReplyTo};
