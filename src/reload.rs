@@ -214,7 +214,10 @@ impl Reloads {
     fn tell(&mut self) {
         let Some(UnderWay { asked, report, .. }) = self.under_way.take() else { return };
         let Report { templates, templates_changed, .. } = report;
-        notice!("reloaded: {templates} templates, {templates_changed} of them changed");
+        notice!(
+            "reloaded; templates: {templates} (changed: {templates_changed}), settings changed: {}",
+            report.changed.len()
+        );
         for Setting { key, old, new, .. } in &report.changed {
             notice!("reloaded: {key}: {old} -> {new}");
         }

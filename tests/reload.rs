@@ -58,8 +58,12 @@ fn ask(site: &Site, question: Question) -> (u16, String) {
     }
 }
 
+fn status(site: &Site) -> Value {
+    serde_json::from_str(&ask(site, Question::Status).1).unwrap()
+}
+
 fn workers(site: &Site) -> usize {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", site.pid())).unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", status(site)["pid"])).unwrap();
     let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
     let names = tasks.flatten().filter_map(|task| name(task).ok());
     names.filter(|name| name.starts_with("worker-")).count()
@@ -79,7 +83,7 @@ fn a_reload_says_what_changed_what_needs_a_restart_and_what_it_left_alone() {
     assert_eq!(
         lines,
         [
-            "mega test reloaded: 2 templates (1 changed), 4 settings changed",
+            "mega test reloaded; templates: 2 (changed: 1), settings changed: 4",
             "  server.table_size: 100 -> 50",
             "  setting.task_worker_num: 8 -> 5",
             "  wechat.app_secret: *** -> ***",
@@ -94,7 +98,7 @@ fn a_reload_says_what_changed_what_needs_a_restart_and_what_it_left_alone() {
     // What needs a restart is said as long as it does.
     let text = reload(&site, "[setting]\ntask_worker_num = 65");
     assert!(
-        text.contains("0 settings changed") && text.contains("setting.backlog: 512 -> 7"),
+        text.contains("settings changed: 0") && text.contains("setting.backlog: 512 -> 7"),
         "{text}"
     );
     assert!(text.contains("task_worker_num: 5 -> 65 (without one there may be 64)"), "{text}");
@@ -103,7 +107,7 @@ fn a_reload_says_what_changed_what_needs_a_restart_and_what_it_left_alone() {
     wait_for("all workers", || workers(&site) == 64);
     set(&site, "[wechat]\napp_secret = hunter2hunter2");
     let chinese = site.command(&["reload"]).env("LC_ALL", "zh_CN.UTF-8").output().unwrap();
-    assert!(said(chinese).contains("已重载：2 个模板（0 个有改动），1 项设置有改动"));
+    assert!(said(chinese).contains("已重载；模板：2（有改动：0），设置有改动：1"));
     assert!(!site.log().contains("hunter2") && !site.log().contains("another-secret"));
 }
 
@@ -113,7 +117,7 @@ fn where_anything_is_wrong_nothing_changes() {
     let site = Site::started(&sandbox, "");
     site.put_template_in_database_only("second");
     let unchanged = || {
-        let status = site.status();
+        let status = status(&site);
         assert_eq!((&status["workers"], &status["templates"]), (&json!(8), &json!(1)), "{status}");
         // Those who were hired for it have gone.
         wait_for("the workers that were there before", || workers(&site) == 8);
@@ -173,7 +177,7 @@ fn reloads_at_once_and_reloads_of_one_that_stops_are_all_answered() {
     });
     sandbox.faults(json!({"answer": {"hang": true}}));
     site.push_many(1);
-    wait_for("the message to be on its way", || sandbox.stats()["requests"] == 1);
+    wait_for("the message to be on its way", || site.count("in_flight") == 1);
     let mut stop = site.command(&["stop"]).spawn().unwrap();
     wait_for("the stop", || site.log().contains("NOTICE: stopping"));
     let why = refused(site.run(&["reload"]));
@@ -256,8 +260,7 @@ fn another_secret_fetches_another_token_once_and_opens_the_gate() {
     assert_eq!(calls(), 2);
     // One that held is replaced.
     reload(&site, "[wechat]\napp_secret = the-third-secret");
-    wait_for("the call with the new one", || site.log().matches("40125").count() >= 2);
-    assert_eq!(calls(), 3);
+    wait_for("the call with the new one", || calls() == 3);
     assert!(!site.log().contains("the-third-secret") && !site.log().contains("the-old-secret"));
 }
 
@@ -285,9 +288,10 @@ fn workers_come_and_go_under_load_and_no_message_is_lost_or_doubled() {
     assert_eq!((site.count("failed"), site.count("retried")), (0, 0));
     wait_for("those who were let go to end", || workers(&site) == 48);
     // They are as many at once as there are now.
+    let before = sandbox.stats()["requests"].as_u64().unwrap();
     sandbox.faults(json!({"answer": {"hang": true}}));
     site.push_many(200);
-    let asked = || sandbox.stats()["requests"].as_u64().unwrap() - u64::from(MESSAGES) - 50;
+    let asked = || sandbox.stats()["requests"].as_u64().unwrap() - before;
     wait_for("forty-eight calls", || asked() == 48);
     reload(&site, "[setting]\ntask_worker_num = 60");
     wait_for("sixty calls", || asked() == 60);
@@ -319,7 +323,7 @@ fn what_clients_meet_is_taken_over() {
     site.client().assert_closed();
     // A text that is too long now is left out, and the others stay.
     let text = reload(&site, "[server]\ntemplate_size = 10\n[setting]\nmax_conn = 100");
-    assert!(text.contains("0 templates (0 changed)"), "{text}");
+    assert!(text.contains("templates: 0 (changed: 0)"), "{text}");
     assert_eq!(site.count("templates"), 0);
 }
 

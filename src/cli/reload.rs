@@ -36,9 +36,9 @@ fn show(name: &str, report: &Report, language: Language) -> Vec<String> {
     let settings = changed.len();
     let mut lines = vec![language.pick([
         format!(
-            "mega {name} reloaded: {templates} templates ({templates_changed} changed), {settings} settings changed"
+            "mega {name} reloaded; templates: {templates} (changed: {templates_changed}), settings changed: {settings}"
         ),
-        format!("mega {name} 已重载：{templates} 个模板（{templates_changed} 个有改动），{settings} 项设置有改动"),
+        format!("mega {name} 已重载；模板：{templates}（有改动：{templates_changed}），设置有改动：{settings}"),
     ])];
     lines.extend(changed.iter().map(|setting| line(setting, language)));
     if !restart.is_empty() {
@@ -75,14 +75,14 @@ mod tests {
         let mut report = Report { templates: 3, templates_changed: 1, ..Report::default() };
         assert_eq!(
             show("w", &report, Language::English),
-            ["mega w reloaded: 3 templates (1 changed), 0 settings changed"]
+            ["mega w reloaded; templates: 3 (changed: 1), settings changed: 0"]
         );
         report.changed = vec![setting("wechat.proxy", "***", "", None)];
         report.restart = vec![setting("setting.task_worker_num", "8", "99", Some("64"))];
         assert_eq!(
             show("w", &report, Language::Chinese),
             [
-                "mega w 已重载：3 个模板（1 个有改动），1 项设置有改动",
+                "mega w 已重载；模板：3（有改动：1），设置有改动：1",
                 "  wechat.proxy: *** -> （无）",
                 "以下改动须重启才生效（mega w restart）：",
                 "  setting.task_worker_num: 8 -> 99 (64)",

@@ -69,6 +69,9 @@ impl Pace {
 
     /// Zero is no limit.
     pub fn configure(&mut self, per_second: u32, daily_limit: u64) {
+        if self.rate().is_none() {
+            self.credit = 1.0;
+        }
         self.per_second = (per_second > 0).then(|| f64::from(per_second));
         self.daily_limit = (daily_limit > 0).then_some(daily_limit);
     }
@@ -236,6 +239,14 @@ mod tests {
         assert!((95..=105).contains(&sent), "{sent}");
         pace.configure(0, 0);
         assert!(pace.allows());
+        // Nor does one that begins because WeChat is busy.
+        let began = later + Duration::from_secs(2);
+        assert_eq!(self::sent(&mut pace, began, 1), 1_000_000);
+        pace.turn(began + Duration::from_millis(1), 0);
+        (0..100).for_each(|n| pace.answered(n < 50));
+        let busy = began + Duration::from_secs(2);
+        let slow = self::sent(&mut pace, busy, 100);
+        assert!((20..=30).contains(&slow), "{slow}");
     }
 
     #[test]
