@@ -54,6 +54,25 @@ pub fn append(path: &Path) -> io::Result<File> {
     open_own(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, 0o640)
 }
 
+/// Puts a new file in the place of an old one. Whatever happens meanwhile, one of the two is there, and whole; after
+/// this has returned without an error, it is the new one.
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    // What an earlier attempt left there is of no use.
+    match std::fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = open_own(new, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o640)?;
+    write(&mut file)?;
+    file.sync_all()?;
+    std::fs::rename(new, path)?;
+    // The name is as durable as the bytes.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
 /// Why a file in this place is not what mega puts there, if it is not.
 pub fn planted(stat: &Stat, wanted: FileType) -> Option<&'static str> {
     match FileType::from_raw_mode(stat.st_mode) {

@@ -7,13 +7,13 @@
 //!  clients ──TCP──▶ reactor ──batches──▶ spool ──jobs──▶ worker-1..N ──HTTPS──▶ WeChat
 //!  (PHP)   ◀──────  (mio)  ◀──mailbox──  (queue) ◀──events── outcomes ──┘
 //!                    │   ▲                │  ├──chores, syncs──▶ janitor, syncer ──events──┘
-//!                    └orders▶ store ─┘    └──ends──▶ ledger ──events──┘
-//!  main: signals, supervises the others, joins them in order
+//!                    └tsets─▶ store ─┘    └──ends──▶ ledger ──events──┘
+//!  main: signals, reloads, supervises the others, joins them in order
 //! ```
 //!
 //! | thread | module | owns | never does |
 //! |---|---|---|---|
-//! | main | `server` | signals, start and stop in order | work |
+//! | main | `server`, `reload`, `crew` | signals, start, reload and stop in order | work |
 //! | reactor | `reactor` | the poll, every socket and its buffers | block |
 //! | spool | `spool` | the queue, alone | touch a socket |
 //! | store | `store` | the one database connection | touch the queue |
@@ -32,12 +32,20 @@
 //! 3. `reactor`: writes the results, one write for each client.
 //! 4. `spool`: takes the message from the queue and hands it out as a job, as far as the gate allows.
 //! 5. `worker`: renders the template and posts it; the outcome goes back to the spool.
-//! 6. `spool`: books it by the table in `traffic::class`: marks the record done, queues a retry, or gives
+//! 6. `spool`: books it by the table in `class`: marks the record done, queues a retry, or gives
 //!    the message to the ledger and marks it done when the ledger has it.
 //! 7. `janitor`: deletes the segment when all its records are done.
 //!
 //! A send takes the same way past the disk: it lives in the spool's memory, because a client is
 //! waiting, and its outcome goes back through the mailbox.
+//!
+//! # The path of a reload
+//!
+//! 1. `reload` (main): reads the file and prepares all that can fail. An error ends it here, or in the next step.
+//! 2. `store`: loads the templates and puts them into the table. From here on nothing can fail.
+//! 3. `reload`: workers find the new terms in `wechat::live` and `wechat::token`, the reactor by a letter, the spool
+//!    by an event; `crew` hires workers or lets them go.
+//! 4. `spool`: goes by the new configuration and says so; whoever asked for the reload is answered.
 //!
 //! # Lexicon
 //!
@@ -48,9 +56,10 @@
 //! closings of the gate. *template*: the compiled text that a message is rendered with. *database*: where the
 //! templates are kept; *store*: the thread that asks it. *spool*: the thread between reactor and workers.
 //! *gate*: whether anything is sent. *probe*: the one message that finds out whether a closed gate may open.
-//! *chore*: slow file work. *facts*: what a running daemon leaves for commands to find it by. *place*: how to
-//! reach a daemon. *ledger*: what became of each message. *history*: the texts that a template had, in the
-//! ledger's file. *doubt*: what is told about a template's text and refuses nothing.
+//! *terms*: what a part of the daemon takes from the configuration, and a reload replaces. *chore*: slow file
+//! work. *facts*: what a running daemon leaves for commands to find it by. *place*: how to reach a daemon.
+//! *ledger*: what became of each message. *history*: the texts that a template had, in the ledger's file.
+//! *doubt*: what is told about a template's text and refuses nothing.
 //!
 //! # Invariants
 //!
@@ -62,10 +71,12 @@
 //! - Every send is answered exactly once (S2).
 //! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`).
 
+mod class;
 pub mod cli;
 mod client;
 mod clock;
 mod config;
+mod crew;
 mod daemon;
 mod day_file;
 mod doctor;
@@ -78,6 +89,7 @@ mod metrics;
 mod output;
 mod queue;
 mod reactor;
+mod reload;
 mod server;
 mod signal;
 mod spool;

@@ -2,6 +2,7 @@
 //! signals on, and joins them in order. Does no work of its own.
 
 use crate::config::Config;
+use crate::crew::Crew;
 use crate::daemon::{self, Notifier, Owner, Presence, presence};
 use crate::exit;
 use crate::ledger::{self, Ledger};
@@ -9,31 +10,28 @@ use crate::metrics::{self, Metrics};
 use crate::queue::disk::Folder;
 use crate::queue::{self, Chore, Queue};
 use crate::reactor::{self, Links, Reactor};
+use crate::reload::{self, News, Reloads, reserve_descriptors};
 use crate::signal::{self, Signal};
 use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
-use crate::store;
-use crate::template::{self, Database, DatabaseError, Filling, Table};
+use crate::store::{self, Store};
 use crate::traffic::mailbox::{Mail, Mailbox};
-use crate::traffic::{self, Channels, Event, Order};
-use crate::trial;
+use crate::traffic::{self, Channels, Event};
 use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
+use crate::wechat::live::{Live, Terms};
 use crate::wechat::token::Tokens;
-use crate::worker::{self, Shared};
+use crate::worker::Shared;
 use crate::{day_file, logger, notice};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use ipnet::IpNet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-/// A worker renders, posts and parses; TLS needs the most of this.
-const WORKER_STACK: usize = 512 * 1024;
-
 /// What the main thread waits for.
 enum Happening {
     Signal(Signal),
+    Reload(News),
     /// The spool has ended: stopped, with so many messages left, or because it had to.
     SpoolEnded(Result<u64, SyncFailed>),
     /// A thread that should never end by itself.
@@ -47,6 +45,7 @@ pub fn run(
     listeners: Vec<TcpListener>,
     notifier: Notifier,
 ) -> u8 {
+    let configured = config.clone();
     // Only root can raise this limit.
     let fewer = reserve_descriptors(&mut config);
     let config = Arc::new(config);
@@ -54,13 +53,13 @@ pub fn run(
         Ok(presence) => presence,
         Err(why) => return fail(notifier, why),
     };
-    match open(&config, listeners, &mut presence) {
+    match open(&config, configured, listeners, &mut presence) {
         Ok(running) => {
             let warnings = fewer.into_iter().chain(presence.publish().err());
             warnings.for_each(|warning| log::warn!("{warning}"));
             notifier.ready(&running.greeting);
             notice!("{}", running.greeting);
-            running.supervise(&config, &mut presence)
+            running.supervise(&mut presence)
         }
         Err(why) => {
             log::error!("{why}");
@@ -80,23 +79,6 @@ fn settle(config: &Config, owner: &Owner) -> Result<Presence, String> {
     Presence::begin(config).map_err(|locked| locked.to_string())
 }
 
-/// Clients may take so many descriptors that the workers' connections, the segments and the logs
-/// never want for one; where that is fewer than `max_conn`, says so.
-fn reserve_descriptors(config: &mut Config) -> Option<String> {
-    let setting = &mut config.setting;
-    let reserve = trial::descriptors(setting);
-    let limit = daemon::raise_open_files_limit((setting.max_conn + reserve) as u64) as usize;
-    let clients = limit.saturating_sub(reserve).max(1);
-    let wanted = setting.max_conn;
-    setting.max_conn = wanted.min(clients);
-    (clients < wanted).then(|| {
-        format!(
-            "{clients} clients may connect instead of setting.max_conn = {wanted}: the limit of open \
-             files is {limit} (raise it with ulimit -n, or LimitNOFILE in the systemd unit)"
-        )
-    })
-}
-
 fn fail(notifier: Notifier, why: String) -> u8 {
     notifier.failed(&why);
     exit::FAILED
@@ -106,9 +88,7 @@ struct Running {
     greeting: String,
     happenings: Receiver<Happening>,
     mailbox: Mailbox,
-    store: Sender<Order>,
-    /// Who may connect, as of the last reload.
-    allow: Vec<IpNet>,
+    reloads: Reloads,
     /// Answers as long as it is held: until the process ends.
     _metrics: Option<Metrics>,
     reactor: thread::JoinHandle<()>,
@@ -116,9 +96,10 @@ struct Running {
     ledger: thread::JoinHandle<()>,
 }
 
-/// Opens everything and spawns the threads.
+/// Opens everything and spawns the threads. `configured`: the configuration as it was read.
 fn open(
     config: &Arc<Config>,
+    configured: Config,
     listeners: Vec<TcpListener>,
     presence: &mut Presence,
 ) -> Result<Running, String> {
@@ -130,7 +111,9 @@ fn open(
     let mut ledger = open_ledger(config)?;
     settle_doubt(&mut ledger, &mut queue)?;
     let decided = ledger.kept();
-    let (table, database) = load_templates(config)?;
+    let stats = Arc::new(Stats::default());
+    let store = Store::open(config, Arc::clone(&stats))?;
+    let table = store.table();
     ledger.catch_up(&table);
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
@@ -139,12 +122,16 @@ fn open(
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
     let (mailbox, letters) = Mailbox::new(waker);
-    let (orders, orders_in) = bounded(traffic::ORDERS);
+    let (tsets, tsets_in) = bounded(traffic::TSETS);
+    let (store_reloads, reloads_in) = bounded(traffic::RELOADS);
     let (asks, asks_in) = bounded(traffic::ASKS);
     let (changes, changes_in) = bounded(traffic::CHANGES);
     let (happens, happenings) = unbounded();
-    let stats = Arc::new(Stats::default());
-    stats.templates_loaded();
+    let news = {
+        let happens = happens.clone();
+        // A main thread that has ended takes the process with it.
+        Arc::new(move |news| drop(happens.send(Happening::Reload(news))))
+    };
     let channels = Channels::new(setting.task_worker_num);
     let links = Links {
         config: Arc::clone(config),
@@ -152,7 +139,11 @@ fn open(
         stats: Arc::clone(&stats),
         tokens: Arc::clone(&tokens),
         spool: channels.events.clone(),
-        store: orders.clone(),
+        store: tsets,
+        reload: {
+            let news = Arc::clone(&news);
+            Box::new(move |to| news(News::Asked(Some(to))))
+        },
         ledger: asks,
         listen: listen.clone(),
     };
@@ -165,15 +156,20 @@ fn open(
     let metrics = config.metrics.listen.map(|listen| Metrics::open(listen, metrics)).transpose()?;
     let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
 
-    let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
-    spawn_workers(setting.task_worker_num, shared, &channels).map_err(why)?;
+    let live = Arc::new(Live::new(Terms { network, errcodes }));
+    let shared = Shared { table, tokens: Arc::clone(&tokens), live: Arc::clone(&live) };
+    let mut crew = Crew::new(shared, &channels, setting.task_worker_num);
+    let hired = crew.hire(setting.task_worker_num).map_err(why)?;
+    crew.begin(hired);
     let janitors = spawn_janitors(&channels, &happens).map_err(why)?;
-    let size = config.server.table_size;
-    let store_mailbox = mailbox.clone();
-    let store_stats = Arc::clone(&stats);
+    let links = store::Links {
+        tsets: tsets_in,
+        reloads: reloads_in,
+        mailbox: mailbox.clone(),
+        history: changes,
+    };
     spawn("store", &happens, move || {
-        let links = store::Links { history: &changes, stats: &store_stats };
-        store::run(database, &table, size, &orders_in, &store_mailbox, &links);
+        store.run(&links);
         Ended::AsPlanned
     })
     .map_err(why)?;
@@ -191,6 +187,15 @@ fn open(
         Ended::AsPlanned
     })
     .map_err(why)?;
+    let links = reload::Links {
+        live,
+        tokens,
+        mailbox: mailbox.clone(),
+        store: store_reloads,
+        spool: channels.events.clone(),
+        news,
+    };
+    let reloads = Reloads::new(configured, crew, links);
     let inside = channels.inside();
     // The ledger ends when nobody can tell it anything any more, and not before the spool has said how it ended.
     let last = inside.notes.clone();
@@ -221,13 +226,11 @@ fn open(
     let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
     let (name, pid) = (&config.name, std::process::id());
     let greeting = format!("mega {name} started, pid {pid}, listening on {}", listen.join(", "));
-    let allow = config.server.allow.clone();
     Ok(Running {
         greeting,
         happenings,
         mailbox,
-        store: orders,
-        allow,
+        reloads,
         _metrics: metrics,
         reactor,
         janitors,
@@ -236,7 +239,7 @@ fn open(
 }
 
 impl Running {
-    fn supervise(mut self, config: &Config, presence: &mut Presence) -> u8 {
+    fn supervise(mut self, presence: &mut Presence) -> u8 {
         let mut stopping = false;
         loop {
             let happening = match self.happenings.recv_timeout(presence::GLANCE) {
@@ -257,10 +260,12 @@ impl Running {
                 Happening::Signal(Signal::Terminate) => {
                     stopping = true;
                     notice!("stopping");
+                    self.reloads.stop();
                     self.mailbox.send(Mail::Stop { now: false });
                 }
                 Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),
-                Happening::Signal(Signal::Reload) => self.reload(config),
+                Happening::Signal(Signal::Reload) => self.reloads.hear(News::Asked(None)),
+                Happening::Reload(news) => self.reloads.hear(news),
                 Happening::SpoolEnded(ended) => return self.end(ended),
                 Happening::Died(name) => {
                     crate::critical!("the thread {name} has ended; so does the daemon");
@@ -295,28 +300,6 @@ impl Running {
             }
         }
     }
-
-    /// Templates, who may connect, and how much is logged. Other keys need a restart.
-    fn reload(&mut self, config: &Config) {
-        if self.store.try_send(Order::ReloadAll).is_err() {
-            log::error!("templates not reloaded: the database is busy");
-        }
-        match Config::load(&config.file, &config.root) {
-            Ok(fresh) => {
-                logger::set_level(fresh.log.log_level);
-                if fresh.server.allow.is_empty() && !self.allow.is_empty() {
-                    log::warn!(
-                        "server.allow[] has no line any more: from now on everybody who reaches the \
-                         port may connect"
-                    );
-                }
-                self.allow.clone_from(&fresh.server.allow);
-                self.mailbox.send(Mail::Allow(fresh.server.allow));
-                notice!("configuration reloaded: log.log_level and server.allow[]");
-            }
-            Err(error) => log::error!("configuration not reloaded: {error}"),
-        }
-    }
 }
 
 /// How a thread came to its end.
@@ -346,23 +329,6 @@ fn spawn(
             report.1 = None;
         }
     })
-}
-
-fn spawn_workers(workers: usize, shared: Shared, channels: &Channels) -> std::io::Result<()> {
-    let shared = Arc::new(shared);
-    for number in 1..=workers {
-        let shared = Arc::clone(&shared);
-        let links = worker::Links {
-            sends: channels.sends.clone(),
-            pushes: channels.pushes.clone(),
-            round: channels.round.clone(),
-            outcomes: channels.events.clone(),
-        };
-        let builder = thread::Builder::new().name(format!("worker-{number}"));
-        // Not joined: one may be in the middle of a call that nobody waits for any longer.
-        builder.stack_size(WORKER_STACK).spawn(move || worker::run(&shared, &links))?;
-    }
-    Ok(())
 }
 
 /// The janitor and the syncer: the one is not to wait for the other.
@@ -451,13 +417,4 @@ fn open_ledger(config: &Config) -> Result<Ledger, String> {
             path.unwrap_or_default()
         )
     })
-}
-
-fn load_templates(config: &Config) -> Result<(Arc<Table>, Box<dyn Database>), String> {
-    let server = &config.server;
-    let table = Table::new(server.table_size, server.template_size, Filling::of(&config.wechat));
-    let failed = |error: DatabaseError| format!("cannot load the templates: {error}");
-    let mut database = template::open(&config.pdo).map_err(failed)?;
-    store::load_all(database.as_mut(), &table, server.table_size).map_err(failed)?;
-    Ok((Arc::new(table), database))
 }

@@ -1,14 +1,15 @@
 //! A worker: takes one job at a time, renders its template, posts it to WeChat and reports what
 //! that meant. Blocking, with one keep-alive connection of its own; holds no lock meanwhile.
 
+use crate::class::{Class, Gate};
 use crate::template::Table;
 use crate::traffic::Event;
-use crate::traffic::class::{Class, Gate};
 use crate::traffic::job::{Job, Outcome, Reason, Round, Verdict};
 use crate::wechat::answer::Answer;
-use crate::wechat::client::{Client, Network, Reached, Trouble};
-use crate::wechat::errcode::{self, Errcodes};
+use crate::wechat::client::{Client, Reached, Trouble};
+use crate::wechat::errcode;
 use crate::wechat::json::answer_for_client;
+use crate::wechat::live::{Live, Terms};
 use crate::wechat::refresh::{Lack, NoToken, Refusal, Token};
 use crate::wechat::token::Tokens;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
@@ -27,8 +28,7 @@ const PANIC_PAUSE: Duration = Duration::from_secs(1);
 pub struct Shared {
     pub table: Arc<Table>,
     pub tokens: Arc<Tokens>,
-    pub network: Arc<Network>,
-    pub errcodes: Arc<Errcodes>,
+    pub live: Arc<Live>,
 }
 
 /// Where jobs come from and outcomes go.
@@ -36,11 +36,13 @@ pub struct Shared {
 pub struct Links {
     pub sends: Receiver<Job>,
     pub pushes: Receiver<Job>,
+    /// Who takes one out ends.
+    pub dismissals: Receiver<()>,
     pub round: Round,
     pub outcomes: Sender<Event>,
 }
 
-/// Works until there are no more jobs.
+/// Works until there are no more jobs, or it is let go.
 pub fn run(shared: &Shared, links: &Links) {
     supervise(&links.outcomes, PANIC_PAUSE, |held| work(shared, links, held));
 }
@@ -62,21 +64,27 @@ fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mu
     }
 }
 
-/// Takes jobs until the spool has dropped its ends; `held` is the one in hand.
+/// Takes jobs until the spool has dropped its ends, or until it is let go; `held` is the one in hand.
 fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
-    let client = Client::new(Arc::clone(&shared.network));
-    let mut worker = Worker { shared, client, body: Vec::new(), called: None };
+    let mut worker = Worker::new(shared);
     let (mut sends, mut pushes) = (links.sends.clone(), links.pushes.clone());
-    loop {
+    // However many jobs lie ready.
+    while links.dismissals.try_recv().is_err() {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
         let renewal = shared.tokens.renew_in();
         let job = select_biased! {
             recv(sends) -> job => job.map_err(|_| sends = never()),
             recv(pushes) -> job => job.map_err(|_| pushes = never()),
-            default(renewal) => { shared.tokens.renew_if_due(&mut worker.client); continue }
+            recv(links.dismissals) -> _ => return,
+            default(renewal) => {
+                worker.keep_up();
+                shared.tokens.renew_if_due(&mut worker.client);
+                continue
+            }
         };
         // The spool drops both ends at the same time.
         let Ok(job) = job else { return };
+        worker.keep_up();
         let job = held.insert(job);
         let verdict = (!links.round.has_ended(job)).then(|| worker.deliver(job));
         let closes = verdict.as_ref().map(|verdict| verdict.class().row().gate);
@@ -94,6 +102,9 @@ fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
 
 struct Worker<'a> {
     shared: &'a Shared,
+    terms: Terms,
+    /// Which terms these are.
+    generation: u64,
     client: Client,
     /// The rendered message; kept to spare an allocation per job.
     body: Vec<u8>,
@@ -101,7 +112,27 @@ struct Worker<'a> {
     called: Option<Duration>,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared) -> Worker<'a> {
+        let generation = shared.live.generation();
+        let terms = shared.live.terms();
+        let client = Client::new(Arc::clone(&terms.network));
+        Worker { shared, terms, generation, client, body: Vec::new(), called: None }
+    }
+
+    /// Goes by what a reload has brought. A connection that was made under other terms is given up.
+    fn keep_up(&mut self) {
+        let generation = self.shared.live.generation();
+        if generation == self.generation {
+            return;
+        }
+        let terms = self.shared.live.terms();
+        if !Arc::ptr_eq(&terms.network, &self.terms.network) {
+            self.client = Client::new(Arc::clone(&terms.network));
+        }
+        (self.terms, self.generation) = (terms, generation);
+    }
+
     fn deliver(&mut self, job: &Job) -> Verdict {
         let message = &job.message;
         let Some(template) = self.shared.table.get(message.key()) else {
@@ -163,7 +194,7 @@ impl Worker<'_> {
             let reason = Reason::text("WeChat's answer has no errcode");
             return Attempt::Came(Verdict::Refused(Class::Unclear, reason));
         };
-        let class = self.shared.errcodes.class(errcode);
+        let class = self.terms.errcodes.class(errcode);
         if matches!(class, Class::Ok | Class::Once | Class::OpenidRate | Class::Permanent) {
             token.accept();
         }
@@ -205,6 +236,8 @@ mod tests {
     use crate::template::Filling;
     use crate::traffic::batch::{ConnId, ReplyTo};
     use crate::traffic::job::Waiting;
+    use crate::wechat::client::Network;
+    use crate::wechat::errcode::Errcodes;
     use crate::wechat::refresh::{Fetch, Need, Refresh};
     use crossbeam_channel::unbounded;
     use std::time::{Duration, Instant};
@@ -215,8 +248,7 @@ mod tests {
         Shared {
             table: Arc::new(Table::new(1, 1024, Filling::of(&config.wechat))),
             tokens: Arc::new(Tokens::new(&config, Arc::clone(&errcodes))),
-            network: Network::open(&config).unwrap(),
-            errcodes,
+            live: Arc::new(Live::new(Terms { network: Network::open(&config).unwrap(), errcodes })),
         }
     }
 
@@ -244,8 +276,7 @@ mod tests {
 
     fn judged(answer: &[u8], waits: bool) -> Attempt {
         let shared = shared();
-        let client = Client::new(Arc::clone(&shared.network));
-        let worker = Worker { shared: &shared, client, body: Vec::new(), called: None };
+        let worker = Worker::new(&shared);
         worker.judge(&job(waits), Answer::new(answer.to_vec()).unwrap(), &token())
     }
 

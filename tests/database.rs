@@ -1,10 +1,12 @@
 //! The daemon on a real MariaDB, which goes away and comes back.
 
 use crate::support::{KEY, Sandbox, Site, TEMPLATE, wait_for};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
@@ -21,10 +23,11 @@ fn server() -> (SocketAddr, String) {
     (address, part("dbname="))
 }
 
-/// Passes connections on to the database, until it is cut.
+/// Passes connections on to the database, until it is cut or nothing comes through any more.
 struct Line {
     address: SocketAddr,
     open: Arc<Mutex<(bool, Vec<TcpStream>)>>,
+    mute: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -33,6 +36,8 @@ impl Line {
         let address = listener.local_addr().unwrap();
         let open = Arc::new(Mutex::new((true, Vec::new())));
         let state = Arc::clone(&open);
+        let mute = Arc::new(AtomicBool::new(false));
+        let is_mute = Arc::clone(&mute);
         std::thread::spawn(move || {
             for client in listener.incoming().map(Result::unwrap) {
                 let mut state = state.lock().unwrap();
@@ -44,16 +49,28 @@ impl Line {
                     (client.try_clone().unwrap(), server.try_clone().unwrap()),
                     (server.try_clone().unwrap(), client.try_clone().unwrap()),
                 ] {
+                    let mute = Arc::clone(&is_mute);
                     std::thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.flush();
+                        let mut chunk = [0; 65536];
+                        while let Ok(count @ 1..) = from.read(&mut chunk) {
+                            if !mute.load(Ordering::Relaxed)
+                                && to.write_all(&chunk[..count]).is_err()
+                            {
+                                break;
+                            }
+                        }
                         let _ = to.shutdown(Shutdown::Both);
                     });
                 }
                 state.1.extend([client, server]);
             }
         });
-        Line { address, open }
+        Line { address, open, mute }
+    }
+
+    /// As a server that was stopped (SIGSTOP): it lets in and says nothing.
+    fn mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::Relaxed);
     }
 
     fn cut(&self) {
@@ -120,10 +137,53 @@ fn a_database_that_goes_away_costs_only_tset_and_comes_back_by_itself() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("already running"));
     site.ok(&["stop"]);
     line.cut();
+    // With the templates that were kept.
+    site.start();
+    let why = site.status()["database"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains("MySQL"), "{why}");
+    assert_eq!(site.ok(&["send", "o", KEY, "first=1"]), "200\n");
+    line.mend();
+    wait_for("the database", || site.status()["database"].is_null());
+    site.ok(&["stop"]);
+    line.cut();
+    std::fs::remove_file(site.folder.path().join("run/test.templates")).unwrap();
     let refused = site.run(&["start"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1));
     assert!(said.contains("pdo.dsn") && said.contains("MySQL"), "{said}");
+}
+
+#[test]
+fn a_database_that_says_nothing_holds_up_no_message_and_no_start_for_long() {
+    let sandbox = Sandbox::start();
+    let (server, database) = server();
+    let line = Line::to(server);
+    let mut site = site(&sandbox, "mute_", line.address, &database);
+    site.start();
+    line.mute(true);
+    std::thread::scope(|scope| {
+        let began = Instant::now();
+        let reload = scope.spawn(|| site.run(&["reload"]));
+        let mut client = site.client();
+        while !reload.is_finished() {
+            let asked = Instant::now();
+            client.push(1, "o", "null");
+            assert_eq!(client.read().code, 200);
+            assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let reload = reload.join().unwrap();
+        let said = String::from_utf8_lossy(&reload.stderr).into_owned();
+        assert!(reload.status.code() == Some(1) && said.contains("MySQL"), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    });
+    site.ok(&["stop"]);
+    let began = Instant::now();
+    site.start();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    line.mute(false);
+    wait_for("the database", || site.status()["database"].is_null());
+    site.ok(&["reload"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod metrics;
 mod outage;
 mod outcomes;
 mod php;
+mod reload;
 mod restart;
 mod root;
 mod sandbox;

@@ -316,18 +316,12 @@ fn await_end(target: &Target, process: &Process, place: &Place) -> Result<(), St
 pub fn reload(target: &Target) -> Result<u8, String> {
     let name = &target.name;
     match find(target, PATIENCE) {
-        State::Listens(mut client, _) => {
-            // Before it answers, the signal would end it.
-            status_of(&mut client)?;
-            client.process.signal(Signal::USR1)?;
-        }
-        State::Locked(..) => return Err(format!("{name} is starting or ending; try again")),
-        State::Stale(_) | State::Absent => return Err(format!("{name} is not running")),
-        State::Denied(why) => return denied(&why),
-        State::Doubtful(why) => return Err(why),
+        State::Listens(mut client, _) => super::reload::reload(&mut client, name),
+        State::Locked(..) => Err(format!("{name} is starting or ending; try again")),
+        State::Stale(_) | State::Absent => Err(format!("{name} is not running")),
+        State::Denied(why) => denied(&why),
+        State::Doubtful(why) => Err(why),
     }
-    crate::say!("mega {name} reloads templates, log.log_level and server.allow[]");
-    Ok(exit::OK)
 }
 
 /// The running daemon's own account of itself.

@@ -10,6 +10,7 @@ mod findings;
 mod health;
 mod language;
 mod queue;
+mod reload;
 mod request;
 mod requeue;
 mod state;
@@ -50,7 +51,7 @@ enum Command {
     Stop(Stop),
     /// Stop it, if it runs, and start it
     Restart,
-    /// Reload templates, log.log_level and server.allow[]
+    /// Read the configuration and the templates again, and say what has changed; if anything is wrong, nothing has
     Reload,
     /// Say whether it runs, and how it is (exit code 0 running, 1 dead but a pidfile is there, 3 not
     /// running, 4 not to be told)

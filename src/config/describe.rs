@@ -4,12 +4,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::key::{Allowed, Key};
+use super::key::{Allowed, Key, TakenOver};
 use super::keys;
 use super::units::{BYTES, TIME, show};
 use super::value::Named;
 use super::{Config, Dsn, SyncPolicy};
-use crate::traffic::class;
+use crate::class;
 
 impl Config {
     /// The effective configuration, which reads back as the same but for its secrets.
@@ -28,14 +28,18 @@ impl Config {
             }
             for (name, value) in self.settings(key) {
                 let setting = format!("{name} = {}", quote(&value));
-                text.push_str(&format!("{setting:<40} ; {}\n", key.meaning));
+                let reload = match key.taken_over {
+                    TakenOver::ByReload => " (reload)",
+                    TakenOver::ByRestart => "",
+                };
+                text.push_str(&format!("{setting:<40} ; {}{reload}\n", key.meaning));
             }
         }
         text
     }
 
     /// A key's names and values: one of each, but for lists and errcodes.
-    fn settings(&self, key: &Key) -> Vec<(String, String)> {
+    pub(super) fn settings(&self, key: &Key) -> Vec<(String, String)> {
         let named = |value: String| (key.name.to_owned(), value);
         let server = &self.server;
         match (key.section, key.name) {
@@ -185,14 +189,14 @@ fn quote(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::super::{LogFile, Secret, read};
     use super::*;
 
     /// Differs from the default in every key that can differ.
-    const ALL_SET: &str = "[server]\nlisten[] = [::1]:0\nlisten[] = localhost:1\nallow[] = 10.0.0.0/8\n\
+    pub const ALL_SET: &str = "[server]\nlisten[] = [::1]:0\nlisten[] = localhost:1\nallow[] = 10.0.0.0/8\n\
         table_size = 7\ntemplate_size = 8K\nqueue_file_path = \"a;b\"\nledger_file = l\nfailed_keep = 7\n[setting]\ntask_worker_num = 3\n\
         package_max_length = 1M\ndaemonize = off\npid_file = 'a\"b'\nuser = u\ngroup = g\nadmin_group = a\nmonitor_group = m\nmax_conn = 9\n\
         heartbeat_idle_time = 0\nbacklog = 5\nbuffer_output_size = 64K\nmemory_limit = 32M\nunavailable_code = 503\nstop_timeout = 1500ms\nlog_file = e\n\
@@ -204,7 +208,7 @@ mod tests {
         send_retry_for = 0\nmax_per_second = 5\ndaily_limit = 6\ntemplate_escape = raw\nmissing_variables = refuse\nproxy = http://p:1\nca_file = c\n[errcode]\n-1 = rate\n43101 = ok\n[metrics]\nlisten = [::1]:9\n[log]\n\
         log_file = ' x'\nlog_level = debug\nlog_prefix = \"#\"\nlog_max_files = 4\nmessage_log = off\nlog_format = json\nsyslog = on\n";
 
-    fn read(text: &str) -> Config {
+    pub fn read(text: &str) -> Config {
         let file = Path::new("conf/wechat.ini");
         read::config(text.as_bytes(), file, Path::new("/srv/mega")).unwrap()
     }

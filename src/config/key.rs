@@ -10,7 +10,15 @@ pub struct Key {
     /// As it would stand in the file; NAME is the file's name without `.ini`.
     pub default: &'static str,
     pub allowed: Allowed,
+    pub taken_over: TakenOver,
     pub meaning: &'static str,
+}
+
+/// When a running daemon goes by a value that was changed in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenOver {
+    ByReload,
+    ByRestart,
 }
 
 /// What a value may be. Numbers are inclusive bounds: a count, bytes, or milliseconds.

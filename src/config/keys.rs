@@ -2,10 +2,10 @@
 //! conf/wechat.ini explains the same keys to the operator; the tests below tie the two together.
 //! Nothing here reads a file: value.rs judges values by this table, mod.rs reads them.
 
-use super::key::{Allowed, Key};
+use super::key::{Allowed, Key, TakenOver};
 use super::value;
 use super::{Escape, Level, LogFormat, MissingVariables, TokenSource};
-use crate::traffic::class::Class;
+use crate::class::Class;
 
 use Allowed::*;
 
@@ -18,16 +18,29 @@ const G: u64 = 1024 * M;
 const M: u64 = 1024 * K;
 const K: u64 = 1024;
 
-// A row is `/// meaning` and `"key" = "default", what is allowed;`.
+// A row is `/// meaning` and `"key" = "default", what is allowed;`, with `, reload` at its end where a reload takes
+// the value over.
 macro_rules! table {
-    ($([$section:ident] $(#[doc = $meaning:literal] $name:literal = $default:literal, $allowed:expr;)*)*) => {
+    ($([$section:ident]
+        $(#[doc = $meaning:literal] $name:literal = $default:literal, $allowed:expr $(, $reload:ident)?;)*)*
+    ) => {
         &[$($(Key {
             section: stringify!($section),
             name: $name,
             default: $default,
             allowed: $allowed,
+            taken_over: taken_over!($($reload)?),
             meaning: $meaning.trim_ascii_start(),
         },)*)*]
+    };
+}
+
+macro_rules! taken_over {
+    () => {
+        TakenOver::ByRestart
+    };
+    (reload) => {
+        TakenOver::ByReload
     };
 }
 
@@ -40,11 +53,11 @@ pub const ALL: &[Key] = table! {
     /// Where clients connect, repeated for several addresses; port 0 is any free port
     "listen[]" = "127.0.0.1:9501", Address;
     /// Networks clients may connect from, repeated for several; none given: from anywhere
-    "allow[]" = "", Network;
+    "allow[]" = "", Network, reload;
     /// Templates kept in memory
-    "table_size" = "100", Count(1, 1_000_000);
+    "table_size" = "100", Count(1, 1_000_000), reload;
     /// Longest template
-    "template_size" = "4048", Bytes(1, 16 * M);
+    "template_size" = "4048", Bytes(1, 16 * M), reload;
     /// The queue's folder
     "queue_file_path" = "run/NAME.queue", Path;
     /// The ledger: an SQLite database of the messages that failed, and why
@@ -58,7 +71,7 @@ pub const ALL: &[Key] = table! {
     /// Swoole's processes that read connections
     "worker_num" = "", Ignored;
     /// Workers, that is messages on their way to WeChat at the same time
-    "task_worker_num" = "8", Count(1, 1024);
+    "task_worker_num" = "8", Count(1, 1024), reload;
     /// Swoole's frame ends
     "open_eof_check" = "", Ignored;
     /// How a frame states its length: 32 bits, big-endian
@@ -82,19 +95,19 @@ pub const ALL: &[Key] = table! {
     /// Group whose members may ask how the daemon is, and nothing else; empty: as admin_group
     "monitor_group" = "", Text;
     /// Clients connected at the same time
-    "max_conn" = "10000", Count(1, 1_000_000);
+    "max_conn" = "10000", Count(1, 1_000_000), reload;
     /// Longest time from a frame's first byte to its last, and without a byte of the replies being taken; then the client is closed; 0 is never
-    "heartbeat_idle_time" = "60s", Time(0, DAY);
+    "heartbeat_idle_time" = "60s", Time(0, DAY), reload;
     /// Connections the kernel holds until they are accepted
     "backlog" = "512", Count(1, 65_535);
     /// Replies kept for a client that does not read them; it is not read itself until it does
-    "buffer_output_size" = "8M", Bytes(64 * K, G);
+    "buffer_output_size" = "8M", Bytes(64 * K, G), reload;
     /// Memory that clients can make the daemon hold, all of them together
-    "memory_limit" = "256M", Bytes(16 * M, 64 * G);
+    "memory_limit" = "256M", Bytes(16 * M, 64 * G), reload;
     /// The code of "not now" (queue full, suspended, stopping): the original's clients know 500 only, 503 tells it from other failures
-    "unavailable_code" = "500", OneOf(&["500", "503"]);
+    "unavailable_code" = "500", OneOf(&["500", "503"]), reload;
     /// How long stopping waits for messages that are on their way
-    "stop_timeout" = "10s", Time(0, 10 * MINUTE);
+    "stop_timeout" = "10s", Time(0, 10 * MINUTE), reload;
     /// Where the daemon's stderr goes; empty: nowhere
     "log_file" = "", OptionalPath;
 
@@ -106,57 +119,57 @@ pub const ALL: &[Key] = table! {
     /// Largest size of the queue on disk; 0 is no limit
     "queue_max_bytes" = "0", Bytes(0, 1024 * G);
     /// A send, whose client is waiting, goes before queued messages
-    "send_first" = "on", Flag;
+    "send_first" = "on", Flag, reload;
     /// Attempts before a message counts as failed
-    "retry_max" = "8", Count(1, 100);
+    "retry_max" = "8", Count(1, 100), reload;
     /// Wait before the first retry; each further wait is twice as long
-    "retry_base" = "1s", Time(1, 60 * MINUTE);
+    "retry_base" = "1s", Time(1, 60 * MINUTE), reload;
     /// Longest wait between two attempts
-    "retry_cap" = "60s", Time(1, DAY);
+    "retry_cap" = "60s", Time(1, DAY), reload;
 
     [pdo]
     /// The database that holds the templates
-    "dsn" = "sqlite:run/NAME.db", Dsn;
+    "dsn" = "sqlite:run/NAME.db", Dsn, reload;
     /// Database user
-    "username" = "", Text;
+    "username" = "", Text, reload;
     /// Database password
-    "password" = "", Text;
+    "password" = "", Text, reload;
     /// Prefix of the template table's name
-    "table_prefix" = "", Identifier;
+    "table_prefix" = "", Identifier, reload;
 
     [wechat]
     /// AppID of the account
     "app_id" = "", Required(ACCOUNT);
     /// AppSecret of the account
-    "app_secret" = "", Required(ACCOUNT);
+    "app_secret" = "", Required(ACCOUNT), reload;
     /// The original's callback token
     "token" = "", Ignored;
     /// WeChat's API, comma-separated, the preferred one first
-    "api_hosts" = "https://api.weixin.qq.com, https://api2.weixin.qq.com", Hosts;
+    "api_hosts" = "https://api.weixin.qq.com, https://api2.weixin.qq.com", Hosts, reload;
     /// How the access token is fetched: stable can be shared by several machines, classic ends every earlier token
     "token_source" = "stable", Word(value::names::<TokenSource>);
     /// Longest wait for a connection to WeChat
-    "connect_timeout" = "5s", Time(100, MINUTE);
+    "connect_timeout" = "5s", Time(100, MINUTE), reload;
     /// Longest wait for WeChat's answer
-    "timeout" = "15s", Time(100, 10 * MINUTE);
+    "timeout" = "15s", Time(100, 10 * MINUTE), reload;
     /// How long a send is retried while its client waits
-    "send_retry_for" = "10s", Time(0, 10 * MINUTE);
+    "send_retry_for" = "10s", Time(0, 10 * MINUTE), reload;
     /// Messages that go out in a second at most; 0 is no limit
-    "max_per_second" = "0", Count(0, 100_000);
+    "max_per_second" = "0", Count(0, 100_000), reload;
     /// Messages that go out in a day of WeChat's (UTC+8) at most; 0 is no limit
-    "daily_limit" = "0", Count(0, 1_000_000_000);
+    "daily_limit" = "0", Count(0, 1_000_000_000), reload;
     /// How a value enters a template: json escapes it, raw leaves it as it is
-    "template_escape" = "json", Word(value::names::<Escape>);
+    "template_escape" = "json", Word(value::names::<Escape>), reload;
     /// What a template's variable becomes that a request does not set: keep leaves ${name} as it is, empty removes it, refuse answers 400
-    "missing_variables" = "keep", Word(value::names::<MissingVariables>);
+    "missing_variables" = "keep", Word(value::names::<MissingVariables>), reload;
     /// HTTP proxy to WeChat; the environment's is not used
-    "proxy" = "none", Proxy;
+    "proxy" = "none", Proxy, reload;
     /// Certificates (PEM) to trust beside the usual authorities; empty: none
-    "ca_file" = "", OptionalPath;
+    "ca_file" = "", OptionalPath, reload;
 
     [errcode]
     /// What a WeChat errcode means, where the built-in answer does not suit you
-    "CODE" = "", Word(value::names::<Class>);
+    "CODE" = "", Word(value::names::<Class>), reload;
 
     [metrics]
     /// Where Prometheus fetches /metrics, and a load balancer /healthz
@@ -166,7 +179,7 @@ pub const ALL: &[Key] = table! {
     /// The log; a file a day, with the date put before the extension; without this line "start -f" logs to stderr
     "log_file" = "logs/NAME.log", PathOrStderr;
     /// Least severe level that is logged
-    "log_level" = "warning", Word(value::names::<Level>);
+    "log_level" = "warning", Word(value::names::<Level>), reload;
     /// Channel name in each log line
     "log_prefix" = "NAME", Text;
     /// Days of logs to keep; 0 keeps all
@@ -264,6 +277,7 @@ static OF_SWOOLE: Key = Key {
     name: "of Swoole",
     default: "",
     allowed: Ignored,
+    taken_over: TakenOver::ByRestart,
     meaning: "Another setting of Swoole's",
 };
 
@@ -341,6 +355,9 @@ mod tests {
                 let comment = match key.allowed {
                     Ignored => format!("; {} (ignored)", key.meaning),
                     Only(_) => format!("; {} (always {})", key.meaning, key.allowed),
+                    _ if key.taken_over == TakenOver::ByReload => {
+                        format!("; {} ({}; reload)", key.meaning, key.allowed)
+                    }
                     _ => format!("; {} ({})", key.meaning, key.allowed),
                 };
                 let line = section

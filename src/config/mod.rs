@@ -1,6 +1,6 @@
 //! conf/NAME.ini → a typed `Config`. Every key, default, range and unit lives in this folder and nowhere else:
 //! ini.rs reads lines, keys.rs is the table of keys, value.rs and address.rs read one value, read.rs puts them together,
-//! describe.rs prints the result. Used by main at start-up and on reload; nothing here keeps state.
+//! describe.rs prints the result, reload.rs compares two. Used by main at start-up and on reload; nothing here keeps state.
 //! It refuses a file with any problem in it, and names all of them at once.
 
 mod address;
@@ -9,6 +9,7 @@ mod ini;
 mod key;
 mod keys;
 mod read;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -19,9 +20,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::traffic::class::{self, Class};
+use crate::class::{self, Class};
 use ipnet::IpNet;
 
+pub use reload::Difference;
 pub use value::Named;
 
 /// A complete configuration that runs against the sandbox, for trying things out.
@@ -349,6 +351,11 @@ impl Config {
         })
     }
 
+    /// The templates as they were last loaded, beside the ledger.
+    pub fn templates_file(&self) -> PathBuf {
+        self.server.ledger_file.with_file_name(format!("{}.templates", self.name))
+    }
+
     /// Reads `file`; `root` is the folder that relative paths in it start from.
     pub fn load(file: &Path, root: &Path) -> Result<Config, ConfigError> {
         let bytes = std::fs::read(file).map_err(|e| {
@@ -358,6 +365,17 @@ impl Config {
             )])
         })?;
         read::config(&bytes, file, root)
+    }
+
+    /// Reads the same file as before.
+    pub fn read_again(&self) -> Result<Config, ConfigError> {
+        let mut fresh = match self.name == "demo" && !self.file.exists() {
+            true => Config::demo(&self.root)?,
+            false => Config::load(&self.file, &self.root)?,
+        };
+        // `start -f` said so, whatever the file says.
+        fresh.setting.daemonize &= self.setting.daemonize;
+        Ok(fresh)
     }
 
     /// The embedded default, as if it stood in conf/demo.ini.

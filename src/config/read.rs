@@ -12,7 +12,7 @@ use super::value::{self, Parsed};
 use super::{
     Config, ConfigError, Log, LogFile, Metrics, Pdo, Queue, Secret, Server, Setting, Wechat,
 };
-use crate::traffic::class::Class;
+use crate::class::Class;
 
 /// The configuration in `bytes`, which came from `file`.
 pub fn config(bytes: &[u8], file: &Path, root: &Path) -> Result<Config, ConfigError> {

@@ -144,10 +144,10 @@ pub fn one_of<T: std::str::FromStr>(key: &Key, text: &str) -> Parsed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Class;
     use crate::config::Level;
     use crate::config::keys::find;
     use crate::config::units::show;
-    use crate::traffic::class::Class;
 
     fn key(section: &str, name: &str) -> &'static Key {
         find(section, name).unwrap()

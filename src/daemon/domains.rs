@@ -86,6 +86,7 @@ impl Domains {
         domains.file(&config.setting.pid_file, &[""]);
         domains.file(&config.admin_socket(), &[""]);
         domains.file(&config.server.ledger_file, DATABASE);
+        domains.file(&config.templates_file(), &["", ".new"]);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             domains.file(database, DATABASE);
         }

@@ -1,7 +1,7 @@
 //! What failed for good of late, for the log: one line a minute however many messages it was, so that a
 //! campaign to people who have left is a line and not a flood. Part of the ledger's state.
 
-use crate::traffic::class::Class;
+use crate::class::Class;
 use crate::wechat::meaning;
 use std::time::{Duration, Instant};
 

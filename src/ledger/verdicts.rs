@@ -10,7 +10,7 @@
 use crate::config::Config;
 use crate::file;
 use crate::traffic::ledger::{Failure, Kept};
-use crate::traffic::unrecorded;
+use crate::traffic::{most_workers, unrecorded};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,7 +33,7 @@ pub struct Verdicts {
 impl Verdicts {
     pub fn open(config: &Config) -> Verdicts {
         let path = config.server.queue_file_path.join("verdicts");
-        let most = unrecorded(config.setting.task_worker_num);
+        let most = unrecorded(most_workers(config.setting.task_worker_num));
         let (list, earlier) = match List::open(&path, most) {
             Ok((list, earlier)) => (Some(list), earlier),
             Err(error) => {
@@ -152,8 +152,8 @@ fn decode(line: &[u8]) -> Option<Kept> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Class;
     use crate::queue::{Message, New};
-    use crate::traffic::class::Class;
     use crate::traffic::job::Reason;
 
     fn failure(number: u64, text: &str) -> Failure {

@@ -4,10 +4,10 @@
 use super::Links;
 use super::process;
 use super::text::Text;
+use crate::class::TABLE;
 use crate::clock::{unix_seconds, wechat_day};
 use crate::logger;
 use crate::stats::{Account, Cause, Counts, Reading, Refusal, Stats};
-use crate::traffic::class::TABLE;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 

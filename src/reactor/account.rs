@@ -54,10 +54,17 @@ pub struct Account {
 impl Account {
     /// `longest`: bytes of the longest frame.
     pub fn new(memory_limit: usize, longest: usize) -> Account {
+        let mut account = Account { held: [0; PARTS], share: [0; PARTS] };
+        account.limit(memory_limit, longest);
+        account
+    }
+
+    /// Shares out another limit. What is held beyond it goes as if it had just come in.
+    pub fn limit(&mut self, memory_limit: usize, longest: usize) {
         let (eighth, quarter) = (memory_limit / 8, memory_limit / 4);
         // A buffer grows by a quarter, so it can be so much larger than the frame in it.
         let frames = quarter.max(longest + longest / 2);
-        Account { held: [0; PARTS], share: [eighth, eighth, quarter, frames, quarter] }
+        self.share = [eighth, eighth, quarter, frames, quarter];
     }
 
     pub fn charge(&mut self, part: Part, bytes: usize) {

@@ -4,12 +4,14 @@
 use super::Reactor;
 use super::account::Part;
 use super::conn::{Conn, Course};
+use crate::config::{Config, Setting};
 use crate::traffic::Event;
 use crate::traffic::batch::Reply;
 use crate::traffic::mailbox::Mail;
 use crate::wire::command;
 use crossbeam_channel::TrySendError;
 use ipnet::IpNet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -42,13 +44,21 @@ impl Reactor {
                         log::error!("nobody is heard on the administration socket: {error}");
                     }
                 }
-                Mail::Allow(networks) => self.allow_only(networks),
+                Mail::Configure(config) => self.configure(config),
                 Mail::Stop { now } => self.stop(now),
                 Mail::Quit { left } => self.quit(left),
             }
         }
         // Results of many clients can have come at once.
         self.shed(Part::Replies, now);
+    }
+
+    /// Goes by another configuration from now on.
+    fn configure(&mut self, config: Arc<Config>) {
+        let Setting { memory_limit, package_max_length, .. } = config.setting;
+        self.desk.account.limit(memory_limit, package_max_length);
+        self.allow_only(config.server.allow.clone());
+        self.desk.links.config = config;
     }
 
     /// Also closes those who are in and would not be let in any more.

@@ -30,10 +30,10 @@ use crate::config::Config;
 use crate::linger::linger;
 use crate::stats::{Refusal, Stats};
 use crate::template::Table;
-use crate::traffic::batch::ConnId;
+use crate::traffic::batch::{ConnId, ReplyTo};
 use crate::traffic::ledger::Ask;
 use crate::traffic::mailbox::Letters;
-use crate::traffic::{Event, Order};
+use crate::traffic::{Event, Tset};
 use crate::wechat::token::Tokens;
 use crate::wire::command;
 use account::{CONN_COST, Part};
@@ -80,7 +80,9 @@ pub struct Links {
     pub stats: Arc<Stats>,
     pub tokens: Arc<Tokens>,
     pub spool: Sender<Event>,
-    pub store: Sender<Order>,
+    pub store: Sender<Tset>,
+    /// Asks main for a reload, which answers through the mailbox.
+    pub reload: Box<dyn Fn(ReplyTo) + Send>,
     pub ledger: Sender<Ask>,
     /// Where clients connect to, as bound.
     pub listen: Vec<SocketAddr>,

@@ -11,7 +11,7 @@ use crate::stats::Refusal;
 use crate::template::Unfit;
 use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
-use crate::traffic::{BATCHES, Event, Order};
+use crate::traffic::{BATCHES, Event, Tset};
 use crate::wire::command::{self, Command, Question, Request};
 use crate::wire::frame::{Split, split};
 use crossbeam_channel::TrySendError;
@@ -156,6 +156,14 @@ impl Desk {
                 conn.unanswered += 1;
                 Next::Frame
             }
+            Question::Reload => {
+                if conn.unanswered >= UNANSWERED {
+                    return Next::Hold(Hold::Results);
+                }
+                let to = self.owe(conn, id, opaque, 0);
+                (self.links.reload)(to);
+                Next::Frame
+            }
             Question::Listeners => {
                 self.heir = Some(opaque);
                 Next::Frame
@@ -233,11 +241,11 @@ impl Desk {
             return Next::Hold(Hold::Store);
         }
         let to = self.owe(conn, id, opaque, weight);
-        let handed = self.links.store.try_send(Order::Tset { to, key: key.into() });
+        let handed = self.links.store.try_send(Tset { to, key: key.into() });
         if handed.is_ok() {
             return Next::Frame;
         }
-        // A reload took the last place meanwhile, or the store has ended: the daemon ends, too.
+        // This thread alone sends here, and there was room: the store has ended, and so does the daemon.
         self.paid(weight);
         conn.unanswered -= 1;
         conn.weight -= weight;

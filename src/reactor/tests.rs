@@ -21,7 +21,7 @@ struct Bench {
     chunk: Vec<u8>,
     mailbox: Mailbox,
     spool: Receiver<Event>,
-    store: Receiver<Order>,
+    store: Receiver<Tset>,
     address: SocketAddr,
     _folder: tempfile::TempDir,
 }
@@ -50,6 +50,7 @@ impl Bench {
             stats: Arc::new(Stats::default()),
             spool: to_spool,
             store: to_store,
+            reload: Box::new(|_| {}),
             ledger: bounded(1).0,
             listen: vec![address],
         };
@@ -278,7 +279,7 @@ fn a_client_has_its_share_of_unanswered_requests_and_the_store_its_channel() {
     bench.turns_until("no room for the second", held(Hold::Store));
     for n in 0..3 {
         bench.turns_until("an order", |bench| !bench.store.is_empty());
-        let Ok(Order::Tset { to, .. }) = bench.store.try_recv() else { panic!("no tset") };
+        let Ok(Tset { to, .. }) = bench.store.try_recv() else { panic!("no tset") };
         assert_eq!(to.opaque, n);
     }
     drop(client.shutdown(std::net::Shutdown::Both));

@@ -1,12 +1,12 @@
-//! Books what workers bring back, by the table in `traffic::class`: done, again later, failed, or the gate
+//! Books what workers bring back, by the table in `class`: done, again later, failed, or the gate
 //! closes. Part of the spool's loop.
 
 use super::Spool;
 use super::ends::Learnt;
+use crate::class::{Class, Gate, Push, Send};
 use crate::clock::Now;
 use crate::queue::Message;
 use crate::stats::Ended;
-use crate::traffic::class::{Class, Gate, Push, Send};
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::traffic::ledger::Failure;
 use crate::wire::command;

@@ -1,11 +1,11 @@
 //! How messages end, on its way to the ledger: failed pushes, which are done only when they are recorded, and
 //! lines of the message log. Part of the spool's state.
 
+use crate::class::Class;
 use crate::clock::Now;
 use crate::queue::Message;
 use crate::traffic::UNRECORDED;
 use crate::traffic::batch::Kind;
-use crate::traffic::class::Class;
 use crate::traffic::job::Waiting;
 use crate::traffic::ledger::{Failure, Kept, Note};
 use crate::traffic::line::{Block, End, Lines};

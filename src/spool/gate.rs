@@ -2,8 +2,8 @@
 //! WeChat that cannot be reached, and opened by the one message that finds out. Part of the spool's state;
 //! knows neither messages nor threads.
 
+use crate::class::{self, Fault};
 use crate::clock::until_next_wechat_day;
-use crate::traffic::class::{self, Fault};
 use crate::traffic::job::Reason;
 use crate::wechat::errcode;
 use std::time::{Duration, Instant};
@@ -79,6 +79,26 @@ pub struct Told<'a> {
 impl Gate {
     pub fn new(workers: usize, now: Instant) -> Gate {
         Gate { closed: None, workers: workers as u32, run: 0, silent_since: now }
+    }
+
+    pub fn set_workers(&mut self, workers: usize) {
+        self.workers = workers as u32;
+    }
+
+    /// What was at fault may have been mended: the next probe may go at once. Not where a limit holds, nor where WeChat
+    /// punishes who asks again.
+    pub fn hasten(&mut self, now: Instant) {
+        if let Some(closed) = &mut self.closed {
+            let punished = config_delay(closed.errcode) != CONFIG_DELAY;
+            let mended = match closed.fault {
+                Fault::Unreachable => true,
+                Fault::Config => !punished,
+                Fault::Rate => false,
+            };
+            if mended {
+                closed.until = closed.until.min(now);
+            }
+        }
     }
 
     /// Why nothing is sent, and since when (seconds since 1970).
@@ -205,7 +225,7 @@ fn rate_delay(errcode: Option<i64>, repeats: usize, unix_seconds: u64) -> Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::class::Class;
+    use crate::class::Class;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -266,6 +286,35 @@ mod tests {
             assert_eq!(case.hear(Class::Config, false), Moved::Closed(Fault::Config));
             case
         }
+    }
+
+    #[test]
+    fn what_may_have_been_mended_is_probed_at_once_and_a_limit_or_a_punishment_is_not() {
+        for (class, code, hastened) in [
+            (Class::Config, Some(40125), true),
+            (Class::Config, Some(errcode::CONFIRM_WITHIN_HOUR), false),
+            (Class::Config, Some(errcode::CONFIRM_WITHIN_DAY), false),
+            (Class::Rate, Some(45009), false),
+            (Class::Unreachable, None, true),
+        ] {
+            let mut case = Case::new(1);
+            let reason = Reason { errcode: code, text: "words".into(), answer: None };
+            for _ in 0..20 {
+                let (now, what) = (case.now(), class.row().gate);
+                let told = Told { what, probe: false, reason: Some(&reason), now, unix_seconds: 0 };
+                case.gate.hear(told);
+            }
+            assert_eq!(case.allowance(), Allowance::Shut, "{code:?}");
+            case.gate.hasten(case.now());
+            let expected = if hastened { Allowance::Probe } else { Allowance::Shut };
+            assert_eq!(case.allowance(), expected, "{code:?}");
+            case.gate.probe();
+            case.gate.hasten(case.now());
+            assert_eq!(case.allowance(), Allowance::Shut, "there is never a second one");
+        }
+        let mut open = Case::new(1);
+        open.gate.hasten(open.now());
+        assert_eq!(open.allowance(), Allowance::Open);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::queue::{Durability, Queue};
 use crate::stats::{Account, Stats};
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
-use crate::traffic::{Event, Inside};
+use crate::traffic::{self, Configure, Event, Inside};
 use answers::Answers;
 use count::Books;
 use crossbeam_channel::RecvTimeoutError;
@@ -172,11 +172,24 @@ impl Spool {
                 Event::Kept => self.ends.kept(),
                 Event::Requeue(batch) => self.requeue(&batch, now)?,
                 Event::Confirmed => self.queue.keep_finished(false),
+                Event::Configure(order) => self.configure(order, now),
                 Event::Stop { within } => self.stop(within, now),
             }
             next = self.inside.events.try_recv().ok();
         }
         self.write_out(now)
+    }
+
+    /// Goes by another configuration from the next message on.
+    fn configure(&mut self, order: Configure, now: Now) {
+        let Configure { config, done } = order;
+        let workers = config.setting.task_worker_num;
+        (self.inside.workers, self.inside.limit) = (workers, traffic::limit(workers));
+        let account = |config: &Config| (config.wechat.clone(), config.errcode.clone());
+        let mended = account(&config) != account(&self.config);
+        self.throttle.configure(&config, mended, now);
+        self.config = config;
+        done();
     }
 
     fn write_out(&mut self, now: Now) -> Result<(), SyncFailed> {

@@ -47,8 +47,8 @@ impl Pace {
     pub fn open(per_second: u32, daily_limit: u64, file: PathBuf) -> io::Result<Pace> {
         let now = Instant::now();
         let mut pace = Pace {
-            per_second: (per_second > 0).then(|| f64::from(per_second)),
-            daily_limit: (daily_limit > 0).then_some(daily_limit),
+            per_second: None,
+            daily_limit: None,
             credit: 1.0,
             credited: now,
             day: 0,
@@ -62,8 +62,18 @@ impl Pace {
             busy: 0,
             calm: 0,
         };
+        pace.configure(per_second, daily_limit);
         pace.load()?;
         Ok(pace)
+    }
+
+    /// Zero is no limit.
+    pub fn configure(&mut self, per_second: u32, daily_limit: u64) {
+        if self.rate().is_none() {
+            self.credit = 1.0;
+        }
+        self.per_second = (per_second > 0).then(|| f64::from(per_second));
+        self.daily_limit = (daily_limit > 0).then_some(daily_limit);
     }
 
     /// Without a file the day counts from here. One that cannot be read would let a second day's messages out:
@@ -104,9 +114,13 @@ impl Pace {
             self.judge();
             (self.window, self.answers, self.busy) = (now, 0, 0);
         }
-        if let Some(rate) = self.rate() {
-            let passed = now.duration_since(self.credited).as_secs_f64();
-            self.credit = (self.credit + passed * rate).min((rate * BURST).max(1.0));
+        match self.rate() {
+            Some(rate) => {
+                let passed = now.duration_since(self.credited).as_secs_f64();
+                self.credit = (self.credit + passed * rate).min((rate * BURST).max(1.0));
+            }
+            // A pace that begins later owes nothing for what went before.
+            None => self.credit = 1.0,
         }
         self.credited = now;
     }
@@ -217,6 +231,27 @@ mod tests {
         let later = now + Duration::from_secs(60);
         pace.turn(later, 0);
         assert!(pace.credit <= 10.0);
+    }
+
+    #[test]
+    fn a_pace_that_begins_later_owes_nothing_for_what_went_before() {
+        let mut pace = pace(0, 0);
+        let now = pace.window;
+        assert_eq!(sent(&mut pace, now, 1), 1_000_000);
+        pace.configure(100, 0);
+        let later = now + Duration::from_millis(20);
+        let sent = sent(&mut pace, later, 100);
+        assert!((95..=105).contains(&sent), "{sent}");
+        pace.configure(0, 0);
+        assert!(pace.allows());
+        // Nor does one that begins because WeChat is busy.
+        let began = later + Duration::from_secs(2);
+        assert_eq!(self::sent(&mut pace, began, 1), 1_000_000);
+        pace.turn(began + Duration::from_millis(1), 0);
+        (0..100).for_each(|n| pace.answered(n < 50));
+        let busy = began + Duration::from_secs(2);
+        let slow = self::sent(&mut pace, busy, 100);
+        assert!((20..=30).contains(&slow), "{slow}");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What cannot be waited for in a test of the whole daemon.
 
 use super::*;
+use crate::class::Class;
 use crate::clock::now_ms;
 use crate::queue::tests::simulated::Simulated;
 use crate::queue::{Durability, Message, New, Options};
 use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, Request};
-use crate::traffic::class::Class;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict};
 use crate::traffic::ledger::Note;
 use crate::traffic::mailbox::{Letters, Mail};

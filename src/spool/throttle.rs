@@ -3,10 +3,10 @@
 
 use super::gate::{Allowance, Gate, Moved, Told};
 use super::pace::Pace;
+use crate::class::{Class, Fault};
 use crate::clock::{Now, Seldom, until_next_wechat_day};
 use crate::config::Config;
 use crate::stats::{Cause, Day, Stats, Suspended};
-use crate::traffic::class::{Class, Fault};
 use crate::traffic::job::{Reason, Verdict};
 use std::io;
 use std::sync::Arc;
@@ -49,6 +49,22 @@ impl Throttle {
             stats,
             said: Seldom::default(),
         })
+    }
+
+    /// Goes by another configuration; `mended`: it may have removed what the gate is closed for.
+    pub fn configure(&mut self, config: &Config, mended: bool, now: Now) {
+        let wechat = &config.wechat;
+        self.gate.set_workers(config.setting.task_worker_num);
+        self.pace.configure(wechat.max_per_second, wechat.daily_limit);
+        self.daily_limit = wechat.daily_limit;
+        if mended {
+            self.gate.hasten(now.at);
+        }
+        if self.day_over.is_some() && !self.pace.day_is_over() {
+            self.day_over = None;
+            crate::notice!("sending goes on: daily_limit = {} is not reached", self.daily_limit);
+        }
+        self.show(now);
     }
 
     /// Brings the state up to now. True if the day's limit has just been reached.

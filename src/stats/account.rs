@@ -10,7 +10,7 @@
 //! `in_flight` and `unrecorded`. A push that is retried is one push.
 
 use super::Refusal;
-use crate::traffic::class::{Class, TABLE};
+use crate::class::{Class, TABLE};
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Account {

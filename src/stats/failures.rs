@@ -1,7 +1,7 @@
 //! How many messages have failed, by the errcode that they failed with. Bounded: WeChat has some hundred codes,
 //! and whoever answers in its place may have more.
 
-use crate::traffic::class::Class;
+use crate::class::Class;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 

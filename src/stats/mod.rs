@@ -55,10 +55,24 @@ impl Cause {
 /// What the templates' database was last asked.
 #[derive(Default)]
 pub struct Database {
-    /// Seconds since 1970.
+    /// When it gave all templates that are in memory, seconds since 1970.
     pub loaded: Option<u64>,
     /// Why it did not answer the last time.
     pub trouble: Option<String>,
+    /// Since when it does not, seconds since 1970.
+    pub since: Option<u64>,
+}
+
+impl Database {
+    /// It does not answer.
+    pub fn fails(&mut self, why: &str) {
+        self.trouble = Some(why.to_owned());
+        self.since.get_or_insert_with(unix_seconds);
+    }
+
+    pub fn answers(&mut self) {
+        (self.trouble, self.since) = (None, None);
+    }
 }
 
 pub struct Stats {
@@ -151,11 +165,6 @@ impl Stats {
             five_minutes: history.rates(account, now, history::FIVE_MINUTES),
             latency: history.latency(account, self.latency.read(), now, history::FIVE_MINUTES),
         }
-    }
-
-    /// The database has given all templates just now.
-    pub fn templates_loaded(&self) {
-        *self.database.lock() = Database { loaded: Some(unix_seconds()), trouble: None };
     }
 
     /// The reactor has turned somebody down.

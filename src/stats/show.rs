@@ -2,9 +2,9 @@
 
 use super::history::Rates;
 use super::{Account, Counts, Reading, Refusal, Stats};
+use crate::class::TABLE;
 use crate::clock::{unix_seconds, wechat_day};
 use crate::logger;
-use crate::traffic::class::TABLE;
 use serde_json::{Map, Value, json};
 
 /// Failures that are shown apart.
@@ -67,6 +67,7 @@ impl Stats {
             "log": logger::trouble(),
             "templates_loaded": database.loaded.map(local_time),
             "database": database.trouble,
+            "database_since": database.since.map(local_time),
         })
     }
 }

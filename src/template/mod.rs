@@ -5,6 +5,7 @@
 mod caution;
 mod data;
 mod database;
+mod kept;
 mod look;
 mod mysql;
 mod php;
@@ -19,11 +20,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::config::MissingVariables;
+use crate::config::{Config, MissingVariables, Server};
 
 pub use caution::{Caution, Doubt, Summary, doubts};
 pub use data::check_data;
 pub use database::open;
+pub use kept::Kept;
 pub use look::{Look, look};
 pub use render::{Filling, Template};
 pub use row::{Database, DatabaseError, Row};
@@ -43,11 +45,28 @@ struct Entry {
     asked: AtomicU64,
 }
 
-pub struct Table {
-    table_size: usize,
-    template_size: usize,
-    filling: Filling,
-    templates: RwLock<Templates>,
+pub struct Table(RwLock<Content>);
+
+struct Content {
+    terms: Terms,
+    templates: Templates,
+}
+
+/// What the configuration says of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// So many templates.
+    pub table_size: usize,
+    /// Bytes of each at most.
+    pub template_size: usize,
+    pub filling: Filling,
+}
+
+impl Terms {
+    pub fn of(config: &Config) -> Terms {
+        let Server { table_size, template_size, .. } = config.server;
+        Terms { table_size, template_size, filling: Filling::of(&config.wechat) }
+    }
 }
 
 /// What became of a template that was to be put into the table.
@@ -79,24 +98,24 @@ pub struct Loaded {
 impl Table {
     /// An empty table for `table_size` templates of at most `template_size` bytes each.
     pub fn new(table_size: usize, template_size: usize, filling: Filling) -> Table {
-        Table { table_size, template_size, filling, templates: RwLock::new(HashMap::new()) }
+        let terms = Terms { table_size, template_size, filling };
+        Table(RwLock::new(Content { terms, templates: HashMap::new() }))
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<Template>> {
-        self.templates.read().get(key).map(|entry| Arc::clone(&entry.template))
+        self.0.read().templates.get(key).map(|entry| Arc::clone(&entry.template))
     }
 
     /// Says whether a message can be made of this template and this data, as far as that is known now; counts
     /// that a request named it.
     pub fn check(&self, key: &[u8], data: &[u8]) -> Result<(), Unfit> {
-        let refusing = match self.templates.read().get(key) {
-            None => return Err(Unfit::NoTemplate),
-            Some(entry) => {
-                // One thread writes it.
-                entry.asked.store(entry.asked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                let refuses = self.filling.missing == MissingVariables::Refuse;
-                refuses.then(|| Arc::clone(&entry.template))
-            }
+        let refusing = {
+            let content = self.0.read();
+            let entry = content.templates.get(key).ok_or(Unfit::NoTemplate)?;
+            // One thread writes it.
+            entry.asked.store(entry.asked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let refuses = content.terms.filling.missing == MissingVariables::Refuse;
+            refuses.then(|| Arc::clone(&entry.template))
         };
         match refusing {
             Some(template) => template.check(data),
@@ -106,10 +125,9 @@ impl Table {
 
     /// The keys that most requests have named since they are in the table, and how many that were.
     pub fn busiest(&self, limit: usize) -> Vec<(String, u64)> {
-        let templates = self.templates.read();
+        let content = self.0.read();
         let count = |entry: &Entry| entry.asked.load(Ordering::Relaxed);
-        let mut busiest: Vec<_> = templates
-            .iter()
+        let mut busiest: Vec<_> = (content.templates.iter())
             .map(|(key, entry)| (count(entry), key))
             .filter(|(n, _)| *n > 0)
             .collect();
@@ -119,16 +137,32 @@ impl Table {
     }
 
     pub fn len(&self) -> usize {
-        self.templates.read().len()
+        self.0.read().templates.len()
+    }
+
+    pub fn terms(&self) -> Terms {
+        self.0.read().terms
+    }
+
+    /// All of it, by key.
+    pub fn texts(&self) -> Vec<(Box<[u8]>, Arc<Template>)> {
+        let content = self.0.read();
+        let templates = content.templates.iter();
+        let mut texts: Vec<_> =
+            templates.map(|(key, entry)| (key.clone(), Arc::clone(&entry.template))).collect();
+        drop(content);
+        texts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        texts
     }
 
     /// A key that the table already holds may always be given a new text.
     pub fn insert(&self, key: &[u8], text: &str) -> Insert {
-        if text.len() > self.template_size {
+        let terms = self.terms();
+        if text.len() > terms.template_size {
             return Insert::OverTemplateSize;
         }
-        let template = Template::compile(text, self.filling);
-        self.put(&mut self.templates.write(), key, template)
+        let template = Template::compile(text, terms.filling);
+        terms.put(&mut self.0.write().templates, key, template)
     }
 
     /// The same for one row, and what operators and the history are to know of it if it was another before.
@@ -140,23 +174,23 @@ impl Table {
             return (insert, Loaded::default());
         }
         let mut doubts = Summary::default();
-        doubts.add(&row.key, &Template::compile(&row.template, self.filling));
+        doubts.add(&row.key, &Template::compile(&row.template, self.terms().filling));
         let now = Some(row.template.clone());
         let changes = vec![Change { key: row.key.clone(), before, now }];
         (insert, Loaded { warnings: doubts.lines().collect(), changes })
     }
 
-    /// Makes `rows` the table's whole content.
-    pub fn replace_all(&self, rows: Vec<Row>) -> Loaded {
+    /// Makes `rows` the table's whole content, as far as the terms allow, which hold from now on.
+    pub fn replace_all(&self, rows: Vec<Row>, terms: Terms) -> Loaded {
         let mut templates = HashMap::with_capacity(rows.len());
         let (mut left_out, mut doubts) = (Vec::new(), Summary::default());
         for row in rows {
             let size = row.template.len();
-            let insert = if size > self.template_size {
+            let insert = if size > terms.template_size {
                 Insert::OverTemplateSize
             } else {
-                let template = Template::compile(&row.template, self.filling);
-                self.put(&mut templates, row.key.as_bytes(), template)
+                let template = Template::compile(&row.template, terms.filling);
+                terms.put(&mut templates, row.key.as_bytes(), template)
             };
             match insert {
                 Insert::Stored => {
@@ -165,11 +199,11 @@ impl Table {
                 }
                 Insert::OverTableSize => left_out.push(format!(
                     "template {:?} left out: the table is full (table_size = {})",
-                    row.key, self.table_size
+                    row.key, terms.table_size
                 )),
                 Insert::OverTemplateSize => left_out.push(format!(
                     "template {:?} left out: it has {size} bytes (template_size = {})",
-                    row.key, self.template_size
+                    row.key, terms.template_size
                 )),
             }
         }
@@ -178,15 +212,15 @@ impl Table {
         let mut warnings = shortened(left_out);
         warnings.extend(doubts.lines());
         let old = {
-            let mut present = self.templates.write();
+            let mut present = self.0.write();
             for (key, entry) in &mut templates {
-                if let Some(old) = present.get(key) {
+                if let Some(old) = present.templates.get(key) {
                     *entry.asked.get_mut() = old.asked.load(Ordering::Relaxed);
                 }
             }
-            std::mem::replace(&mut *present, templates)
+            std::mem::replace(&mut *present, Content { terms, templates })
         };
-        let (changes, more) = self.changes(&old, gone);
+        let (changes, more) = self.changes(&old.templates, gone);
         if more > 0 {
             warnings.push(format!("{more} changed templates more are not kept in the history"));
         }
@@ -198,7 +232,7 @@ impl Table {
         if old.is_empty() {
             return (Vec::new(), 0);
         }
-        let templates = self.templates.read();
+        let templates = &self.0.read().templates;
         let text = |templates: &Templates, key: &[u8]| {
             templates.get(key).map(|entry| entry.template.text().to_owned())
         };
@@ -214,11 +248,13 @@ impl Table {
         let change = |key: &[u8]| Change {
             key: String::from_utf8_lossy(key).into_owned(),
             before: text(old, key),
-            now: text(&templates, key),
+            now: text(templates, key),
         };
         (keys.into_iter().map(change).collect(), more)
     }
+}
 
+impl Terms {
     fn put(&self, templates: &mut Templates, key: &[u8], template: Template) -> Insert {
         if templates.len() >= self.table_size && !templates.contains_key(key) {
             return Insert::OverTableSize;
@@ -279,12 +315,15 @@ mod tests {
     #[test]
     fn the_busiest_come_first_and_are_counted_over_changes_of_their_texts() {
         let table = Table::new(9, 9, Filling::DEFAULT);
-        table.replace_all(vec![row("a", "1"), row("b", "2"), row("c", "3"), row("d", "4")]);
+        table.replace_all(
+            vec![row("a", "1"), row("b", "2"), row("c", "3"), row("d", "4")],
+            table.terms(),
+        );
         for key in ["b", "c", "b", "a", "none"] {
             assert_eq!(table.check(key.as_bytes(), b"").is_ok(), key != "none");
         }
         table.insert(b"b", "new");
-        table.replace_all(vec![row("b", "newer"), row("c", "3"), row("a", "1")]);
+        table.replace_all(vec![row("b", "newer"), row("c", "3"), row("a", "1")], table.terms());
         assert!(table.check(b"b", b"").is_ok());
         let counted = |key: &str, count| (key.to_owned(), count);
         assert_eq!(table.busiest(2), [counted("b", 3), counted("a", 1)]);
@@ -304,12 +343,10 @@ mod tests {
         let table = Table::new(2, 5, Filling::DEFAULT);
         table.insert(b"old", "x");
         let held = table.get(b"old").unwrap();
-        let loaded = table.replace_all(vec![
-            row("long", "123456"),
-            row("a", "1"),
-            row("b", "2"),
-            row("c", "3"),
-        ]);
+        let loaded = table.replace_all(
+            vec![row("long", "123456"), row("a", "1"), row("b", "2"), row("c", "3")],
+            table.terms(),
+        );
         assert_eq!(
             loaded.warnings,
             [
@@ -336,7 +373,9 @@ mod tests {
     fn a_load_tells_what_has_changed_since_the_last_one() {
         let table = Table::new(3, 5, Filling::DEFAULT);
         let load = |rows: &[(&str, &str)]| {
-            table.replace_all(rows.iter().map(|(key, text)| row(key, text)).collect()).changes
+            table
+                .replace_all(rows.iter().map(|(key, text)| row(key, text)).collect(), table.terms())
+                .changes
         };
         assert_eq!(load(&[("a", "1"), ("b", "2")]), [], "the first one changes nothing");
         assert_eq!(load(&[("b", "2"), ("a", "1")]), []);
@@ -368,16 +407,16 @@ mod tests {
         let rows = |text: &str, count: usize| {
             (0..count).map(|n| row(&format!("{n:04}"), text)).collect::<Vec<_>>()
         };
-        table.replace_all(rows("1", CHANGES + 2));
-        let loaded = table.replace_all(rows("2", CHANGES + 2));
+        table.replace_all(rows("1", CHANGES + 2), table.terms());
+        let loaded = table.replace_all(rows("2", CHANGES + 2), table.terms());
         assert_eq!(loaded.changes.len(), CHANGES);
         assert_eq!(loaded.changes[0], change("0000", Some("1"), Some("2")));
         let [summary, more] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
         assert!(summary.contains(" and 999 more (see template check): "), "{summary}");
         assert_eq!(more, "2 changed templates more are not kept in the history");
-        let loaded = table.replace_all(rows("123456", LINES));
+        let loaded = table.replace_all(rows("123456", LINES), table.terms());
         assert_eq!((loaded.warnings.len(), table.len()), (LINES, 0));
-        let loaded = table.replace_all(rows("123456", LINES + 1));
+        let loaded = table.replace_all(rows("123456", LINES + 1), table.terms());
         assert_eq!(loaded.warnings[LINES], "1 templates more left out");
         assert_eq!(loaded.warnings.len(), LINES + 1);
     }

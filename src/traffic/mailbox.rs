@@ -3,6 +3,7 @@
 //! the reactor lets through.
 
 use super::batch::{Batch, Reply};
+use crate::config::Config;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ pub enum Mail {
     Replies { replies: Vec<Reply>, batches: Vec<Batch> },
     /// The administration socket was removed: this one stands in its place.
     Admin(std::os::unix::net::UnixListener),
-    /// Only these networks may connect from now on.
-    Allow(Vec<ipnet::IpNet>),
+    /// Go by this configuration from now on.
+    Configure(Arc<Config>),
     /// Close the listeners, refuse requests, tell the spool to stop; `now`: without waiting for
     /// what workers hold.
     Stop { now: bool },

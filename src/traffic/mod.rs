@@ -2,18 +2,20 @@
 //! capacity stands here, with the reason why it is enough.
 
 pub mod batch;
-pub mod class;
 pub mod job;
 pub mod ledger;
 pub mod line;
 pub mod mailbox;
 
+pub(crate) use crate::class;
+use crate::config::Config;
 use crate::queue::{Chore, ChoreDone, Ticket};
 use batch::{Batch, ReplyTo};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use job::{Job, Outcome, Round};
 use ledger::{Again, Note};
 use line::Block;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that can happen to the spool.
@@ -29,20 +31,47 @@ pub enum Event {
     Requeue(Vec<Again>),
     /// What became of them is in the ledger too.
     Confirmed,
+    Configure(Configure),
     /// Hand nothing out any more and end when the workers have brought back what they hold.
     Stop {
         within: Duration,
     },
 }
 
-/// What the store is asked for.
-pub enum Order {
-    Tset { to: ReplyTo, key: Box<[u8]> },
-    ReloadAll,
+/// The store is asked for one template.
+pub struct Tset {
+    pub to: ReplyTo,
+    pub key: Box<[u8]>,
 }
 
-/// Orders that may wait; beyond that the reactor stops reading the clients that send them.
-pub const ORDERS: usize = 1024;
+/// The store is asked for all templates, as this configuration has them.
+pub struct Reload {
+    pub config: Arc<Config>,
+    /// Told when they are in the table, or why they are not, and nothing has changed.
+    pub done: Box<dyn FnOnce(Result<Changed, String>) + Send>,
+}
+
+/// What a reload has made of the templates.
+#[derive(Debug, Clone, Copy)]
+pub struct Changed {
+    /// So many are in the table now.
+    pub templates: usize,
+    /// So many have another text than before.
+    pub changed: usize,
+}
+
+/// The spool is to go by this configuration.
+pub struct Configure {
+    pub config: Arc<Config>,
+    /// Told when it does.
+    pub done: Box<dyn FnOnce() + Send>,
+}
+
+/// Templates asked for that may wait; beyond that the reactor stops reading the clients that send them.
+pub const TSETS: usize = 1024;
+
+/// Reloads under way at most: main begins the next when everybody goes by the last.
+pub const RELOADS: usize = 1;
 
 /// Batches the reactor may have under way.
 pub const BATCHES: usize = 16;
@@ -79,6 +108,12 @@ pub const CHANGES: usize = 64;
 /// Jobs that lie ready at least, as long as there are so many.
 const STOCK: usize = 32;
 
+/// The channels have room for four times as many workers as the daemon is started with, for so many at least, and
+/// for no more than can be configured.
+const GROWTH: usize = 4;
+const LEAST_ROOM: usize = 64;
+const MOST_ROOM: usize = 1024;
+
 /// The ends of the spool's channels that others hold.
 pub struct Channels {
     pub events: Sender<Event>,
@@ -89,6 +124,8 @@ pub struct Channels {
     pub notes: Receiver<Note>,
     pub blocks: Receiver<Block>,
     pub round: Round,
+    /// Whoever takes one out is a worker no longer. There are no more than workers.
+    pub dismissals: (Sender<()>, Receiver<()>),
     inside: Inside,
 }
 
@@ -105,13 +142,18 @@ pub struct Inside {
     pub blocks: Sender<Block>,
     pub round: Round,
     pub workers: usize,
-    /// Jobs of each kind, sends and pushes, that may be in flight at once: one in each worker's hands and as
-    /// many ready, so that no worker waits for the spool.
+    /// See `limit`.
     pub limit: usize,
 }
 
-/// Jobs of one kind that may be in flight.
-fn limit(workers: usize) -> usize {
+/// The workers that a daemon started with so many may come to have.
+pub fn most_workers(workers: usize) -> usize {
+    (GROWTH * workers).clamp(LEAST_ROOM, MOST_ROOM)
+}
+
+/// Jobs of each kind, sends and pushes, that may be in flight at once: one in each worker's hands and as many
+/// ready, so that no worker waits for the spool.
+pub fn limit(workers: usize) -> usize {
     workers + workers.max(STOCK)
 }
 
@@ -122,7 +164,9 @@ pub fn unrecorded(workers: usize) -> usize {
 
 impl Channels {
     pub fn new(workers: usize) -> Channels {
-        let limit = limit(workers);
+        let most = most_workers(workers);
+        let limit = limit(most);
+        let dismissals = bounded(most);
         // The spool hands out no job of a kind of which `limit` are in flight. With `send_first = off` sends
         // and pushes go through one channel, so that one has room for both kinds.
         let (sends, sends_out) = bounded(limit);
@@ -130,9 +174,17 @@ impl Channels {
         // Batches are counted by the reactor (R1); every job in flight comes back once; the others are counted
         // by who orders them. Each `Recorded` is of one failure at least, and a batch to be requeued is followed
         // by its `Confirmed`.
-        let unrecorded = unrecorded(workers);
+        let unrecorded = unrecorded(most);
         let (events, events_in) = bounded(
-            BATCHES + 2 * limit + CHORES + SYNCS + STOPS + unrecorded + KEPT + 2 * REQUEUES,
+            RELOADS
+                + BATCHES
+                + 2 * limit
+                + CHORES
+                + SYNCS
+                + STOPS
+                + unrecorded
+                + KEPT
+                + 2 * REQUEUES,
         );
         let (notes, notes_out) = bounded(unrecorded + REQUEUES + LAST);
         let (blocks, blocks_out) = bounded(BLOCKS);
@@ -150,7 +202,7 @@ impl Channels {
             blocks,
             round: round.clone(),
             workers,
-            limit,
+            limit: self::limit(workers),
         };
         Channels {
             events,
@@ -161,6 +213,7 @@ impl Channels {
             notes: notes_out,
             blocks: blocks_out,
             round,
+            dismissals,
             inside,
         }
     }
@@ -183,18 +236,23 @@ mod tests {
 
     #[test]
     fn the_spools_events_have_room_for_all_that_can_be_under_way_and_no_more() {
-        for workers in [1, 8, 1024] {
+        for workers in [1, 8, 100, 1024] {
             let channels = Channels::new(workers);
             let events = channels.events.clone();
-            let inside = channels.inside();
+            // A reload may make it so many.
+            let limit = limit(most_workers(workers));
             let outcome =
                 || Event::Outcome(Box::new(Outcome { job: job(), verdict: None, called: None }));
             let expected = [
                 (BATCHES, &(|| Event::Batch(Batch::default())) as &dyn Fn() -> Event),
-                (2 * inside.limit, &outcome),
+                (2 * limit, &outcome),
                 (CHORES + SYNCS, &outcome),
+                (RELOADS, &|| {
+                    let config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
+                    Event::Configure(Configure { config: Arc::new(config), done: Box::new(|| {}) })
+                }),
                 (STOPS, &|| Event::Stop { within: Duration::ZERO }),
-                (UNRECORDED + inside.limit, &|| Event::Recorded(Vec::new())),
+                (UNRECORDED + limit, &|| Event::Recorded(Vec::new())),
                 (KEPT, &|| Event::Kept),
                 (REQUEUES, &|| Event::Requeue(Vec::new())),
                 (REQUEUES, &|| Event::Confirmed),
@@ -207,9 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_may_multiply_the_workers_and_channels_for_many_are_no_larger_than_can_be_configured()
+     {
+        let most = [1, 8, 16, 17, 255, 256, 1024].map(most_workers);
+        assert_eq!(most, [64, 64, 64, 68, 1020, 1024, 1024]);
+        let inside = Channels::new(8).inside();
+        assert_eq!((inside.workers, inside.limit), (8, 40));
+    }
+
+    #[test]
     fn sends_and_pushes_have_room_each_on_its_own_and_both_in_one_channel() {
         let inside = Channels::new(1).inside();
-        for (channel, room) in [(&inside.sends, inside.limit), (&inside.pushes, 2 * inside.limit)] {
+        let limit = limit(most_workers(1));
+        for (channel, room) in [(&inside.sends, limit), (&inside.pushes, 2 * limit)] {
             (0..room).for_each(|_| assert!(channel.try_send(job()).is_ok()));
             assert!(channel.try_send(job()).is_err());
         }

@@ -53,7 +53,7 @@ pub fn database(trial: &Trial) -> Vec<Finding> {
         "see mega NAME template check; for one that is left out raise server.table_size or server.template_size",
         "参见 mega NAME template check；若有模板未载入，请增大 server.table_size 或 server.template_size",
     ];
-    let warnings = table.replace_all(rows).warnings.into_iter();
+    let warnings = table.replace_all(rows, table.terms()).warnings.into_iter();
     findings.extend(warnings.map(|line| Finding::warning("the templates", plain(line), todo)));
     findings
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-pub use crate::traffic::class::Class;
+pub use crate::class::Class;
 
 /// Sent already within the last 60 seconds: counted apart from an ordinary success.
 pub const DUPLICATE: i64 = 40241;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod errcode;
 mod hosts;
 pub mod json;
+pub mod live;
 pub mod meaning;
 pub mod probe;
 pub mod refresh;

@@ -129,6 +129,10 @@ pub struct Refresh {
     current: Option<Arc<Token>>,
     /// T2.
     fetching: bool,
+    /// The current token was fetched with a secret that the account has no longer: from then on it is used no more.
+    outdated: Option<Instant>,
+    /// So will be the one that is being fetched.
+    fetching_outdated: bool,
     /// T1: no call before this.
     not_before: Option<Instant>,
     /// Everybody's answer until then.
@@ -150,6 +154,8 @@ impl Refresh {
             source,
             current: None,
             fetching: false,
+            outdated: None,
+            fetching_outdated: false,
             not_before: None,
             lack: None,
             refused: None,
@@ -164,6 +170,7 @@ impl Refresh {
     pub fn need(&mut self, now: Instant) -> Need {
         if let Some(token) = &self.current
             && now < token.expires_at
+            && self.outdated.is_none_or(|at| now < at)
         {
             return Need::Use(Arc::clone(token));
         }
@@ -197,6 +204,7 @@ impl Refresh {
     /// When the current token is to be renewed.
     pub fn renew_at(&self) -> Option<Instant> {
         let renew_at = self.current.as_ref()?.renew_at;
+        let renew_at = self.outdated.map_or(renew_at, |at| at.min(renew_at));
         Some(self.not_before.map_or(renew_at, |at| at.max(renew_at)))
     }
 
@@ -226,6 +234,7 @@ impl Refresh {
     /// A fetch ended with a token that lasts for so many seconds, if the answer is believed.
     pub fn granted(&mut self, fetch: Fetch, text: &str, seconds: u64, now: Instant) {
         self.ended(fetch, Call::Answered, now);
+        self.outdated = self.not_before.filter(|_| std::mem::take(&mut self.fetching_outdated));
         self.lack = None;
         // A renewal: the one before was not refused.
         if self.current.is_some() {
@@ -255,9 +264,21 @@ impl Refresh {
     /// A fetch ended without a token.
     pub fn denied(&mut self, fetch: Fetch, call: Call, why: NoToken, now: Instant) {
         self.ended(fetch, call, now);
+        self.fetching_outdated = false;
         // One that was cut off may have been done: the next plain one shows it.
         self.force_next = fetch == Fetch::Forced && call == Call::Unsent;
         self.lack = Some(why);
+    }
+
+    /// The account has another secret. The token that was fetched with the old one is replaced as soon as the next may
+    /// be fetched (T1), and goes on until then: no message has to wait.
+    pub fn outdate(&mut self, now: Instant) {
+        self.outdated = Some(self.not_before.map_or(now, |at| at.max(now)));
+        self.fetching_outdated = self.fetching;
+        // What WeChat said of the old secret says nothing about this one.
+        (self.refused, self.force_next) = (None, false);
+        let text = "wechat.app_secret has changed".into();
+        self.lack = Some(NoToken { lack: Lack::NotNow, errcode: None, text });
     }
 
     fn ended(&mut self, fetch: Fetch, call: Call, now: Instant) {

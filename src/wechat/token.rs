@@ -7,7 +7,7 @@ use super::errcode::{Class, Errcodes};
 use super::refresh::{Call, Fetch, Lack, Need, NoToken, Refresh, Refusal, Token};
 use crate::clock::unix_seconds;
 use crate::config::{Config, Secret, TokenSource};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,10 +28,26 @@ pub struct Tokens {
     renew_at: AtomicU64,
     born: Instant,
     settled: Condvar,
+    account: RwLock<Arc<Account>>,
+}
+
+/// What a call for a token goes by; a reload replaces it.
+struct Account {
     app_id: String,
     app_secret: Secret,
     source: TokenSource,
     errcodes: Arc<Errcodes>,
+}
+
+impl Account {
+    fn new(config: &Config, errcodes: Arc<Errcodes>) -> Arc<Account> {
+        Arc::new(Account {
+            app_id: config.wechat.app_id.clone(),
+            app_secret: config.wechat.app_secret.clone(),
+            source: config.wechat.token_source,
+            errcodes,
+        })
+    }
 }
 
 impl Tokens {
@@ -41,10 +57,19 @@ impl Tokens {
             renew_at: AtomicU64::new(u64::MAX),
             born: Instant::now(),
             settled: Condvar::new(),
-            app_id: config.wechat.app_id.clone(),
-            app_secret: config.wechat.app_secret.clone(),
-            source: config.wechat.token_source,
-            errcodes,
+            account: RwLock::new(Account::new(config, errcodes)),
+        }
+    }
+
+    /// Calls for a token that begin later go by this configuration.
+    pub fn configure(&self, config: &Config, errcodes: Arc<Errcodes>) {
+        let fresh = Account::new(config, errcodes);
+        // A fetch takes what it goes by under this lock, too.
+        let mut refresh = self.refresh.lock();
+        let old = std::mem::replace(&mut *self.account.write(), Arc::clone(&fresh));
+        if old.app_secret != fresh.app_secret {
+            refresh.outdate(Instant::now());
+            self.note_renewal(&refresh);
         }
     }
 
@@ -58,8 +83,9 @@ impl Tokens {
                 // The call that is waited for has a timeout.
                 Need::Wait => self.settled.wait(&mut refresh),
                 Need::Fetch(fetch) => {
+                    let account = Arc::clone(&self.account.read());
                     drop(refresh);
-                    self.fetch(client, fetch);
+                    self.fetch(client, fetch, &account);
                     refresh = self.refresh.lock();
                 }
             }
@@ -77,9 +103,11 @@ impl Tokens {
         if (self.born.elapsed().as_millis() as u64) < self.renew_at.load(Ordering::Relaxed) {
             return;
         }
-        let renewal = self.refresh.lock().renew(Instant::now());
-        if let Some(fetch) = renewal {
-            self.fetch(client, fetch);
+        let mut refresh = self.refresh.lock();
+        if let Some(fetch) = refresh.renew(Instant::now()) {
+            let account = Arc::clone(&self.account.read());
+            drop(refresh);
+            self.fetch(client, fetch, &account);
         }
     }
 
@@ -100,9 +128,9 @@ impl Tokens {
     }
 
     /// Makes the call that `refresh` has begun, and books what came of it.
-    fn fetch(&self, client: &mut Client, fetch: Fetch) {
+    fn fetch(&self, client: &mut Client, fetch: Fetch, account: &Account) {
         let unfinished = Unfinished { tokens: self, fetch };
-        let fetched = self.call(client, fetch);
+        let fetched = account.call(client, fetch);
         std::mem::forget(unfinished);
         self.book(fetch, fetched);
     }
@@ -122,14 +150,20 @@ impl Tokens {
             Ok(grant) => refresh.granted(fetch, &grant.token, grant.seconds, now),
             Err((call, why)) => refresh.denied(fetch, call, why, now),
         }
-        let renew_at = refresh
-            .renew_at()
-            .map_or(u64::MAX, |at| at.saturating_duration_since(self.born).as_millis() as u64);
-        self.renew_at.store(renew_at, Ordering::Relaxed);
+        self.note_renewal(&refresh);
         drop(refresh);
         self.settled.notify_all();
     }
 
+    fn note_renewal(&self, refresh: &Refresh) {
+        let renew_at = refresh
+            .renew_at()
+            .map_or(u64::MAX, |at| at.saturating_duration_since(self.born).as_millis() as u64);
+        self.renew_at.store(renew_at, Ordering::Relaxed);
+    }
+}
+
+impl Account {
     fn call(&self, client: &mut Client, fetch: Fetch) -> Result<Grant, (Call, NoToken)> {
         let (id, secret) = (&self.app_id, self.app_secret.expose());
         let answer = match self.source {
@@ -292,7 +326,7 @@ mod tests {
         let (tokens, _) = tokens("http://127.0.0.1:1");
         let understood = |text: &str| {
             let Value::Object(answer) = serde_json::from_str(text).unwrap() else { panic!() };
-            tokens.understand(&answer).map(|grant| grant.seconds)
+            tokens.account.read().understand(&answer).map(|grant| grant.seconds)
         };
         for (said, seconds) in [
             ("7200", 7200),

@@ -56,6 +56,8 @@ pub enum Command<'a> {
 pub enum Question {
     /// How the daemon is.
     Status,
+    /// Read the configuration again, and the templates; answered when everybody goes by them, see `reload`.
+    Reload,
     /// Answered when the daemon has stopped working, with the number of messages left.
     Wait,
     /// Answered with the listening sockets, for the daemon that takes this one's place.
@@ -68,8 +70,9 @@ pub enum Question {
 }
 
 impl Question {
-    const ALL: [Question; 6] = [
+    const ALL: [Question; 7] = [
         Question::Status,
+        Question::Reload,
         Question::Wait,
         Question::Listeners,
         Question::Requeue,
@@ -80,6 +83,7 @@ impl Question {
     pub fn name(self) -> &'static str {
         match self {
             Question::Status => "status",
+            Question::Reload => "reload",
             Question::Wait => "wait",
             Question::Listeners => "listeners",
             Question::Requeue => "requeue",

@@ -196,3 +196,46 @@ fn a_day_of_refusals_does_not_use_up_the_classic_tokens_calls() {
     assert!((1_800..2_000).contains(&calls), "{calls}");
     assert_eq!(refresh.calls_today(40 * 3_600), 0, "the next day");
 }
+
+#[test]
+fn a_token_of_an_old_secret_goes_on_until_the_next_may_be_fetched_and_no_longer() {
+    let (mut refresh, start) = (Refresh::new(TokenSource::Stable), Instant::now());
+    grant(&mut refresh, "old", start);
+    refresh.outdate(start + 4 * SECOND);
+    use_token(&mut refresh, start + 9 * SECOND);
+    assert_eq!(refresh.renew_at(), Some(start + 10 * SECOND));
+    // Once, and with what was fetched nothing is wrong.
+    let new = grant(&mut refresh, "new", start + 10 * SECOND);
+    assert_eq!(&*new.text, "new");
+    assert!(refresh.renew(start + 100 * SECOND).is_none());
+    // Long after the last call it is dropped at once.
+    refresh.outdate(start + 100 * SECOND);
+    let fetch = fetch(&mut refresh, start + 100 * SECOND);
+    refresh.denied(fetch, Call::Answered, fault(), start + 100 * SECOND);
+    assert_eq!(without(&mut refresh, start + 101 * SECOND), fault());
+}
+
+#[test]
+fn a_token_that_was_being_fetched_with_an_old_secret_is_outdated_when_it_comes() {
+    let (mut refresh, start) = (Refresh::new(TokenSource::Stable), Instant::now());
+    let under_way = fetch(&mut refresh, start);
+    refresh.outdate(start + SECOND);
+    refresh.granted(under_way, "old", 7200, start + 2 * SECOND);
+    use_token(&mut refresh, start + 11 * SECOND);
+    let new = grant(&mut refresh, "new", start + 12 * SECOND);
+    assert_eq!(&*new.text, "new");
+    assert!(refresh.renew(start + 100 * SECOND).is_none());
+}
+
+#[test]
+fn what_was_said_of_an_old_secret_is_forgotten() {
+    let (mut refresh, start) = (Refresh::new(TokenSource::Stable), Instant::now());
+    let under_way = fetch(&mut refresh, start);
+    refresh.denied(under_way, Call::Answered, fault(), start);
+    refresh.outdate(start + SECOND);
+    let why = without(&mut refresh, start + 2 * SECOND);
+    let text = "wechat.app_secret has changed; the next is fetched in 9 s";
+    assert_eq!((why.lack, why.text.as_str()), (Lack::NotNow, text));
+    // T1 holds.
+    assert!(matches!(refresh.need(start + 10 * SECOND), Need::Fetch(Fetch::Plain)));
+}

@@ -210,9 +210,7 @@ mod tests {
     #[test]
     fn both_manuals_show_this_table() {
         for (language, manual) in
-            [include_str!("../../README.md"), include_str!("../../README.zh-CN.md")]
-                .iter()
-                .enumerate()
+            [include_str!("../README.md"), include_str!("../README.zh-CN.md")].iter().enumerate()
         {
             for row in TABLE {
                 let line = format!(

@@ -1,0 +1,217 @@
+//! The templates as they were last loaded, in a file: with them a start serves its backlog while the database is
+//! away. Written by the store thread in one piece, and believed only if it is whole and of the same database.
+//!
+//! ```text
+//! mega templates 1
+//! {"database":"mysql:host=..","loaded":1700000000}
+//! ["key","text"]
+//! ..
+//! end 1 89abcdef
+//! ```
+//!
+//! The last line has the number of templates and the CRC-32 of all lines before it.
+
+use super::{Row, Table};
+use crate::config::{Config, Pdo};
+use crate::file;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::path::PathBuf;
+
+const FIRST: &str = "mega templates 1";
+
+pub struct Kept {
+    pub path: PathBuf,
+    database: String,
+}
+
+/// What is not a template.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    /// Where they come from.
+    database: String,
+    /// Seconds since 1970.
+    loaded: u64,
+}
+
+/// A file's content.
+#[derive(Debug)]
+pub struct Old {
+    pub rows: Vec<Row>,
+    /// Seconds since 1970.
+    pub loaded: u64,
+}
+
+impl Kept {
+    pub fn of(config: &Config) -> Kept {
+        Kept { path: config.templates_file(), database: named(&config.pdo) }
+    }
+
+    /// Templates are loaded from another database from now on.
+    pub fn turn_to(&mut self, pdo: &Pdo) {
+        self.database = named(pdo);
+    }
+
+    /// Writes a new file in the place of the old one.
+    pub fn write(&self, table: &Table, loaded: u64) -> io::Result<()> {
+        file::replace(&self.path, |file| {
+            let mut out = Summed { out: BufWriter::new(file), crc: crc32fast::Hasher::new() };
+            writeln!(out, "{FIRST}")?;
+            let about = About { database: self.database.clone(), loaded };
+            serde_json::to_writer(&mut out, &about)?;
+            out.write_all(b"\n")?;
+            let texts = table.texts();
+            for (key, template) in &texts {
+                serde_json::to_writer(&mut out, &(String::from_utf8_lossy(key), template.text()))?;
+                out.write_all(b"\n")?;
+            }
+            let crc = out.crc.clone().finalize();
+            writeln!(out, "end {} {crc:08x}", texts.len())?;
+            out.flush()
+        })
+    }
+
+    /// None: there is no file. An error says what is wrong with it.
+    pub fn read(&self) -> Result<Option<Old>, String> {
+        let opened = file::open_own(&self.path, OFlags::RDONLY, 0);
+        let mut text = String::new();
+        match opened.and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+        self.understand(&text).map(Some)
+    }
+
+    fn understand(&self, text: &str) -> Result<Old, String> {
+        let damaged = || "it is damaged, or no file of mega's".to_owned();
+        let lines = text.strip_suffix('\n').ok_or_else(damaged)?;
+        let (body, end) = lines.rsplit_once('\n').ok_or_else(damaged)?;
+        let summed = &text[..body.len() + 1];
+        let crc = crc32fast::hash(summed.as_bytes());
+        let mut lines = body.split('\n');
+        if lines.next() != Some(FIRST) {
+            return Err(damaged());
+        }
+        let about = lines.next().ok_or_else(damaged)?;
+        let rows: Vec<&str> = lines.collect();
+        if end != format!("end {} {crc:08x}", rows.len()) {
+            return Err(damaged());
+        }
+        let about: About = serde_json::from_str(about).map_err(|_| damaged())?;
+        if about.database != self.database {
+            return Err(format!("it is of another database ({})", about.database));
+        }
+        let row = |line: &str| -> Result<Row, String> {
+            let (key, template) = serde_json::from_str(line).map_err(|_| damaged())?;
+            Ok(Row { key, template, title: String::new(), created_at: 0, updated_at: 0 })
+        };
+        let rows = rows.into_iter().map(row).collect::<Result<_, _>>()?;
+        Ok(Old { rows, loaded: about.loaded })
+    }
+}
+
+/// Without the user and the password.
+fn named(pdo: &Pdo) -> String {
+    match pdo.table_prefix.as_str() {
+        "" => pdo.dsn.to_string(),
+        prefix => format!("{} table_prefix={prefix}", pdo.dsn),
+    }
+}
+
+struct Summed<W> {
+    out: W,
+    crc: crc32fast::Hasher,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.crc.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Filling, Insert};
+    use super::*;
+    use std::path::Path;
+
+    fn kept(folder: &Path) -> Kept {
+        let config = Config::demo(folder).unwrap();
+        std::fs::create_dir_all(config.templates_file().parent().unwrap()).unwrap();
+        Kept::of(&config)
+    }
+
+    fn table() -> Table {
+        let table = Table::new(9, 1000, Filling::DEFAULT);
+        for (key, text) in
+            [("b", "{\"a\":\n \"${x}\"}"), ("购买", "恭喜😀\u{0}\r\n"), ("end 1", "")]
+        {
+            assert_eq!(table.insert(key.as_bytes(), text), Insert::Stored);
+        }
+        table
+    }
+
+    #[test]
+    fn what_was_written_is_read_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = kept(folder.path());
+        assert!(kept.read().unwrap().is_none());
+        for _ in 0..2 {
+            kept.write(&table(), 1_700_000_000).unwrap();
+        }
+        let old = kept.read().unwrap().unwrap();
+        let rows: Vec<_> = old.rows.iter().map(|row| (&*row.key, &*row.template)).collect();
+        let expected = [("b", "{\"a\":\n \"${x}\"}"), ("end 1", ""), ("购买", "恭喜😀\u{0}\r\n")];
+        assert_eq!((rows.as_slice(), old.loaded), (&expected[..], 1_700_000_000));
+        let beside = std::fs::read_dir(kept.path.parent().unwrap()).unwrap().count();
+        assert_eq!(beside, 1, "nothing is left beside it");
+        kept.write(&Table::new(1, 1, Filling::DEFAULT), 1).unwrap();
+        assert_eq!(kept.read().unwrap().unwrap().rows, []);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_or_has_a_wrong_byte_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = kept(folder.path());
+        kept.write(&table(), 1).unwrap();
+        let whole = std::fs::read(&kept.path).unwrap();
+        for at in 0..whole.len() {
+            std::fs::write(&kept.path, &whole[..at]).unwrap();
+            assert!(kept.read().is_err(), "cut at {at}");
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&kept.path, flipped).unwrap();
+            assert!(kept.read().is_err(), "flipped at {at}");
+        }
+        for foreign in ["", "\n", "\n\n\n", "mega templates 1\n{}\nend 0 0\n"] {
+            std::fs::write(&kept.path, foreign).unwrap();
+            let why = kept.read().unwrap_err();
+            assert_eq!(why, "it is damaged, or no file of mega's", "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn the_templates_of_another_database_are_not_taken_for_this_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept = kept(folder.path());
+        kept.write(&table(), 1).unwrap();
+        let mut pdo = Config::demo(folder.path()).unwrap().pdo;
+        pdo.table_prefix = "other_".to_owned();
+        kept.turn_to(&pdo);
+        assert!(kept.read().unwrap_err().starts_with("it is of another database (sqlite:"));
+        kept.write(&table(), 1).unwrap();
+        assert!(kept.read().is_ok());
+        pdo.password = "another".to_owned();
+        kept.turn_to(&pdo);
+        assert!(kept.read().is_ok());
+    }
+}
