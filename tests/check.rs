@@ -21,8 +21,8 @@ fn root() -> bool {
 
 impl Place {
     fn new(text: &str) -> Place {
-        // Not where a disk in memory may be mounted.
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // On a disk, which the usual folder need not be.
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let ini = folder.path().join("conf/test.ini");
         std::fs::create_dir(ini.parent().unwrap()).unwrap();
         let user = if root() { "user = nobody\n" } else { "" };
@@ -396,7 +396,8 @@ fn of_a_right_configuration_nothing_is_said() {
 
 #[test]
 fn the_manuals_file_with_a_database_of_its_own_passes() {
-    let Ok(dsn) = std::env::var("MEGA_TEST_MYSQL") else {
+    let server = std::env::var("MEGA_TEST_MYSQL").ok().filter(|dsn| dsn != "skip");
+    let Some(dsn) = server else {
         return println!("not run: needs scripts/with-mariadb");
     };
     let parts = dsn.trim_start_matches("mysql:");

@@ -135,10 +135,7 @@ fn the_originals_file_is_accepted_word_for_word() {
         .unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        shown.contains("/Mega-Wechat/logs/queue") && shown.contains(" warnings"),
-        "{shown}"
-    );
+    assert!(shown.contains("/Mega-Wechat/logs/queue"), "{shown}");
     assert!(!shown.contains("i201314") && !shown.contains("e01207cc"), "{shown}");
 }
 

@@ -5,7 +5,6 @@ mod support;
 
 mod abuse;
 mod bench;
-mod broken_disk;
 mod check;
 mod cli;
 mod clients;

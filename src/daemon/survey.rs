@@ -6,7 +6,9 @@ use super::domains::{Domain, Domains};
 use super::own::{Found, controlled, is_foreign, is_roots, names};
 use crate::config::Config;
 use crate::file::planted;
-use rustix::fs::{Access, FileType, Mode, OFlags, StatFs, access, fstat, fstatfs, openat, statfs};
+use rustix::fs::{
+    Access, FileType, FsWord, Mode, OFlags, StatFs, access, fstat, fstatfs, openat, statfs,
+};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::fs::read_dir;
@@ -105,9 +107,9 @@ fn not_to_be_made(folder: &Path) -> Option<Unusable> {
 
 /// Root may write to every folder, but in those that the kernel makes up nothing can be created.
 fn takes_folders(fs: rustix::io::Result<StatFs>) -> bool {
-    const PROC: i64 = 0x9fa0;
-    const SYSFS: i64 = 0x6265_6572;
-    fs.is_ok_and(|fs| ![PROC, SYSFS].contains(&(fs.f_type as i64)))
+    const PROC: FsWord = 0x9fa0;
+    const SYSFS: FsWord = 0x6265_6572;
+    fs.is_ok_and(|fs| ![PROC, SYSFS].contains(&fs.f_type))
 }
 
 fn in_folder(domain: &Domain, root: bool, given: &[PathBuf]) -> Vec<(PathBuf, Unusable)> {

@@ -193,8 +193,9 @@ fn ports(range: &str, workers: u64) -> Option<Finding> {
 pub fn time_zone(_: &Patient) -> Vec<Finding> {
     let now = chrono::Local::now();
     let offset = now.format("%:z");
-    let midnight = chrono::DateTime::from_timestamp(16 * 3_600, 0).unwrap_or_default();
-    let local = midnight.with_timezone(&now.timezone()).format("%H:%M");
+    // Midnight at UTC+8, on a day that has today's rules.
+    let midnight = now.to_utc().date_naive().and_hms_opt(16, 0, 0).unwrap_or_default().and_utc();
+    let local = midnight.with_timezone(&chrono::Local).format("%H:%M");
     let what = [
         format!("{offset}; WeChat's day, and its quotas, begin at {local} here"),
         format!("{offset}；微信的一天（及其限额）从本地 {local} 开始"),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::Uri;
 
-/// From so many seconds on a clock is worth a warning, and wrong.
+/// A clock that is off by more seconds is worth a warning, and is wrong.
 const SKEW_WARNING: u64 = 5;
 const SKEW_WRONG: u64 = 60;
 
@@ -124,10 +124,12 @@ fn clock(host: &str, ahead: i64) -> Finding {
         "let chrony or systemd-timesyncd set the clock: timedatectl set-ntp true",
         "用 chrony 或 systemd-timesyncd 校时：timedatectl set-ntp true",
     ];
-    match seconds {
-        0..=SKEW_WARNING => Finding::ok(subject, what),
-        ..=SKEW_WRONG => Finding::warning(subject, what, todo),
-        _ => Finding::wrong(subject, what, todo),
+    if seconds > SKEW_WRONG {
+        return Finding::wrong(subject, what, todo);
+    }
+    match seconds > SKEW_WARNING {
+        true => Finding::warning(subject, what, todo),
+        false => Finding::ok(subject, what),
     }
 }
 

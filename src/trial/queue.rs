@@ -7,13 +7,13 @@ use crate::ledger::schema;
 use crate::queue::disk::Folder;
 use crate::queue::{self, inspect};
 use crate::sqlite;
-use rustix::fs::{FlockOperation, flock, statfs, statvfs};
+use rustix::fs::{FlockOperation, FsWord, flock, statfs, statvfs};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// File systems that promise less than a local disk: their number in statfs(2), and what they are.
-const UNSAFE: &[(i64, [&str; 2])] = &[
+const UNSAFE: &[(FsWord, [&str; 2])] = &[
     (0x0102_1994, ["in memory (tmpfs)", "内存（tmpfs）"]),
     (0x8584_58f6, ["in memory (ramfs)", "内存（ramfs）"]),
     (0x6969, ["on another machine (NFS)", "其他机器（NFS）"]),
@@ -32,17 +32,17 @@ pub fn queue(trial: &Trial) -> Vec<Finding> {
     let mut bytes = 0;
     if folder.is_dir() {
         findings.extend(locked(folder, trial));
-        if let Ok(disk) = Folder::read_only(folder) {
-            if let Err(error) = inspect::openable(&disk) {
-                findings.push(Finding::wrong(
-                    "server.queue_file_path",
-                    plain(format!("{}: {error}", folder.display())),
-                    [
-                        "use the mega that wrote this queue, or another folder",
-                        "使用写入该队列的 mega 版本，或换一个目录",
-                    ],
-                ));
-            }
+        if let Ok(disk) = Folder::read_only(folder)
+            && let Err(error) = inspect::openable(&disk)
+        {
+            findings.push(Finding::wrong(
+                "server.queue_file_path",
+                plain(format!("{}: {error}", folder.display())),
+                [
+                    "use the mega that wrote this queue, or another folder",
+                    "使用写入该队列的 mega 版本，或换一个目录",
+                ],
+            ));
         }
         bytes = segments(folder);
     }
@@ -51,7 +51,7 @@ pub fn queue(trial: &Trial) -> Vec<Finding> {
 }
 
 fn kept_on(folder: &Path, there: &Path) -> Option<Finding> {
-    let kind = statfs(there).ok()?.f_type as i64;
+    let kind = statfs(there).ok()?.f_type;
     let (_, [english, chinese]) = UNSAFE.iter().find(|(number, _)| *number == kind)?;
     let shown = folder.display();
     let what = [
@@ -88,10 +88,11 @@ fn locked(folder: &Path, trial: &Trial) -> Option<Finding> {
     Some(Finding::wrong("server.queue_file_path", what, todo))
 }
 
-/// Bytes of its files.
+/// Bytes of its segments, those kept as damaged included.
 pub fn segments(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
+    let own = entries.filter(|entry| entry.file_name().to_string_lossy().contains(".seg"));
+    own.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
 
 /// Whether the disk has the space that the queue may take.
