@@ -251,3 +251,15 @@ fn a_terminal_is_drawn_over_and_left_as_it_was() {
         assert!(lines.iter().all(|line| line.ends_with("\x1b[K") && line.chars().count() < 60 + 3));
     }
 }
+
+#[test]
+fn both_manuals_show_each_field() {
+    for (table, manual) in [
+        (include_str!("../src/cli/status/fields.md"), include_str!("../README.md")),
+        (include_str!("../src/cli/status/fields.zh-CN.md"), include_str!("../README.zh-CN.md")),
+    ] {
+        for row in table.lines() {
+            assert!(manual.lines().any(|line| line == row), "not in the manual: {row}");
+        }
+    }
+}
