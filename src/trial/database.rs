@@ -2,7 +2,7 @@
 
 use super::{Finding, Trial, plain};
 use crate::config::Dsn;
-use crate::template::{self, Filling, Look, Table};
+use crate::template::{self, Filling, Kept, Look, Table};
 
 pub fn database(trial: &Trial) -> Vec<Finding> {
     let (config, server) = (trial.config, &trial.config.server);
@@ -16,6 +16,19 @@ pub fn database(trial: &Trial) -> Vec<Finding> {
     let Look { rows, narrow } =
         match template::look(&config.pdo, server.table_size.saturating_add(1)) {
             Ok(look) => look,
+            // A start goes on with those that were kept, and asks the database until it answers.
+            Err(error) if Kept::of(config).read().is_ok_and(|kept| kept.is_some()) => {
+                let kept = config.templates_file();
+                let what = [
+                    format!("{error}; the templates kept in {} are used meanwhile", kept.display()),
+                    format!("{error}；暂时使用保存在 {} 中的模板", kept.display()),
+                ];
+                let todo = [
+                    "see to the database: it is asked until it answers",
+                    "检查数据库：会反复询问直到应答",
+                ];
+                return vec![Finding::warning("pdo.dsn", what, todo)];
+            }
             Err(error) => {
                 let (subject, todo) = match &config.pdo.dsn {
                     Dsn::Mysql { .. } => (
