@@ -1,6 +1,7 @@
 //! start, stop, restart, reload and status: what the init scripts call.
 
 use super::state::{State, cannot_ask, find};
+use super::status::Asked;
 use crate::client::Client;
 use crate::config::Config;
 use crate::daemon::{self, InUse, Listeners, Owner, Process};
@@ -189,84 +190,28 @@ pub fn ask_ledger(config: &Config, order: Question, request: &Request) -> Result
     serde_json::from_str(&answer.message).map_err(|error| format!("its answer is garbled: {error}"))
 }
 
-pub fn status(config: &Config, json: bool) -> Result<u8, String> {
+/// Asks the running daemon how it is.
+pub fn status(config: &Config) -> Asked {
     let name = &config.name;
+    let not = |code, why| Asked::Not { code, why };
     let mut client = match find(config, PATIENCE) {
         State::Listens(client) => client,
         State::Stale(pid) => {
-            crate::say!("mega {name} is dead, but its pidfile is there (pid {pid})");
-            return Ok(exit::DEAD_WITH_PIDFILE);
+            let why = format!("mega {name} is dead, but its pidfile is there (pid {pid})");
+            return not(exit::DEAD_WITH_PIDFILE, why);
         }
-        State::Absent => {
-            crate::say!("mega {name} is not running");
-            return Ok(exit::NOT_RUNNING);
-        }
+        State::Absent => return not(exit::NOT_RUNNING, format!("mega {name} is not running")),
         State::Locked(process) => {
             let pid = process.pid;
-            crate::say!("mega {name} (pid {pid}) is starting or ending, or its socket was removed");
-            return Ok(exit::UNKNOWN);
+            let why =
+                format!("mega {name} (pid {pid}) is starting or ending, or its socket was removed");
+            return not(exit::UNKNOWN, why);
         }
-        State::Doubtful(why) => {
-            eprintln!("mega: {why}");
-            return Ok(exit::UNKNOWN);
-        }
+        State::Doubtful(why) => return not(exit::UNKNOWN, why),
     };
     let pid = client.process.pid;
-    let status = match status_of(&mut client) {
-        Ok(status) => status,
-        Err(why) => {
-            eprintln!("mega: {name} (pid {pid}): {why}");
-            return Ok(exit::UNKNOWN);
-        }
-    };
-    if json {
-        crate::say!("{status}");
-        return Ok(exit::OK);
-    }
-    crate::say!("mega {name} is running");
-    let uptime = status["uptime_seconds"].as_u64().unwrap_or_default();
-    let line = |key: &str, value: &str| crate::say!("  {key:<14} {value}");
-    line("pid", &pid.to_string());
-    line("uptime", &uptime_text(uptime));
-    let listen = status["listen"].as_array().cloned().unwrap_or_default();
-    let listen: Vec<&str> = listen.iter().filter_map(Value::as_str).collect();
-    line("listening on", &listen.join(", "));
-    for key in [
-        "templates",
-        "queue_depth",
-        "in_flight",
-        "accepted",
-        "delivered",
-        "failed",
-        "retried",
-        "refused",
-    ] {
-        line(&key.replace('_', " "), &status[key].to_string());
-    }
-    for key in ["suspended", "ledger", "full"] {
-        if let Some(why) = status[key].as_str() {
-            line(key, why);
-        }
-    }
-    Ok(exit::OK)
-}
-
-fn uptime_text(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (hours, minutes, seconds) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    match days {
-        0 => format!("{hours:02}:{minutes:02}:{seconds:02}"),
-        _ => format!("{days} d {hours:02}:{minutes:02}:{seconds:02}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uptime_is_readable() {
-        assert_eq!(uptime_text(3_723), "01:02:03");
-        assert_eq!(uptime_text(90_061), "1 d 01:01:01");
+    match status_of(&mut client) {
+        Ok(status) => Asked::Runs(status),
+        Err(why) => not(exit::UNKNOWN, format!("{name} (pid {pid}): {why}")),
     }
 }

@@ -4,11 +4,13 @@
 mod control;
 mod failed;
 mod find;
+mod health;
 mod language;
 mod queue;
 mod request;
 mod requeue;
 mod state;
+mod status;
 mod template;
 mod when;
 
@@ -48,11 +50,9 @@ enum Command {
     Reload,
     /// Say whether it runs, and how it is (exit code 0 running, 1 dead but a pidfile is there, 3 not
     /// running, 4 not to be told)
-    Status {
-        /// Print everything as one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::Options),
+    /// One line for monitoring, as Nagios plugins print it (exit code 0 ok, 1 warning, 2 critical, 3 unknown)
+    Health(health::Health),
     /// Read the configuration, say what is wrong with it, and show what would apply
     Check,
     /// Manage the templates in the database
@@ -126,7 +126,10 @@ impl Line {
             }
             Command::Restart => control::restart(config),
             Command::Reload => control::reload(&config),
-            Command::Status { json } => control::status(&config, json),
+            Command::Status(options) => status::run(&options, || control::status(&config)),
+            Command::Health(options) => {
+                Ok(health::health(&config.name, &options, control::status(&config)))
+            }
             Command::Check => {
                 for caution in config.cautions() {
                     eprintln!("mega: warning: {caution}");

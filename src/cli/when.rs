@@ -35,6 +35,11 @@ fn ago(text: &str) -> Option<u64> {
     text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(unit)
 }
 
+/// A span of time as whole seconds: `90s`, `30m`, `2h`, `7d`.
+pub fn seconds(text: &str) -> Option<u64> {
+    ago(text).map(|ms| ms / 1_000)
+}
+
 /// With ms and zone, as RFC 3339 has it.
 pub fn shown(ms: u64) -> String {
     let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);

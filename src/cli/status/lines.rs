@@ -1,0 +1,466 @@
+//! A status as people read it: a line or a few for each thing, troubles last. Pure.
+
+use super::words::{bytes, count, cut, ms, padded, rate, right, span};
+use crate::cli::language::Language;
+use crate::stats::Refusal;
+use crate::wechat::meaning;
+use serde_json::Value;
+
+/// Columns of the names on the left, and of a number of the table.
+const NAMES: usize = 12;
+const NUMBER: usize = 11;
+
+/// What is shown of those that may be many.
+const REFUSALS: usize = 3;
+const FAILURES: usize = 5;
+const KEY: usize = 32;
+
+/// A disk with less than this free is a trouble, in per cent.
+const SCARCE: f64 = 5.0;
+
+/// What happened in a second since the last look.
+pub struct Present {
+    pub accepted: f64,
+    pub delivered: f64,
+    pub failed: f64,
+}
+
+pub struct Page<'a> {
+    pub status: &'a Value,
+    pub language: Language,
+    /// Seconds since 1970.
+    pub now: i64,
+    pub present: Option<Present>,
+    lines: Vec<String>,
+}
+
+impl<'a> Page<'a> {
+    pub fn new(status: &'a Value, language: Language, now: i64) -> Page<'a> {
+        Page { status, language, now, present: None, lines: Vec::new() }
+    }
+
+    pub fn lines(mut self) -> Vec<String> {
+        self.head();
+        self.queue();
+        self.table();
+        self.wechat();
+        self.templates();
+        self.ends();
+        self.disks();
+        self.troubles();
+        self.lines
+    }
+
+    fn say(&self, words: [&'static str; 2]) -> &'static str {
+        self.language.pick(words)
+    }
+
+    fn line(&mut self, name: [&'static str; 2], text: String) {
+        let name = padded(self.say(name), NAMES);
+        self.lines.push(format!("{name}{text}"));
+    }
+
+    fn number(&self, path: &str) -> u64 {
+        self.status.pointer(path).and_then(Value::as_u64).unwrap_or_default()
+    }
+
+    fn real(&self, path: &str) -> f64 {
+        self.status.pointer(path).and_then(Value::as_f64).unwrap_or_default()
+    }
+
+    fn count(&self, path: &str) -> String {
+        count(self.number(path))
+    }
+
+    fn text(&self, path: &str) -> Option<&'a str> {
+        self.status.pointer(path).and_then(Value::as_str)
+    }
+
+    fn span(&self, seconds: u64) -> String {
+        span(seconds, self.language)
+    }
+
+    /// How many seconds a time lies ahead; below zero it is past.
+    fn ahead(&self, path: &str) -> Option<i64> {
+        let time = chrono::DateTime::parse_from_rfc3339(self.text(path)?).ok()?;
+        Some(time.timestamp() - self.now)
+    }
+
+    fn head(&mut self) {
+        let name = self.text("/name").unwrap_or_default();
+        let (pid, version) = (self.number("/pid"), self.text("/version").unwrap_or_default());
+        let up = self.span(self.number("/uptime_seconds"));
+        let listen = self.status["listen"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let listen: Vec<&str> = listen.iter().filter_map(Value::as_str).collect();
+        let listen = listen.join(", ");
+        self.lines.push(match self.language {
+            Language::English => {
+                format!("mega {name} is running: pid {pid}, for {up}, {version}, at {listen}")
+            }
+            Language::Chinese => {
+                format!("mega {name} 正在运行：pid {pid}，已运行 {up}，{version}，监听 {listen}")
+            }
+        });
+    }
+
+    fn queue(&mut self) {
+        let oldest = self.status["oldest_seconds"].as_u64().map(|seconds| self.span(seconds));
+        let (queued, retrying) = (self.count("/queue_depth"), self.number("/retrying"));
+        let (ready, in_flight) = (self.count("/ready"), self.count("/in_flight"));
+        let end = self.end();
+        let mut parts = vec![format!("{queued} {}", self.say(["messages", "条消息"]))];
+        if let Some(oldest) = oldest {
+            parts.push(format!("{} {oldest}", self.say(["the next has waited", "队首已等待"])));
+        }
+        if retrying > 0 {
+            parts.push(format!(
+                "{} {}",
+                count(retrying),
+                self.say(["wait for a retry", "条等待重试"])
+            ));
+        }
+        parts.extend(end);
+        self.line(["queue", "队列"], parts.join(", "));
+        let workers = self.count("/workers");
+        let busy = |path| format!("{:.0} %", self.real(path) * 100.0);
+        let (one, five) = (busy("/rates_1m/busy"), busy("/rates_5m/busy"));
+        let text = match self.language {
+            Language::English => format!(
+                "{in_flight} of {workers} at work, {ready} ready; busy {one} (1 min), {five} (5 min)"
+            ),
+            Language::Chinese => format!(
+                "{workers} 个中 {in_flight} 个在发送，{ready} 条就绪；繁忙 {one}（1 分钟）、{five}（5 分钟）"
+            ),
+        };
+        self.line(["workers", "发送线程"], text);
+    }
+
+    /// When the queue will be empty, if it goes on like this.
+    fn end(&self) -> Option<String> {
+        let (queued, limit) = (self.number("/queue_depth"), self.number("/daily_limit"));
+        if queued == 0 || self.status["suspended"].is_string() {
+            return None;
+        }
+        if limit > 0 && queued > limit.saturating_sub(self.number("/sent_today")) {
+            return Some(self.say(["more than may go out today", "超过今日可发的数量"]).into());
+        }
+        match self.status["backlog_seconds"].as_u64() {
+            Some(seconds) => {
+                Some(format!("{} {}", self.say(["empty in", "预计清空还需"]), self.span(seconds)))
+            }
+            None => Some(self.say(["does not become shorter", "没有变短"]).into()),
+        }
+    }
+
+    fn table(&mut self) {
+        let mut head: Vec<&str> = vec![
+            self.say(["1 min", "1 分钟"]),
+            self.say(["5 min", "5 分钟"]),
+            self.say(["pushes", "push 累计"]),
+            self.say(["sends", "send 累计"]),
+        ];
+        if self.present.is_some() {
+            head.insert(0, self.say(["now", "当前"]));
+        }
+        let head = head.iter().map(|word| right(word, NUMBER)).collect::<String>();
+        self.line(["per second", "每秒"], head);
+        for (name, key) in [
+            (["accepted", "接收"], "accepted"),
+            (["delivered", "送达"], "delivered"),
+            (["failed", "失败"], "failed"),
+        ] {
+            let now = self.present.as_ref().map(|present| match key {
+                "accepted" => present.accepted,
+                "delivered" => present.delivered,
+                _ => present.failed,
+            });
+            let numbers = now.map(rate).into_iter().chain([
+                rate(self.real(&format!("/rates_1m/{key}"))),
+                rate(self.real(&format!("/rates_5m/{key}"))),
+                self.count(&format!("/pushes/{key}")),
+                self.count(&format!("/sends/{key}")),
+            ]);
+            let numbers = numbers.map(|number| right(&number, NUMBER)).collect::<String>();
+            let name = padded(self.say(name), NAMES - 2);
+            self.lines.push(format!("  {name}{numbers}"));
+        }
+        let more = [
+            ("/pushes/found", ["found at the start", "启动时已有"]),
+            ("/pushes/requeued", ["requeued", "重新入队"]),
+            ("/retried", ["retried", "重试"]),
+            ("/duplicates", ["WeChat had already", "微信已有"]),
+            ("/sends/given_up", ["sends given up", "放弃的 send"]),
+            ("/sends_waiting", ["sends wait", "等待中的 send"]),
+        ];
+        let more: Vec<String> = more
+            .iter()
+            .filter(|(path, _)| self.number(path) > 0)
+            .map(|(path, words)| format!("{} {}", self.count(path), self.say(*words)))
+            .collect();
+        if !more.is_empty() {
+            self.line(["", ""], more.join(", "));
+        }
+    }
+
+    fn wechat(&mut self) {
+        let quantile = |name: &str| {
+            let ms_ = self.status.pointer(&format!("/latency_ms/{name}")).and_then(Value::as_f64);
+            ms_.map_or("-".into(), |it| ms(it, self.language))
+        };
+        let (half, most) = (quantile("p50"), quantile("p99"));
+        let calls = self.count("/token_calls_today");
+        let token = match self.status["token_age_seconds"].as_u64() {
+            Some(age) => {
+                format!("{} {}", self.say(["token fetched before", "token 获取于"]), self.span(age))
+                    + self.say(["", "前"])
+            }
+            None => self.say(["no token", "没有 token"]).into(),
+        };
+        self.line(
+            ["WeChat", "微信"],
+            match self.language {
+                Language::English => {
+                    format!("p50 {half}, p99 {most} (5 min); {token}, {calls} calls for one today")
+                }
+                Language::Chinese => {
+                    format!("p50 {half}，p99 {most}（5 分钟）；{token}，今日获取 {calls} 次")
+                }
+            },
+        );
+        let (sent, limit) = (self.count("/sent_today"), self.number("/daily_limit"));
+        let of = match limit {
+            0 => String::new(),
+            limit => {
+                let share = self.number("/sent_today") as f64 * 100.0 / limit as f64;
+                format!(" / {} ({share:.0} %)", count(limit))
+            }
+        };
+        self.line(["sent today", "今日已发"], format!("{sent}{of}"));
+    }
+
+    fn templates(&mut self) {
+        let busiest =
+            self.status["busiest_templates"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let each = busiest.iter().map(|it| {
+            let key = cut(it["key"].as_str().unwrap_or_default(), KEY);
+            format!("{key} {}", count(it["requests"].as_u64().unwrap_or_default()))
+        });
+        let each: Vec<String> = each.collect();
+        let loaded = self.ahead("/templates_loaded").map(|ahead| self.span((-ahead).max(0) as u64));
+        let loaded = loaded.unwrap_or_default();
+        let number = self.count("/templates");
+        self.line(
+            ["templates", "模板"],
+            match self.language {
+                Language::English => format!("{number}, loaded {loaded} ago"),
+                Language::Chinese => format!("{number} 个，{loaded}前加载"),
+            },
+        );
+        for pair in each.chunks(2) {
+            self.line(["", ""], pair.join("; "));
+        }
+    }
+
+    fn ends(&mut self) {
+        let failures = self.status["failures"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (n, failure) in failures.iter().take(FAILURES).enumerate() {
+            let errcode = failure["errcode"].as_i64();
+            let class = failure["class"].as_str().unwrap_or_default();
+            let what = errcode.map_or(class.to_owned(), |errcode| errcode.to_string());
+            let meaning = errcode.and_then(meaning::of).map_or("", |words| self.say(words));
+            let number = count(failure["count"].as_u64().unwrap_or_default());
+            let name = if n == 0 { ["failures", "失败原因"] } else { ["", ""] };
+            self.line(name, format!("{number} × {what} {meaning}").trim_end().to_owned());
+        }
+        let refusals = Refusal::ALL.iter().map(|refusal| {
+            (self.number(&format!("/refusals/{}", refusal.name())), self.say(refusal.meaning()))
+        });
+        let mut refusals: Vec<(u64, &str)> = refusals.filter(|(count, _)| *count > 0).collect();
+        refusals.sort_unstable_by_key(|(count, _)| u64::MAX - count);
+        for (n, (number, meaning)) in refusals.iter().take(REFUSALS).enumerate() {
+            let name = if n == 0 { ["refused", "拒绝"] } else { ["", ""] };
+            self.line(name, format!("{} × {}", count(*number), meaning.replace('`', "")));
+        }
+    }
+
+    fn disks(&mut self) {
+        let Some(disks) = self.status["disk"].as_object() else { return };
+        let mut shown: Vec<(Vec<&str>, u64, u64)> = Vec::new();
+        for (name, disk) in disks {
+            let (Some(free), Some(total)) =
+                (disk["free_bytes"].as_u64(), disk["total_bytes"].as_u64())
+            else {
+                continue;
+            };
+            // Folders on one disk are one thing.
+            match shown.iter_mut().find(|(_, _, size)| *size == total) {
+                Some((names, ..)) => names.push(name),
+                None => shown.push((vec![name], free, total)),
+            }
+        }
+        let text = |(names, free, total): &(Vec<&str>, u64, u64)| {
+            format!("{}: {} / {}", names.join(", "), bytes(*free), bytes(*total))
+        };
+        let text: Vec<String> = shown.iter().map(text).collect();
+        if !text.is_empty() {
+            self.line(["disk, free", "磁盘空余"], text.join("; "));
+        }
+        for (names, free, total) in shown {
+            let share = free as f64 * 100.0 / total.max(1) as f64;
+            if share < SCARCE {
+                let words = self.say(["is nearly full", "即将用尽"]);
+                self.trouble(["the disk", "磁盘"], &format!("{} {words}", names.join(", ")));
+            }
+        }
+    }
+
+    fn trouble(&mut self, name: [&'static str; 2], why: &str) {
+        let name = self.say(name);
+        self.lines.push(format!("! {name}: {why}"));
+    }
+
+    fn troubles(&mut self) {
+        if let Some(why) = self.text("/suspended") {
+            let cause = self.text("/suspended_cause").unwrap_or_default();
+            self.trouble(["sending is suspended", "已暂停发送"], &format!("{why} ({cause})"));
+            let since = self.ahead("/suspended_since").map_or(0, |ahead| (-ahead).max(0) as u64);
+            let probe = self.ahead("/next_probe").map(|ahead| self.span(ahead.max(0) as u64));
+            let since = self.span(since);
+            let text = match (self.language, probe) {
+                (Language::English, Some(probe)) => format!("for {since}; asks again in {probe}"),
+                (Language::English, None) => format!("for {since}; is asking right now"),
+                (Language::Chinese, Some(probe)) => format!("已持续 {since}；{probe}后再试探"),
+                (Language::Chinese, None) => format!("已持续 {since}；正在试探"),
+            };
+            self.lines.push(format!("  {text}"));
+        }
+        for (path, name) in [
+            ("/full", ["nothing is taken in", "不再接收消息"]),
+            ("/ledger", ["failed messages are not recorded", "失败消息无法记录"]),
+            ("/message_log", ["the message log", "消息日志"]),
+            ("/database", ["the database does not answer", "数据库无应答"]),
+        ] {
+            if let Some(why) = self.text(path) {
+                self.trouble(name, why);
+            }
+        }
+        if self.number("/damaged") > 0 {
+            let (damaged, lost) = (self.count("/damaged"), self.count("/pushes/lost"));
+            let text = match self.language {
+                Language::English => {
+                    format!("{damaged} parts cannot be read, {lost} messages lost; see the log")
+                }
+                Language::Chinese => format!("{damaged} 处无法读取，丢失 {lost} 条消息；查看日志"),
+            };
+            self.trouble(["the queue's files are damaged", "队列文件损坏"], &text);
+        }
+        if self.status["stopping"] == true {
+            let text = self.say(["no requests are taken any more", "不再接收请求"]);
+            self.trouble(["stopping", "正在停止"], text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Stats;
+    use serde_json::json;
+    use unicode_width::UnicodeWidthStr;
+
+    fn status() -> Value {
+        let mut status = Stats::default().to_json();
+        let more = json!({
+            "name": "wechat", "pid": 7, "version": "1.0", "uptime_seconds": 61,
+            "listen": ["127.0.0.1:9501"], "templates": 3, "workers": 8, "in_flight": 8, "ready": 32,
+            "queue_depth": 1_234_567, "oldest_seconds": 3_700, "retrying": 4,
+            "backlog_seconds": 600, "sent_today": 900, "daily_limit": 1_000, "stopping": true,
+            "suspended": "48001 api unauthorized", "suspended_cause": "config",
+            "suspended_since": "1970-01-01T00:01:40+00:00", "next_probe": "1970-01-01T00:03:50+00:00",
+            "full": "no room", "ledger": "locked", "database": "gone", "damaged": 1,
+            "busiest_templates": [{"key": "k".repeat(60), "requests": 5}],
+            "failures": [{"class": "permanent", "errcode": 43004, "count": 12},
+                         {"class": "data", "errcode": null, "count": 1}],
+            "disk": {"queue": {"free_bytes": 1 << 20, "total_bytes": 1 << 30}},
+        });
+        let Value::Object(more) = more else { unreachable!() };
+        status.as_object_mut().unwrap().extend(more);
+        status["refusals"]["no_template"] = 3.into();
+        status
+    }
+
+    fn shown(status: &Value, language: Language) -> String {
+        Page::new(status, language, 220).lines().join("\n")
+    }
+
+    #[test]
+    fn everything_is_told_in_both_languages() {
+        let status = status();
+        for (language, words) in [
+            (
+                Language::English,
+                [
+                    "mega wechat is running: pid 7, for 1 min 1 s",
+                    "1,234,567 messages, the next has waited 1 h 1 min, 4 wait for a retry",
+                    "8 of 8 at work, 32 ready",
+                    "900 / 1,000 (90 %)",
+                    "12 × 43004 the user does not follow the account",
+                    "1 × data",
+                    "3 × there is no such template",
+                    "! sending is suspended: 48001 api unauthorized (config)\n  for 2 min; asks again in 10 s",
+                    "! nothing is taken in: no room",
+                    "! the disk: queue is nearly full",
+                    "! stopping",
+                ],
+            ),
+            (
+                Language::Chinese,
+                [
+                    "mega wechat 正在运行：pid 7，已运行 1 分 1 秒",
+                    "1,234,567 条消息, 队首已等待 1 小时 1 分, 4 条等待重试",
+                    "8 个中 8 个在发送",
+                    "900 / 1,000 (90 %)",
+                    "12 × 43004 用户未关注公众号",
+                    "1 × data",
+                    "3 × 没有该模板",
+                    "! 已暂停发送: 48001 api unauthorized (config)\n  已持续 2 分；10 秒后再试探",
+                    "! 不再接收消息: no room",
+                    "! 磁盘: queue 即将用尽",
+                    "! 正在停止",
+                ],
+            ),
+        ] {
+            let text = shown(&status, language);
+            for words in words {
+                assert!(text.contains(words), "no {words:?} in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_mentioned_and_lines_are_short() {
+        let status = Stats::default().to_json();
+        for language in [Language::English, Language::Chinese] {
+            let text = shown(&status, language);
+            assert!(!text.contains('!') && !text.contains('×'), "{text}");
+            assert!(text.lines().all(|line| line.width() <= 80), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_backlog_is_told_as_far_as_it_is_known() {
+        let mut status = json!({"queue_depth": 10, "backlog_seconds": 90});
+        let end = |status: &Value| Page::new(status, Language::English, 0).end();
+        assert_eq!(end(&status).unwrap(), "empty in 1 min 30 s");
+        status["daily_limit"] = 15.into();
+        assert_eq!(end(&status).unwrap(), "empty in 1 min 30 s");
+        status["sent_today"] = 6.into();
+        assert_eq!(end(&status).unwrap(), "more than may go out today");
+        status["daily_limit"] = 0.into();
+        status["backlog_seconds"] = Value::Null;
+        assert_eq!(end(&status).unwrap(), "does not become shorter");
+        status["suspended"] = "busy".into();
+        assert_eq!(end(&status), None);
+        assert_eq!(end(&json!({"queue_depth": 0, "backlog_seconds": 0})), None);
+    }
+}
