@@ -4,7 +4,7 @@
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
 use rustix::process::geteuid;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -52,6 +52,38 @@ pub fn open_own(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
 /// A file that grows at its end, as logs do.
 pub fn append(path: &Path) -> io::Result<File> {
     open_own(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, 0o640)
+}
+
+/// All of a short file: no more than `longest` bytes.
+pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, OFlags::RDONLY, 0)?.take(longest + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > longest {
+        true => Err(io::Error::other(format!("it has more than {longest} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// Puts a new file in the place of the old one, durably: at any moment there is a whole one.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = open_own(&new, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC, 0o640)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(new, path)?;
+    sync_folder(path)
+}
+
+/// Removes a file durably, if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_folder(path),
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// Why a file in this place is not what mega puts there, if it is not.

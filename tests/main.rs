@@ -22,6 +22,7 @@ mod restart;
 mod root;
 mod sandbox;
 mod status;
+mod steering;
 mod torture;
 mod transcripts;
 mod wechat;

@@ -11,6 +11,7 @@ mod request;
 mod requeue;
 mod state;
 mod status;
+mod steer;
 mod template;
 mod when;
 
@@ -53,6 +54,10 @@ enum Command {
     Status(status::Options),
     /// One line for monitoring, as Nagios plugins print it (exit code 0 ok, 1 warning, 2 critical, 3 unknown)
     Health(health::Health),
+    /// Stop delivering and go on taking messages in, until resume; survives a restart
+    Pause(steer::Pause),
+    /// Deliver again after a pause
+    Resume,
     /// Read the configuration, say what is wrong with it, and show what would apply
     Check,
     /// Manage the templates in the database
@@ -130,6 +135,8 @@ impl Line {
             Command::Health(options) => {
                 Ok(health::health(&config.name, &options, control::status(&config)))
             }
+            Command::Pause(options) => steer::pause(&config, options),
+            Command::Resume => steer::resume(&config),
             Command::Check => {
                 for caution in config.cautions() {
                     eprintln!("mega: warning: {caution}");

@@ -308,7 +308,7 @@ impl Ledger {
 
     fn ask(&mut self, ask: &Ask, links: &Links) {
         let request: Request = match serde_json::from_slice(&ask.body) {
-            Ok(request) => request,
+            Ok(request) => Request { by: ask.by.clone(), ..request },
             Err(error) => {
                 let why = format!("not understood: {error}");
                 return links.answer(ask.to, command::BAD_REQUEST, why);

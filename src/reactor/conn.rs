@@ -2,6 +2,7 @@
 //! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
 use super::account::{Account, CONN_COST, Part};
+use super::asker;
 use super::inbox::Inbox;
 use super::outbox::{Io, Keeps, Outbox, Peer};
 use super::stream::Stream;
@@ -103,6 +104,11 @@ impl Conn {
 
     pub fn is_admin(&self) -> bool {
         matches!(self.stream, Stream::Unix(_))
+    }
+
+    /// Who is at the other end of an administrator's connection.
+    pub fn asker(&self) -> String {
+        asker::name(&self.stream)
     }
 
     pub fn peer(&self) -> Option<IpAddr> {

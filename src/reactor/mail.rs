@@ -34,6 +34,10 @@ impl Reactor {
                         self.deliver(reply);
                     }
                 }
+                Mail::Steered(reply) => {
+                    self.desk.steering -= 1;
+                    self.deliver(reply);
+                }
                 Mail::Allow(networks) => self.allow_only(networks),
                 Mail::Stop { now } => self.stop(now),
                 Mail::Quit { left } => self.quit(left),

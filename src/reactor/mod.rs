@@ -13,6 +13,7 @@
 
 mod account;
 mod agenda;
+mod asker;
 mod bounds;
 mod conn;
 mod door;

@@ -11,6 +11,7 @@ use crate::stats::Refusal;
 use crate::template::check_data;
 use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
+use crate::traffic::steer::{STEERS, Steer, Steering, Why, one_line};
 use crate::traffic::{BATCHES, Event, Order};
 use crate::wire::command::{self, Command, Question, Request};
 use crate::wire::frame::{Split, split};
@@ -63,6 +64,8 @@ pub(super) struct Desk {
     /// The connection that is being read asks for the listening sockets, under this opaque.
     pub heir: Option<u32>,
     started: Instant,
+    /// Orders to the spool that are not answered yet.
+    pub steering: usize,
 }
 
 impl Desk {
@@ -86,6 +89,7 @@ impl Desk {
             waiting: Vec::new(),
             heir: None,
             started: Instant::now(),
+            steering: 0,
         }
     }
 
@@ -161,6 +165,13 @@ impl Desk {
             }
             Question::Requeue => self.ask(conn, id, opaque, What::Requeue, body),
             Question::Dismiss => self.ask(conn, id, opaque, What::Dismiss, body),
+            Question::Pause => match serde_json::from_slice(body) {
+                Ok(Why { why }) => {
+                    self.steer(conn, id, opaque, Steering::Pause { why: one_line(&why) })
+                }
+                Err(error) => self.misunderstood(conn, opaque, &error),
+            },
+            Question::Resume => self.steer(conn, id, opaque, Steering::Resume),
         }
     }
 
@@ -304,12 +315,34 @@ impl Desk {
             return Next::Hold(Hold::Store);
         }
         let weight = body.len() + REQUEST_COST;
+        let by = conn.asker();
         let to = self.owe(conn, id, opaque, weight);
         // This thread alone sends here, and there was room; a ledger that has ended ends the daemon, too.
-        if self.links.ledger.try_send(Ask { to, what, body: body.into() }).is_err() {
+        if self.links.ledger.try_send(Ask { to, what, by, body: body.into() }).is_err() {
             log::error!("the ledger takes no orders any more");
         }
         Next::Frame
+    }
+
+    /// An order to the spool, which answers it.
+    fn steer(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, order: Steering) -> Next {
+        if self.steering == STEERS {
+            let why = "too many orders at once; try again";
+            return self.answer(conn, command::UNAVAILABLE, opaque, why.as_bytes());
+        }
+        let by = conn.asker();
+        let to = self.owe(conn, id, opaque, REQUEST_COST);
+        self.steering += 1;
+        // There is room: they are counted here. A spool that has ended ends the daemon, too.
+        if self.links.spool.try_send(Event::Steer(Box::new(Steer { to, by, order }))).is_err() {
+            log::error!("the spool takes no orders any more");
+        }
+        Next::Frame
+    }
+
+    fn misunderstood(&self, conn: &mut Conn, opaque: u32, error: &serde_json::Error) -> Next {
+        let why = format!("not understood: {error}");
+        self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes())
     }
 
     /// Hands this turn's requests to the spool; false if they must wait for a batch to come back.

@@ -20,10 +20,12 @@ mod gate;
 mod hand_out;
 mod intake;
 mod pace;
+mod pause;
 mod pushes;
 mod requeue;
 mod rhythm;
 mod sends;
+mod steer;
 mod syncing;
 #[cfg(test)]
 mod tests;
@@ -172,6 +174,7 @@ impl Spool {
                 Event::Kept => self.ends.kept(),
                 Event::Requeue(batch) => self.requeue(&batch, now)?,
                 Event::Confirmed => self.queue.keep_finished(false),
+                Event::Steer(steer) => self.steer(*steer, now),
                 Event::Stop { within } => self.stop(within, now),
             }
             next = self.inside.events.try_recv().ok();

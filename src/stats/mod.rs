@@ -18,6 +18,7 @@ pub use history::STEP as SAMPLE;
 pub use refusal::Refusal;
 
 use crate::clock::{now_ms, unix_seconds};
+use crate::traffic::steer::Paused;
 use history::{History, Rates};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,6 +72,8 @@ pub struct Stats {
     pub sync: Histogram,
     pub failures: Failures,
     pub suspended: Mutex<Option<Suspended>>,
+    /// An operator has paused sending.
+    pub paused: Mutex<Option<Paused>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
     /// Why the message log misses lines.
@@ -108,6 +111,7 @@ impl Default for Stats {
             sync: Histogram::new(&SYNC),
             failures: Failures::default(),
             suspended: Mutex::default(),
+            paused: Mutex::default(),
             ledger: Mutex::default(),
             message_log: Mutex::default(),
             full: Mutex::default(),

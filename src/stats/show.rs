@@ -4,6 +4,7 @@ use super::history::Rates;
 use super::{Account, Counts, Reading, Refusal, Stats};
 use crate::clock::{unix_seconds, wechat_day};
 use crate::traffic::class::TABLE;
+use crate::traffic::steer::Paused;
 use serde_json::{Map, Value, json};
 
 /// Failures that are shown apart.
@@ -54,8 +55,14 @@ impl Stats {
     fn troubles(&self) -> Value {
         let suspended = self.suspended.lock();
         let suspended = suspended.as_ref();
+        let paused = self.paused.lock();
+        let paused = paused.as_ref();
         let database = self.database.lock();
         json!({
+            "paused": paused.map(Paused::text),
+            "paused_by": paused.map(|it| &it.by),
+            "paused_why": paused.map(|it| &it.why),
+            "paused_since": paused.map(|it| local_time(it.since)),
             "suspended": suspended.map(|it| &it.why),
             "suspended_cause": suspended.map(|it| it.cause.name()),
             "suspended_since": suspended.map(|it| local_time(it.since)),

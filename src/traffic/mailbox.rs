@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 pub enum Mail {
     /// Results for clients, and batches that have been worked off.
     Replies { replies: Vec<Reply>, batches: Vec<Batch> },
+    /// The answer to an order to steer: the next may be given.
+    Steered(Reply),
     /// Only these networks may connect from now on.
     Allow(Vec<ipnet::IpNet>),
     /// Close the listeners, refuse requests, tell the spool to stop; `now`: without waiting for

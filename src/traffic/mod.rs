@@ -7,6 +7,7 @@ pub mod job;
 pub mod ledger;
 pub mod line;
 pub mod mailbox;
+pub mod steer;
 
 use crate::queue::{Chore, ChoreDone, Ticket};
 use batch::{Batch, ReplyTo};
@@ -15,6 +16,7 @@ use job::{Job, Outcome, Round};
 use ledger::{Again, Note};
 use line::Block;
 use std::time::Duration;
+use steer::{STEERS, Steer};
 
 /// Everything that can happen to the spool.
 pub enum Event {
@@ -29,6 +31,8 @@ pub enum Event {
     Requeue(Vec<Again>),
     /// What became of them is in the ledger too.
     Confirmed,
+    /// An administrator's order; `Mail::Steered` answers it.
+    Steer(Box<Steer>),
     /// Hand nothing out any more and end when the workers have brought back what they hold.
     Stop {
         within: Duration,
@@ -123,12 +127,20 @@ impl Channels {
         // and pushes go through one channel, so that one has room for both kinds.
         let (sends, sends_out) = bounded(limit);
         let (pushes, pushes_out) = bounded(2 * limit);
-        // Batches are counted by the reactor (R1); every job in flight comes back once; the others are counted
+        // Batches are counted by the reactor (R1), and so are orders to steer; every job in flight comes back once; the others are counted
         // by who orders them. Each `Recorded` is of one failure at least, and a batch to be requeued is followed
         // by its `Confirmed`.
         let unrecorded = unrecorded(workers);
         let (events, events_in) = bounded(
-            BATCHES + 2 * limit + CHORES + SYNCS + STOPS + unrecorded + KEPT + 2 * REQUEUES,
+            BATCHES
+                + 2 * limit
+                + CHORES
+                + SYNCS
+                + STOPS
+                + STEERS
+                + unrecorded
+                + KEPT
+                + 2 * REQUEUES,
         );
         let (notes, notes_out) = bounded(unrecorded + REQUEUES + LAST);
         let (blocks, blocks_out) = bounded(BLOCKS);
@@ -189,7 +201,7 @@ mod tests {
                 (BATCHES, &(|| Event::Batch(Batch::default())) as &dyn Fn() -> Event),
                 (2 * inside.limit, &outcome),
                 (CHORES + SYNCS, &outcome),
-                (STOPS, &|| Event::Stop { within: Duration::ZERO }),
+                (STOPS + STEERS, &|| Event::Stop { within: Duration::ZERO }),
                 (UNRECORDED + inside.limit, &|| Event::Recorded(Vec::new())),
                 (KEPT, &|| Event::Kept),
                 (REQUEUES, &|| Event::Requeue(Vec::new())),

@@ -63,15 +63,20 @@ pub enum Question {
     /// Failed messages are to go out again, or to be dismissed; see `ledger::order`.
     Requeue,
     Dismiss,
+    /// Sending pauses, or goes on; see `traffic::steer`.
+    Pause,
+    Resume,
 }
 
 impl Question {
-    const ALL: [Question; 5] = [
+    const ALL: [Question; 7] = [
         Question::Status,
         Question::Wait,
         Question::Listeners,
         Question::Requeue,
         Question::Dismiss,
+        Question::Pause,
+        Question::Resume,
     ];
 
     pub fn name(self) -> &'static str {
@@ -81,6 +86,8 @@ impl Question {
             Question::Listeners => "listeners",
             Question::Requeue => "requeue",
             Question::Dismiss => "dismiss",
+            Question::Pause => "pause",
+            Question::Resume => "resume",
         }
     }
 }

@@ -138,7 +138,8 @@ impl<'a> Page<'a> {
     /// When the queue will be empty, if it goes on like this.
     fn end(&self) -> Option<String> {
         let (queued, limit) = (self.number("/queue_depth"), self.number("/daily_limit"));
-        if queued == 0 || self.status["suspended"].is_string() {
+        let stands = ["suspended", "paused"].iter().any(|name| self.status[*name].is_string());
+        if queued == 0 || stands {
             return None;
         }
         if limit > 0 && queued > limit.saturating_sub(self.number("/sent_today")) {
@@ -320,6 +321,14 @@ impl<'a> Page<'a> {
     }
 
     fn troubles(&mut self) {
+        if let Some(why) = self.text("/paused") {
+            let since = self.ahead("/paused_since").map_or(0, |ahead| (-ahead).max(0) as u64);
+            let since = self.span(since);
+            let text = self
+                .language
+                .pick([format!("{why}, for {since}"), format!("{why}，已持续 {since}")]);
+            self.trouble(["nothing is delivered", "不发送消息"], &text);
+        }
         if let Some(why) = self.text("/suspended") {
             let cause = self.text("/suspended_cause").unwrap_or_default();
             self.trouble(["sending is suspended", "已暂停发送"], &format!("{why} ({cause})"));
