@@ -94,6 +94,13 @@ pub fn set_level(level: Level) {
     });
 }
 
+/// How much is logged now.
+pub fn level() -> Level {
+    let level = LEVEL.load(Ordering::Relaxed);
+    let mut levels = Level::NAMES.iter().map(|(_, level)| *level);
+    levels.find(|known| *known as u8 == level).unwrap_or(Level::Warning)
+}
+
 /// From now on this text is shown as `***`.
 pub fn hide(secret: &str) {
     if secret.len() < SECRET_LENGTH {

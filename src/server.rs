@@ -38,6 +38,8 @@ enum Happening {
     Signal(Signal),
     /// The spool has ended: stopped, with so many messages left, or because it had to.
     SpoolEnded(Result<u64, SyncFailed>),
+    /// Nothing is left of what the daemon was to deliver before it stops.
+    Drained,
     /// A thread that should never end by itself.
     Died(&'static str),
 }
@@ -184,6 +186,11 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let mut spool =
         Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
     spool.remember(decided);
+    let drained = happens.clone();
+    spool.when_drained(move || {
+        // A main thread that has ended takes the process with it.
+        let _ = drained.send(Happening::Drained);
+    });
     let ended = happens.clone();
     spawn("spool", &happens, move || {
         // A main thread that has ended takes the process with it.
@@ -224,6 +231,12 @@ impl Running {
                 Happening::Signal(Signal::Terminate) => {
                     stopping = true;
                     notice!("stopping");
+                    self.mailbox.send(Mail::Stop { now: false });
+                }
+                Happening::Drained if stopping => {}
+                Happening::Drained => {
+                    stopping = true;
+                    notice!("nothing is left: stopping");
                     self.mailbox.send(Mail::Stop { now: false });
                 }
                 Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),

@@ -119,3 +119,185 @@ fn a_pause_that_cannot_be_read_is_one_and_says_so() {
     site.ok(&["resume"]);
     assert_eq!(paused(&site), None);
 }
+
+/// Lines of `failed`, as many as there are.
+fn failed(site: &Site, class: &str) -> usize {
+    site.ok(&["failed", "--class", class]).lines().count()
+}
+
+/// A1 of the statistics.
+fn adds_up(site: &Site) {
+    let status = site.status();
+    let pushes = &status["pushes"];
+    let sum = |names: &[&str]| names.iter().map(|name| pushes[name].as_u64().unwrap()).sum::<u64>();
+    let came = sum(&["found", "accepted", "requeued"]);
+    assert_eq!(came, sum(&["delivered", "failed", "cancelled", "lost", "queued"]), "{pushes}");
+}
+
+#[test]
+fn what_is_queued_and_meant_is_cancelled_and_the_rest_goes_out() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    site.ok(&["pause"]);
+    site.push_many(2_000);
+    let why = site.run(&["cancel"]);
+    assert!(!why.status.success());
+    // o1, o1., o1.., o1...
+    assert!(site.ok(&["cancel", "--openid", "o1", "--dry-run"]).starts_with("1111 would be"));
+    assert_eq!(site.count("queue_depth"), 2_000);
+    assert_eq!(site.ok(&["cancel", "--key", "another", "--dry-run"]), "0 would be cancelled\n");
+    let told = site.ok(&["cancel", "--openid", "o1", "--key", KEY, "--since", "1h"]);
+    assert!(told.starts_with("1111 cancelled"), "{told}");
+    let status = site.status();
+    assert_eq!(
+        (&status["pushes"]["cancelled"], &status["pushes"]["failed"]),
+        (&json!(1111), &json!(0))
+    );
+    assert_eq!((failed(&site, "cancelled"), site.count("queue_depth")), (1111, 889));
+    let line = site.ok(&["failed", "--class", "cancelled", "--openid", "o17"]);
+    assert!(
+        line.contains("\"errmsg\":\"cancelled by ") && line.contains("\"attempts\":0"),
+        "{line}"
+    );
+    adds_up(&site);
+    site.ok(&["resume"]);
+    wait_for("the queue to be empty", || site.count("queue_depth") == 0);
+    assert_eq!(sandbox.delivered(), 889);
+    let told = site.ok(&["requeue", "--class", "cancelled", "--openid", "o17"]);
+    assert!(told.contains("1 requeued"), "{told}");
+    wait_for("the one to go out", || sandbox.delivered() == 890);
+    adds_up(&site);
+}
+
+#[test]
+fn what_was_to_be_cancelled_never_goes_out_whatever_kills_the_daemon() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "");
+    site.ok(&["pause"]);
+    site.push_many(30_000);
+    site.ok(&["cancel", "--openid", "o1", "--no-wait"]);
+    site.ok(&["resume"]);
+    for _ in 0..3 {
+        site.kill_process(site.pid());
+        site.start();
+    }
+    let meant = 11_111;
+    wait_for("the queue to be empty", || site.count("queue_depth") == 0);
+    let cancelled = failed(&site, "cancelled");
+    let wrong = sandbox.ids().iter().filter(|(openid, _, _)| openid.starts_with("o1")).count();
+    assert_eq!((cancelled, wrong, sandbox.ids().len()), (meant, 0, 30_000 - meant));
+    wait_for("the order to be forgotten", || {
+        site.status()["cancels"].as_array().unwrap().iter().all(|order| order["done"] == true)
+    });
+    adds_up(&site);
+    // A new message like those is not meant.
+    let mut client = site.client();
+    client.push(1, "o1-later", "null");
+    assert_eq!(client.read().code, 200);
+    wait_for("the later one to go out", || {
+        sandbox.ids().iter().any(|(openid, _, _)| openid == "o1-later")
+    });
+}
+
+#[test]
+fn the_first_message_that_is_meant_stays_while_workers_are_busy_and_retries_are_cancelled_too() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 300, "answer": { "errcode": -1, "errmsg": "busy" } }));
+    let site = Site::started(
+        &sandbox,
+        "[setting]\ntask_worker_num = 2\n[queue]\nretry_base = 30s\nretry_max = 5",
+    );
+    site.push_many(40);
+    wait_for("one to wait for its retry", || site.count("retrying") > 0);
+    let told = site.ok(&["cancel", "--openid", "o"]);
+    let status = site.status();
+    let count = status["pushes"]["cancelled"].as_u64().unwrap();
+    assert_eq!((count, site.count("queue_depth"), site.count("retrying")), (40, 0, 0), "{told}");
+    sandbox.faults(json!({}));
+    assert_eq!(sandbox.delivered(), 0);
+}
+
+#[test]
+fn an_order_that_cannot_be_read_at_the_start_stops_sending_and_says_so() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "");
+    site.push_many(1);
+    wait_for("the queue to be empty", || site.count("queue_depth") == 0);
+    site.ok(&["stop"]);
+    let mut folders = vec![site.folder.path().join("run")];
+    let mut queue = None;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => folders.push(entry),
+                false if entry.extension().is_some_and(|it| it == "seg") => {
+                    queue = entry.parent().map(Into::into)
+                }
+                false => {}
+            }
+        }
+    }
+    let queue: std::path::PathBuf = queue.expect("the queue's folder");
+    std::fs::write(queue.join("cancels"), "[{\"number\":").unwrap();
+    site.start();
+    let text = paused(&site).unwrap();
+    assert!(text.contains("cancels.bad") && text.contains("cancel them again"), "{text}");
+    site.ok(&["resume"]);
+    site.kill();
+    site.start();
+    assert_eq!(paused(&site), None);
+}
+
+#[test]
+fn a_drained_daemon_takes_nothing_in_delivers_the_rest_and_ends() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 20 }));
+    let mut site = Site::started(&sandbox, "");
+    site.ok(&["pause", "--why", "lunch"]);
+    site.push_many(100);
+    let waiting = site.command(&["drain"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("it to be drained", || site.status()["draining"].is_string());
+    let mut client = site.client();
+    client.push(1, "o", "null");
+    client.send(2, "o", "null");
+    for _ in 0..2 {
+        let answer = client.read();
+        assert_eq!((answer.code, answer.message.as_str()), (500, "draining"));
+    }
+    assert_eq!(site.status()["refusals"]["draining"], 2);
+    assert_eq!((site.count("queue_depth"), sandbox.delivered()), (100, 0));
+    assert!(site.ok(&["resume"]).contains("it is drained"));
+    let ended = waiting.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && text.contains("stopped, 0 messages left"), "{text}");
+    assert_eq!(sandbox.delivered(), 100);
+    assert!(!site.run(&["status"]).status.success());
+
+    // The next one starts as usual, and so does one that was killed in the middle.
+    site.start();
+    site.ok(&["pause"]);
+    site.push_many(1);
+    site.ok(&["drain", "--no-wait"]);
+    site.kill();
+    site.start();
+    assert_eq!(site.status()["draining"], json!(null));
+    site.push_many(1);
+    site.ok(&["drain", "--no-wait"]);
+    assert!(site.ok(&["drain", "--cancel"]).contains("not drained any more"));
+    site.push_many(1);
+    site.ok(&["drain", "--no-wait"]);
+    assert!(site.ok(&["stop"]).contains("3 messages left"));
+}
+
+#[test]
+fn the_log_level_changes_while_it_runs() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    assert!(site.ok(&["log-level", "error"]).contains("it was debug"));
+    assert_eq!(site.status()["log_level"], "error");
+    site.ok(&["log-level", "INFO"]);
+    assert!(site.log().contains("log_level is info until a restart or reload, by "));
+    let refused = site.run(&["log-level", "loud"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("loud is no level"));
+}

@@ -1,6 +1,7 @@
 //! The command line: which configuration is meant, and which command. Runs in short-lived processes
 //! beside the daemon, except for `start`, which becomes it.
 
+mod cancel;
 mod control;
 mod failed;
 mod find;
@@ -58,6 +59,14 @@ enum Command {
     Pause(steer::Pause),
     /// Deliver again after a pause
     Resume,
+    /// Refuse requests, deliver what is queued, and stop; goes on when the command is interrupted
+    Drain(steer::Drain),
+    /// End queued messages of a wrong campaign before their turn: they count as failed, and requeue queues them
+    /// again
+    Cancel(cancel::Options),
+    /// Log more or less from now on, until a restart or reload: debug, info, notice, warning, error, critical,
+    /// alert or emergency
+    LogLevel { level: String },
     /// Read the configuration, say what is wrong with it, and show what would apply
     Check,
     /// Manage the templates in the database
@@ -137,6 +146,9 @@ impl Line {
             }
             Command::Pause(options) => steer::pause(&config, options),
             Command::Resume => steer::resume(&config),
+            Command::Drain(options) => steer::drain(&config, &options),
+            Command::Cancel(options) => cancel::cancel(&config, options),
+            Command::LogLevel { level } => steer::log_level(&config, level),
             Command::Check => {
                 for caution in config.cautions() {
                     eprintln!("mega: warning: {caution}");

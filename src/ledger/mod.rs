@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::queue::{ClientMsgId, Held};
 use crate::stats::Stats;
 use crate::traffic::batch::{Reply, ReplyTo};
+use crate::traffic::class::Class;
 use crate::traffic::ledger::{Again, Ask, Failure, Kept, Note, What};
 use crate::traffic::line::Block;
 use crate::traffic::mailbox::{Mail, Mailbox};
@@ -256,7 +257,8 @@ impl Ledger {
         if !failures.is_empty() {
             self.recorded = true;
             let tickets = failures.iter().filter_map(|failure| failure.message.ticket()).collect();
-            let _ = links.spool.send(Event::Recorded(tickets));
+            let cancelled = failures.iter().filter(|it| it.class == Class::Cancelled).count();
+            let _ = links.spool.send(Event::Recorded { tickets, cancelled });
             self.sent.failed(&failures);
             self.verdicts.recorded(&failures);
         }

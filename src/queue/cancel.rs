@@ -25,11 +25,15 @@ const PASSED: usize = if cfg!(test) { 3 } else { 1_024 };
 #[serde(default, deny_unknown_fields)]
 pub struct Which {
     /// The template's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// How the openid begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub openid: Option<String>,
     /// When it was accepted, Unix time in ms; `until` is not included.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
 
@@ -44,6 +48,12 @@ impl Which {
             && self.openid.as_ref().is_none_or(|wanted| openid.starts_with(wanted.as_bytes()))
             && self.since.is_none_or(|since| enqueued >= since)
             && self.until.is_none_or(|until| enqueued < until)
+    }
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| std::fmt::Error)?)
     }
 }
 

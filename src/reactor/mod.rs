@@ -20,6 +20,7 @@ mod door;
 mod heir;
 mod inbox;
 mod mail;
+mod orders;
 mod outbox;
 mod serve;
 mod stream;

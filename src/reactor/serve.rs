@@ -5,7 +5,9 @@
 use super::Links;
 use super::account::{Account, Part, REQUEST_COST};
 use super::conn::{Conn, Course, Hold};
-use crate::config::SyncPolicy;
+use super::orders::{cancelling, log_level};
+use crate::config::{Named, SyncPolicy};
+use crate::logger;
 use crate::queue::New;
 use crate::stats::Refusal;
 use crate::template::check_data;
@@ -169,9 +171,19 @@ impl Desk {
                 Ok(Why { why }) => {
                     self.steer(conn, id, opaque, Steering::Pause { why: one_line(&why) })
                 }
-                Err(error) => self.misunderstood(conn, opaque, &error),
+                Err(error) => self.misunderstood(conn, opaque, &error.to_string()),
             },
             Question::Resume => self.steer(conn, id, opaque, Steering::Resume),
+            Question::Drain => self.steer(conn, id, opaque, Steering::Drain),
+            Question::EndDrain => self.steer(conn, id, opaque, Steering::EndDrain),
+            Question::Cancel => match cancelling(body) {
+                Ok(order) => self.steer(conn, id, opaque, order),
+                Err(error) => self.misunderstood(conn, opaque, &error),
+            },
+            Question::LogLevel => match log_level(body, &conn.asker()) {
+                Ok(before) => self.answer(conn, command::OK, opaque, before.as_bytes()),
+                Err(error) => self.misunderstood(conn, opaque, &error),
+            },
         }
     }
 
@@ -340,7 +352,7 @@ impl Desk {
         Next::Frame
     }
 
-    fn misunderstood(&self, conn: &mut Conn, opaque: u32, error: &serde_json::Error) -> Next {
+    fn misunderstood(&self, conn: &mut Conn, opaque: u32, error: &str) -> Next {
         let why = format!("not understood: {error}");
         self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes())
     }
@@ -419,6 +431,7 @@ impl Desk {
             "listen": self.links.listen,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
+            "log_level": logger::level().name(),
             "token_calls_today": self.links.tokens.calls_today(),
             "token_age_seconds": token.map(|(age, _)| age.as_secs()),
             "token_expires_seconds": token.map(|(_, lasts)| lasts.as_secs()),

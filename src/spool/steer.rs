@@ -14,6 +14,10 @@ impl Spool {
         match order {
             Steering::Pause { why } => self.pause(to, Paused { by, why, since: now.unix }, now),
             Steering::Resume => self.resume(to, &by),
+            Steering::Drain => self.drain(to, by, now),
+            Steering::EndDrain => self.end_drain(to, &by),
+            Steering::Cancel { which, purpose } => self.order_cancel(to, by, which, purpose, now),
+            Steering::Progress(number) => self.tell_progress(to, number),
         }
     }
 
@@ -22,7 +26,7 @@ impl Spool {
         // What workers hold ends as it ends; what none has begun comes back.
         self.halt(now);
         match kept {
-            Ok(()) => self.steered(to, &Steered { paused: before, queued: self.queue.depth() }),
+            Ok(()) => self.steered(to, &Steered { paused: before, ..self.as_it_is() }),
             Err(error) => {
                 let why = format!(
                     "sending is paused, but a restart will not know of it: {error} (see \
@@ -36,8 +40,41 @@ impl Spool {
 
     fn resume(&mut self, to: ReplyTo, by: &str) {
         match self.throttle.resume(by) {
-            Ok(before) => self.steered(to, &Steered { paused: before, queued: self.queue.depth() }),
+            // Whoever resumes what is not paused wants an end of the draining.
+            Ok(None) if self.draining.is_some() => self.end_drain(to, by),
+            Ok(before) => self.steered(to, &Steered { paused: before, ..self.as_it_is() }),
             Err(error) => self.not_steered(to, format!("sending stays paused: {error}")),
+        }
+    }
+
+    fn as_it_is(&self) -> Steered {
+        Steered { paused: None, draining: self.draining.is_some(), queued: self.queue.depth() }
+    }
+
+    fn drain(&mut self, to: ReplyTo, by: String, now: Now) {
+        self.steered(to, &self.as_it_is());
+        if self.draining.is_none() {
+            log::warn!(
+                "drained by {by}: requests are refused, and the daemon stops when nothing is left"
+            );
+            self.draining = Some((by, now.unix));
+            self.stats.draining.lock().clone_from(&self.draining);
+        }
+    }
+
+    fn end_drain(&mut self, to: ReplyTo, by: &str) {
+        self.steered(to, &self.as_it_is());
+        if self.draining.take().is_some() {
+            crate::notice!("not drained any more, by {by}: requests are taken in again");
+            *self.stats.draining.lock() = None;
+        }
+    }
+
+    /// The daemon ends when it is drained and nothing is left, of which anybody could still hear.
+    pub(super) fn look_drained(&mut self) {
+        let empty = self.queue.depth() == 0 && self.sends.len() == 0;
+        if self.draining.is_some() && empty && self.in_flight() == 0 && self.ends.all_recorded() {
+            self.drained.take().into_iter().for_each(|tell| tell());
         }
     }
 

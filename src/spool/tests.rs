@@ -126,7 +126,7 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
             };
             assert_eq!(shown(&mut alone), (1, 0, 1));
             let recorded = vec![failure.message.ticket().unwrap()];
-            alone.spool.turn(Event::Recorded(recorded)).ok().unwrap();
+            alone.spool.turn(Event::Recorded { tickets: recorded, cancelled: 0 }).ok().unwrap();
             assert_eq!(shown(&mut alone), (0, 1, 0));
         }
     }
@@ -322,7 +322,7 @@ fn no_push_is_handed_out_while_too_many_failures_are_not_recorded() {
         notes.iter().map(ticket).collect()
     };
     let enough = &unrecorded[..unrecorded.len() - UNRECORDED + 1];
-    alone.spool.turn(Event::Recorded(tickets(enough))).ok().unwrap();
+    alone.spool.turn(Event::Recorded { tickets: tickets(enough), cancelled: 0 }).ok().unwrap();
     alone.spool.hand_out(Now::read());
     assert!(!alone.pushes.is_empty());
 }

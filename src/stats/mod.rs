@@ -18,7 +18,7 @@ pub use history::STEP as SAMPLE;
 pub use refusal::Refusal;
 
 use crate::clock::{now_ms, unix_seconds};
-use crate::traffic::steer::Paused;
+use crate::traffic::steer::{Cancelling, Paused};
 use history::{History, Rates};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,6 +74,10 @@ pub struct Stats {
     pub suspended: Mutex<Option<Suspended>>,
     /// An operator has paused sending.
     pub paused: Mutex<Option<Paused>>,
+    /// By whom and since when (seconds since 1970) the daemon is drained.
+    pub draining: Mutex<Option<(String, u64)>>,
+    /// Orders to cancel that are under way, and the last ones that have ended.
+    pub cancels: Mutex<Vec<Cancelling>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
     /// Why the message log misses lines.
@@ -112,6 +116,8 @@ impl Default for Stats {
             failures: Failures::default(),
             suspended: Mutex::default(),
             paused: Mutex::default(),
+            draining: Mutex::default(),
+            cancels: Mutex::default(),
             ledger: Mutex::default(),
             message_log: Mutex::default(),
             full: Mutex::default(),

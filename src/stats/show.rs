@@ -55,6 +55,7 @@ impl Stats {
     fn troubles(&self) -> Value {
         let suspended = self.suspended.lock();
         let suspended = suspended.as_ref();
+        let draining = self.draining.lock();
         let paused = self.paused.lock();
         let paused = paused.as_ref();
         let database = self.database.lock();
@@ -63,6 +64,9 @@ impl Stats {
             "paused_by": paused.map(|it| &it.by),
             "paused_why": paused.map(|it| &it.why),
             "paused_since": paused.map(|it| local_time(it.since)),
+            "draining": draining.as_ref().map(|(by, _)| format!("drained by {by}")),
+            "draining_since": draining.as_ref().map(|(_, since)| local_time(*since)),
+            "cancels": *self.cancels.lock(),
             "suspended": suspended.map(|it| &it.why),
             "suspended_cause": suspended.map(|it| it.cause.name()),
             "suspended_since": suspended.map(|it| local_time(it.since)),
@@ -88,6 +92,7 @@ fn counted(account: &Account) -> Value {
             "requeued": pushes.requeued,
             "delivered": pushes.delivered,
             "failed": pushes.failed,
+            "cancelled": pushes.cancelled,
             "lost": pushes.lost,
             "queued": pushes.queued,
         },

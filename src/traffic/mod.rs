@@ -23,8 +23,11 @@ pub enum Event {
     Batch(Batch),
     Outcome(Box<Outcome>),
     Chore(ChoreDone),
-    /// The failures of these are in the ledger.
-    Recorded(Vec<Ticket>),
+    /// The failures of these are in the ledger; so many of them were cancelled.
+    Recorded {
+        tickets: Vec<Ticket>,
+        cancelled: usize,
+    },
     /// The answer to `Note::Last`: what is not recorded cannot be, and the next run will record it.
     Kept,
     /// Put these into the queue again, and say what came of it.
@@ -202,7 +205,10 @@ mod tests {
                 (2 * inside.limit, &outcome),
                 (CHORES + SYNCS, &outcome),
                 (STOPS + STEERS, &|| Event::Stop { within: Duration::ZERO }),
-                (UNRECORDED + inside.limit, &|| Event::Recorded(Vec::new())),
+                (UNRECORDED + inside.limit, &|| Event::Recorded {
+                    tickets: Vec::new(),
+                    cancelled: 0,
+                }),
                 (KEPT, &|| Event::Kept),
                 (REQUEUES, &|| Event::Requeue(Vec::new())),
                 (REQUEUES, &|| Event::Confirmed),

@@ -2,6 +2,7 @@
 //! administration socket as JSON. Plain data.
 
 use super::batch::ReplyTo;
+use crate::queue::{Purpose, Which};
 use serde::{Deserialize, Serialize};
 
 /// The longest text that is kept of an order's reason, in bytes.
@@ -24,7 +25,53 @@ pub enum Steering {
     Pause {
         why: String,
     },
+    /// Ends a pause, or else the draining.
     Resume,
+    /// Requests are refused, and when nothing is left the daemon stops.
+    Drain,
+    EndDrain,
+    /// What is queued and meant is ended, or counted.
+    Cancel {
+        which: Which,
+        purpose: Purpose,
+    },
+    /// How far such an order has come.
+    Progress(u64),
+}
+
+/// The body of the question `cancel`: an order, or the number of one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cancel {
+    pub which: Which,
+    /// To count what would be ended, and end nothing.
+    pub dry_run: bool,
+    pub number: Option<u64>,
+}
+
+/// The answer: how far an order to cancel has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cancelling {
+    pub number: u64,
+    pub by: String,
+    /// Seconds since 1970.
+    pub since: u64,
+    pub which: Which,
+    pub dry_run: bool,
+    /// What was queued when it began, and how much of that was looked at.
+    pub total: u64,
+    pub scanned: u64,
+    /// What was ended, or would be.
+    pub count: u64,
+    /// Nothing is left to be done.
+    pub done: bool,
+}
+
+/// The body of the question `log-level`, and its answer: as it was before.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    pub level: String,
 }
 
 /// The body of the question `pause`.
@@ -48,6 +95,7 @@ pub struct Paused {
 #[serde(default)]
 pub struct Steered {
     pub paused: Option<Paused>,
+    pub draining: bool,
     /// Pushes that are queued.
     pub queued: u64,
 }

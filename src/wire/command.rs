@@ -66,10 +66,17 @@ pub enum Question {
     /// Sending pauses, or goes on; see `traffic::steer`.
     Pause,
     Resume,
+    /// Nothing is taken in any more, and the daemon stops when nothing is left; or not after all.
+    Drain,
+    EndDrain,
+    /// Queued messages are ended or counted, or an order to do so is asked after.
+    Cancel,
+    /// How much is logged.
+    LogLevel,
 }
 
 impl Question {
-    const ALL: [Question; 7] = [
+    const ALL: [Question; 11] = [
         Question::Status,
         Question::Wait,
         Question::Listeners,
@@ -77,6 +84,10 @@ impl Question {
         Question::Dismiss,
         Question::Pause,
         Question::Resume,
+        Question::Drain,
+        Question::EndDrain,
+        Question::Cancel,
+        Question::LogLevel,
     ];
 
     pub fn name(self) -> &'static str {
@@ -88,6 +99,10 @@ impl Question {
             Question::Dismiss => "dismiss",
             Question::Pause => "pause",
             Question::Resume => "resume",
+            Question::Drain => "drain",
+            Question::EndDrain => "end-drain",
+            Question::Cancel => "cancel",
+            Question::LogLevel => "log-level",
         }
     }
 }
