@@ -2,7 +2,7 @@
 //! signals on, and joins them in order. Does no work of its own.
 
 use crate::config::Config;
-use crate::daemon::{self, Notifier, Owner, PidFile, admin};
+use crate::daemon::{self, Notifier, Owner, PidFile, admin, groups};
 use crate::exit;
 use crate::ledger::{self, Ledger};
 use crate::queue::disk::Folder;
@@ -73,6 +73,7 @@ pub fn run(
     // Their absence says "stopped" to everybody who looks; a failure leaves a stale file, which is
     // no obstacle.
     let _ = std::fs::remove_file(config.admin_socket());
+    let _ = std::fs::remove_file(config.monitor_socket());
     pid_file.release();
     code
 }
@@ -125,6 +126,8 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
     let setting = &config.setting;
     let admin = admin::bind(config)?;
     open_log(config)?;
+    groups::admit_admins(config)?;
+    let monitor = groups::bind_monitor(config)?;
     let listen = addresses(&listeners)?;
     let mut queue = open_queue(config)?;
     let mut ledger = open_ledger(config)?;
@@ -154,7 +157,8 @@ fn open(config: &Arc<Config>, listeners: Vec<TcpListener>) -> Result<Running, St
         ledger: asks,
         listen: listen.clone(),
     };
-    let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
+    let mut reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
+    monitor.map_or(Ok(()), |monitor| reactor.hear_monitors(monitor)).map_err(why)?;
 
     let shared = Shared { table: Arc::clone(&table), tokens, network, errcodes };
     spawn_workers(setting.task_worker_num, shared, &channels).map_err(why)?;

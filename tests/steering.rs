@@ -2,6 +2,8 @@
 
 use crate::support::{Client, KEY, Sandbox, Site, wait_for};
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 fn paused(site: &Site) -> Option<String> {
@@ -300,4 +302,54 @@ fn the_log_level_changes_while_it_runs() {
     let refused = site.run(&["log-level", "loud"]);
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("loud is no level"));
+}
+
+/// Runs a command as somebody who is in this group and in no other.
+fn as_member(site: &Site, gid: u32, arguments: &[&str]) -> (bool, String) {
+    let output = site.command(arguments).uid(65_533).gid(gid).output().unwrap();
+    let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+    (output.status.success(), said)
+}
+
+#[test]
+fn members_of_the_groups_may_do_what_is_theirs_and_are_called_by_their_own_names() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("not run: needs root");
+    }
+    let sandbox = Sandbox::start();
+    let mut site = Site::new(&sandbox, "[setting]\nadmin_group = 64001\nmonitor_group = 64002");
+    let open = |folder: &std::path::Path| {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    open(site.folder.path());
+    site.start();
+    let run = site.folder.path().join("run");
+    let log = site.log();
+    assert!(log.contains("chmod o+x"), "{log}");
+    open(&run);
+    let (done, said) = as_member(&site, 64_001, &["pause", "--why", "lunch"]);
+    assert!(done, "{said}");
+    // Not what the client says, but who it is.
+    assert_eq!(site.status()["paused_by"], "user 65533");
+    for (gid, arguments, may) in [
+        (64_001, &["status"][..], true),
+        (64_002, &["status"], true),
+        (64_002, &["resume"], false),
+        (64_002, &["push", "o", KEY], false),
+        (64_002, &["tset", KEY], false),
+        (64_003, &["status"], false),
+    ] {
+        let (done, said) = as_member(&site, gid, arguments);
+        assert_eq!(done, may, "{gid} {arguments:?}: {said}");
+        if gid == 64_002 && !may {
+            assert!(said.contains("answers status and nothing else"), "{said}");
+        }
+    }
+    assert_eq!(
+        (site.count("queue_depth"), site.status()["paused_by"].clone()),
+        (0, json!("user 65533"))
+    );
+    site.ok(&["stop"]);
+    let left: Vec<_> = std::fs::read_dir(&run).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".sock")), "{left:?}");
 }

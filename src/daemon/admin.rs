@@ -20,11 +20,14 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// To be called with the pidfile locked, before there are threads.
 pub fn bind(config: &Config) -> Result<UnixListener, String> {
-    let path = config.admin_socket();
+    bind_at(&config.admin_socket())
+}
+
+pub(super) fn bind_at(path: &Path) -> Result<UnixListener, String> {
     // The pidfile's lock is ours, so whatever is there is left over.
-    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(path);
     let usual = umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(&path);
+    let bound = UnixListener::bind(path);
     umask(usual);
     bound.map_err(|error| {
         format!("cannot create the administration socket {}: {error}", path.display())
@@ -50,9 +53,24 @@ pub fn trusted(config: &Config) -> Vec<Uid> {
 /// Connects within `patience`. Nobody listens: `NotFound` or `ConnectionRefused`; anything else is an
 /// error that says what is there.
 pub fn connect(config: &Config, patience: Duration) -> io::Result<(UnixStream, Process)> {
+    let admin = connect_to(&config.admin_socket(), config, patience);
+    match admin {
+        // Whoever may only look is heard at the other socket.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            connect_to(&config.monitor_socket(), config, patience).map_err(|_| error)
+        }
+        admin => admin,
+    }
+}
+
+fn connect_to(
+    path: &Path,
+    config: &Config,
+    patience: Duration,
+) -> io::Result<(UnixStream, Process)> {
     let deadline = Instant::now() + patience;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let socket = rustix::fs::openat(CWD, config.admin_socket(), flags, Mode::empty())?;
+    let socket = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&socket)?;
     if let Some(why) = file::planted(&stat, FileType::Socket) {
         return Err(io::Error::other(why));

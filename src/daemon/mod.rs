@@ -6,6 +6,7 @@
 //! the user plants in its folders reaches what the user could reach anyway.
 
 pub mod admin;
+pub mod groups;
 mod listeners;
 mod own;
 mod pidfile;

@@ -5,7 +5,10 @@ use super::stream::Stream;
 use rustix::net::sockopt;
 
 pub fn name(stream: &Stream) -> String {
-    let Stream::Unix(stream) = stream else { return "nobody".into() };
+    let stream = match stream {
+        Stream::Unix(stream) | Stream::Monitor(stream) => stream,
+        Stream::Tcp(_) => return "nobody".into(),
+    };
     let Ok(peer) = sockopt::socket_peercred(stream) else { return "unknown".into() };
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let login = std::fs::read_to_string(format!("/proc/{}/loginuid", peer.pid));

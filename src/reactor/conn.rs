@@ -103,7 +103,12 @@ impl Conn {
     }
 
     pub fn is_admin(&self) -> bool {
-        matches!(self.stream, Stream::Unix(_))
+        matches!(self.stream, Stream::Unix(_) | Stream::Monitor(_))
+    }
+
+    /// It may ask how the daemon is, and nothing else.
+    pub fn only_looks(&self) -> bool {
+        matches!(self.stream, Stream::Monitor(_))
     }
 
     /// Who is at the other end of an administrator's connection.

@@ -35,6 +35,9 @@ const SOON: Duration = Duration::from_micros(20);
 /// request would be safe any sooner.
 const SOON_SYNCED: Duration = Duration::from_micros(300);
 
+/// What whoever may only look is told of everything else.
+const ONLY_STATUS: &str = "this socket answers status and nothing else (see setting.admin_group and setting.monitor_group)";
+
 /// Templates that status shows.
 const BUSIEST: usize = 10;
 
@@ -124,6 +127,12 @@ impl Desk {
             true => command::decode_admin(payload),
             false => command::decode(payload),
         };
+        if conn.only_looks()
+            && let Ok(command) = &decoded
+            && let Some(opaque) = command.beyond_reading()
+        {
+            return self.answer(conn, command::BAD_REQUEST, opaque, ONLY_STATUS.as_bytes());
+        }
         match decoded {
             Ok(Command::Send(request)) => self.request(conn, id, Kind::Send, request),
             Ok(Command::Push(request)) => self.request(conn, id, Kind::Push, request),
@@ -267,12 +276,12 @@ impl Desk {
     }
 
     /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what
-    /// the kernel holds costs the daemon nothing. The administration socket is always heard.
+    /// the kernel holds costs the daemon nothing. The administration socket waits for nothing but its own results.
     pub fn holds(&self, conn: &Conn) -> Option<Hold> {
         let limit = self.links.config.setting.buffer_output_size;
         match conn.course {
-            Course::Open if conn.is_admin() => None,
             Course::Open if conn.outbox.unwritten() > limit => Some(Hold::Results),
+            Course::Open if conn.is_admin() => None,
             Course::Open if !self.has_room(Hold::Spool) => Some(Hold::Spool),
             _ => None,
         }

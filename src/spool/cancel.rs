@@ -204,7 +204,7 @@ impl Spool {
         let number = now.ms.max(self.cancels.last + 1);
         let before = self.queue.order_mark();
         let kept = Kept { number, by, since: now.unix, which, before };
-        let mut order = Order::new(kept, purpose, self.queue.depth());
+        let order = Order::new(kept, purpose, self.queue.depth());
         self.cancels.last = number;
         let told = order.told(false);
         if purpose == Purpose::Count {
@@ -213,13 +213,15 @@ impl Spool {
         }
         log::warn!("messages are cancelled by {}: {}", order.kept.by, order.kept.which);
         self.queue.cancel(order.rule());
+        self.cancels.orders.push(order);
         // What no worker has begun comes back, and is looked at before it is handed out again.
         if let Some(message) = self.pushes.take_peeked() {
             self.queue.give_back(&message);
         }
         self.end_round(now);
-        (order.round, order.in_hands) = (self.round, self.pushes.in_flight());
-        self.cancels.orders.push(order);
+        if let Some(order) = self.cancels.order(number) {
+            (order.round, order.in_hands) = (self.round, self.pushes.in_flight());
+        }
         match self.cancels.save() {
             Ok(()) => self.steered(to, &told),
             Err(error) => {

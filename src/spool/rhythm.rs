@@ -94,7 +94,7 @@ impl Spool {
             self.syncing.next(),
             self.intake.asks_again(),
             self.ends.wakes_at(),
-            self.cancels.wakes_at(now.at),
+            self.cancels.wakes_at(now.at).filter(|_| self.stopping.is_none()),
             self.stopping.filter(|at| *at > now.at),
         ];
         times.into_iter().flatten().min()

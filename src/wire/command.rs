@@ -51,6 +51,19 @@ pub enum Command<'a> {
     },
 }
 
+impl Command<'_> {
+    /// The number that its result carries, where one is owed to whoever may only look.
+    pub fn beyond_reading(&self) -> Option<u32> {
+        match *self {
+            Command::Send(Request { opaque, .. })
+            | Command::Push(Request { opaque, .. })
+            | Command::Tset { opaque, .. } => Some(opaque),
+            Command::Ask { opaque, question, .. } => (!question.only_reads()).then_some(opaque),
+            Command::Result { .. } => None,
+        }
+    }
+}
+
 /// What only the administration socket understands.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Question {
@@ -76,6 +89,11 @@ pub enum Question {
 }
 
 impl Question {
+    /// It changes nothing, and tells nothing that would not stand on a dashboard.
+    pub fn only_reads(self) -> bool {
+        self == Question::Status
+    }
+
     const ALL: [Question; 11] = [
         Question::Status,
         Question::Wait,
