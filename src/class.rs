@@ -20,6 +20,7 @@ pub enum Class {
     Data,
     Internal,
     Unknown,
+    Cancelled,
 }
 
 /// What it says about sending as a whole.
@@ -145,6 +146,9 @@ pub const TABLE: &[Row] = rows! {
         ["unclear for ten minutes", "十分钟仍不明"],
         ["failed: WeChat may have it, and would not recognise a repeat",
          "失败：微信可能已收到，且不再识别重复"];
+    Cancelled "cancelled" false Gate::Silent, Fails, Answered,
+        ["`mega NAME cancel`", "`mega NAME cancel`"],
+        ["ended by an operator before its turn; `requeue` queues it again", "由操作员在发送前取消；可用 `requeue` 重新入队"];
 };
 
 impl Class {
@@ -189,7 +193,7 @@ mod tests {
             assert_eq!(row.class.row().name, row.name);
             assert_eq!(serde_json::to_value(row.class).unwrap(), row.name);
         }
-        assert_eq!(TABLE.last().unwrap().class, Class::Unknown);
+        assert_eq!(TABLE.last().unwrap().class, Class::Cancelled);
     }
 
     #[test]

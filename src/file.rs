@@ -4,7 +4,7 @@
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
 use rustix::process::geteuid;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -69,6 +69,28 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     write(&mut file)?;
     file.sync_all()?;
     std::fs::rename(new, path)?;
+    sync_folder(path)
+}
+
+/// All of a short file: no more than `longest` bytes.
+pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, OFlags::RDONLY, 0)?.take(longest + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > longest {
+        true => Err(io::Error::other(format!("it has more than {longest} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// Removes a file durably, if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_folder(path),
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
     // The name is as durable as the bytes.
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

@@ -34,6 +34,8 @@ enum Happening {
     Reload(News),
     /// The spool has ended: stopped, with so many messages left, or because it had to.
     SpoolEnded(Result<u64, SyncFailed>),
+    /// Nothing is left of what the daemon was to deliver before it stops.
+    Drained,
     /// A thread that should never end by itself.
     Died(&'static str),
 }
@@ -104,7 +106,7 @@ fn open(
     presence: &mut Presence,
 ) -> Result<Running, String> {
     let setting = &config.setting;
-    let admin = presence.listen()?;
+    let (admin, monitor) = presence.listen()?;
     open_log(config)?;
     let listen = addresses(&listeners)?;
     let mut queue = open_queue(config)?;
@@ -154,7 +156,8 @@ fn open(
         tokens: Arc::clone(&tokens),
     };
     let metrics = config.metrics.listen.map(|listen| Metrics::open(listen, metrics)).transpose()?;
-    let reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
+    let mut reactor = Reactor::new(poll, letters, listeners, admin, links).map_err(why)?;
+    monitor.map_or(Ok(()), |monitor| reactor.hear_monitors(monitor)).map_err(why)?;
 
     let live = Arc::new(Live::new(Terms { network, errcodes }));
     let shared = Shared { table, tokens: Arc::clone(&tokens), live: Arc::clone(&live) };
@@ -202,6 +205,11 @@ fn open(
     let mut spool =
         Spool::new(Arc::clone(config), queue, inside, mailbox.clone(), stats).map_err(why)?;
     spool.remember(decided);
+    let drained = happens.clone();
+    spool.when_drained(move || {
+        // A main thread that has ended takes the process with it.
+        let _ = drained.send(Happening::Drained);
+    });
     let ended = happens.clone();
     spawn("spool", &happens, move || {
         // A main thread that has ended takes the process with it.
@@ -245,9 +253,10 @@ impl Running {
             let happening = match self.happenings.recv_timeout(presence::GLANCE) {
                 Ok(happening) => happening,
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Some(socket) = presence.look() {
-                        self.mailbox.send(Mail::Admin(socket));
-                    }
+                    let again = presence.look();
+                    let admin = again.admin.map(Mail::Admin);
+                    let monitor = again.monitor.map(Mail::Monitor);
+                    admin.into_iter().chain(monitor).for_each(|mail| self.mailbox.send(mail));
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return exit::FAILED,
@@ -261,6 +270,12 @@ impl Running {
                     stopping = true;
                     notice!("stopping");
                     self.reloads.stop();
+                    self.mailbox.send(Mail::Stop { now: false });
+                }
+                Happening::Drained if stopping => {}
+                Happening::Drained => {
+                    stopping = true;
+                    notice!("nothing is left: stopping");
                     self.mailbox.send(Mail::Stop { now: false });
                 }
                 Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),

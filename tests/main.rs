@@ -27,6 +27,7 @@ mod restart;
 mod root;
 mod sandbox;
 mod status;
+mod steering;
 mod templates;
 mod torture;
 mod transcripts;

@@ -192,7 +192,8 @@ fn troubles(status: &Value, findings: &mut Findings) {
     }
     for (name, code, what) in [
         ("full", CRITICAL, "nothing is taken in"),
-        ("paused", WARNING, "sending is paused"),
+        ("paused", WARNING, "nothing is sent"),
+        ("draining", WARNING, "requests are refused"),
         ("ledger", WARNING, "failed messages are not recorded"),
         ("message_log", WARNING, "the message log"),
         ("database", WARNING, "the database does not answer"),

@@ -1,6 +1,7 @@
 //! The command line: which configuration is meant, and which command. Runs in short-lived processes
 //! beside the daemon, except for `start`, which becomes it.
 
+mod cancel;
 mod check;
 mod control;
 mod doctor;
@@ -15,6 +16,7 @@ mod request;
 mod requeue;
 mod state;
 mod status;
+mod steer;
 mod template;
 mod when;
 mod which;
@@ -58,6 +60,18 @@ enum Command {
     Status(status::Options),
     /// One line for monitoring, as Nagios plugins print it (exit code 0 ok, 1 warning, 2 critical, 3 unknown)
     Health(health::Health),
+    /// Stop delivering and go on taking messages in, until resume; survives a restart
+    Pause(steer::Pause),
+    /// Deliver again after a pause
+    Resume,
+    /// Refuse requests, deliver what is queued, and stop; goes on when the command is interrupted
+    Drain(steer::Drain),
+    /// End queued messages of a wrong campaign before their turn: they count as failed, and requeue queues them
+    /// again
+    Cancel(cancel::Options),
+    /// Log more or less from now on, until a restart or reload: debug, info, notice, warning, error, critical,
+    /// alert or emergency
+    LogLevel { level: String },
     /// Try what a start would do, say what is wrong with the configuration, and show what would apply; changes
     /// nothing (exit code 1 if something is wrong)
     Check(check::Check),
@@ -164,6 +178,11 @@ impl Line {
                 let target = target();
                 Ok(health::health(&target.name, &options, control::status(&target)))
             }
+            Command::Pause(options) => steer::pause(&target(), options),
+            Command::Resume => steer::resume(&target()),
+            Command::Drain(options) => steer::drain(&target(), &options),
+            Command::Cancel(options) => cancel::cancel(&target(), options),
+            Command::LogLevel { level } => steer::log_level(&target(), level),
             Command::Check(options) => check::check(read()?, &options),
             Command::Doctor(options) => doctor::doctor(read()?, &options),
             Command::Template(command) => template::run(read()?, command),

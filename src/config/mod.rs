@@ -356,6 +356,11 @@ impl Config {
         self.server.ledger_file.with_file_name(format!("{}.templates", self.name))
     }
 
+    /// The one that only tells how the daemon is stands beside it.
+    pub fn monitor_socket(&self) -> PathBuf {
+        self.setting.pid_file.with_extension("monitor.sock")
+    }
+
     /// Reads `file`; `root` is the folder that relative paths in it start from.
     pub fn load(file: &Path, root: &Path) -> Result<Config, ConfigError> {
         let bytes = std::fs::read(file).map_err(|e| {

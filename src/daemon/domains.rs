@@ -85,6 +85,7 @@ impl Domains {
         domains.at(queue).queue = true;
         domains.file(&config.setting.pid_file, &[""]);
         domains.file(&config.admin_socket(), &[""]);
+        domains.file(&config.monitor_socket(), &[""]);
         domains.file(&config.server.ledger_file, DATABASE);
         domains.file(&config.templates_file(), &["", ".new"]);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
@@ -119,10 +120,11 @@ impl Domains {
     }
 }
 
-/// Segments, those that are being created or were kept as damaged, the count of the day, and verdicts.
+/// Segments, those that are being created or were kept as damaged, and what is kept beside them.
 fn is_the_queues(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.contains(".seg") || name.starts_with("sent-today") || name == "verdicts"
+    const NAMES: [&str; 4] = ["sent-today", "verdicts", "paused", "cancels"];
+    name.contains(".seg") || NAMES.iter().any(|own| name.starts_with(own))
 }
 
 #[cfg(test)]

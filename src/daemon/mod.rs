@@ -8,6 +8,7 @@
 pub mod admin;
 mod domains;
 mod facts;
+mod groups;
 mod listeners;
 mod own;
 mod pidfile;

@@ -54,6 +54,11 @@ impl Place {
         (named.into_iter().chain([other]).collect(), doubt)
     }
 
+    /// Where those are heard who may only look.
+    pub fn monitor_socket(&self) -> PathBuf {
+        self.socket.with_extension("monitor.sock")
+    }
+
     /// Where the configuration has it. Whom it is to run as is believed, and else root and the caller.
     /// Of root's processes root believes none in a folder of the service user, who could have moved
     /// another's socket there.

@@ -1,8 +1,9 @@
-//! What a daemon shows of itself: its pidfile, its administration socket and its facts. Main keeps an
+//! What a daemon shows of itself: its pidfile, its administration sockets and its facts. Main keeps an
 //! eye on them, puts back what somebody removed or replaced, and takes them away at the end.
 
 use super::admin;
 use super::facts::{self, Facts, Published};
+use super::groups::{self, Admitted};
 use super::pidfile::{Locked, PidFile};
 use crate::clock::Seldom;
 use crate::config::Config;
@@ -17,13 +18,62 @@ pub const GLANCE: Duration = Duration::from_secs(2);
 pub struct Presence {
     /// None once it is over.
     pid_file: Option<PidFile>,
-    socket: PathBuf,
-    /// Device and inode of the socket that this daemon listens on.
-    bound: Option<(u64, u64)>,
+    admin: Ear,
+    /// Where those are heard who may only look, if there are any.
+    monitor: Option<Ear>,
     facts: Facts,
     facts_path: PathBuf,
     published: Option<Published>,
-    troubles: [Seldom; 3],
+    troubles: [Seldom; 2],
+}
+
+/// A socket that questions come in by.
+struct Ear {
+    path: PathBuf,
+    admitted: Option<Admitted>,
+    /// Device and inode of the socket that this daemon listens on.
+    bound: Option<(u64, u64)>,
+    trouble: Seldom,
+}
+
+/// The sockets that questions come in by, or those that stand in the place of removed ones.
+#[derive(Default)]
+pub struct Ears {
+    pub admin: Option<UnixListener>,
+    pub monitor: Option<UnixListener>,
+}
+
+impl Ear {
+    fn new(path: PathBuf, admitted: Option<Admitted>) -> Ear {
+        Ear { path, admitted, bound: None, trouble: Seldom::default() }
+    }
+
+    fn bind(&mut self) -> Result<UnixListener, String> {
+        let shown = self.path.display();
+        let failed = |error| format!("cannot create the administration socket {shown}: {error}");
+        let listener = admin::bind(&self.path).map_err(failed)?;
+        self.admitted.as_ref().map_or(Ok(()), |admitted| admitted.admit(&self.path))?;
+        self.bound = identity(&self.path);
+        Ok(listener)
+    }
+
+    /// A new one where the old one was removed.
+    fn look(&mut self) -> Option<UnixListener> {
+        if self.bound == identity(&self.path) {
+            return None;
+        }
+        let listener = self.bind();
+        let again = listener.as_ref().map(|_| ()).map_err(Clone::clone);
+        tell(&self.path, again, &mut self.trouble);
+        listener.ok()
+    }
+
+    fn remove(&self) {
+        if self.bound.is_some() && self.bound == identity(&self.path) {
+            // A socket that nobody listens on is no obstacle.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Presence {
@@ -34,10 +84,16 @@ impl Presence {
         // Those of a daemon that was killed say nothing any more; where they cannot be removed, nobody
         // holds their lock, which says the same.
         let _ = facts::clear(&facts_path);
+        let monitor =
+            groups::monitors(config).map(|group| Ear::new(config.monitor_socket(), Some(group)));
+        if monitor.is_none() {
+            // One that was left by a run with other settings.
+            let _ = std::fs::remove_file(config.monitor_socket());
+        }
         Ok(Presence {
             pid_file: Some(pid_file),
-            socket: config.admin_socket(),
-            bound: None,
+            admin: Ear::new(config.admin_socket(), groups::admins(config)),
+            monitor,
             facts: Facts::of(config),
             facts_path,
             published: None,
@@ -46,12 +102,8 @@ impl Presence {
     }
 
     /// Before there are threads.
-    pub fn listen(&mut self) -> Result<UnixListener, String> {
-        let shown = self.socket.display();
-        let failed = |error| format!("cannot create the administration socket {shown}: {error}");
-        let listener = admin::bind(&self.socket).map_err(failed)?;
-        self.bound = identity(&self.socket);
-        Ok(listener)
+    pub fn listen(&mut self) -> Result<(UnixListener, Option<UnixListener>), String> {
+        Ok((self.admin.bind()?, self.monitor.as_mut().map(Ear::bind).transpose()?))
     }
 
     /// The daemon is ready. Where the facts cannot be written it goes on without.
@@ -66,8 +118,8 @@ impl Presence {
         Ok(())
     }
 
-    /// Puts back what is gone. Returns a new administration socket where the old one was removed.
-    pub fn look(&mut self) -> Option<UnixListener> {
+    /// Puts back what is gone. Returns new administration sockets where old ones were removed.
+    pub fn look(&mut self) -> Ears {
         if let Some(pid_file) = self.pid_file.as_mut().filter(|file| !file.is_there()) {
             let path = pid_file.path().to_owned();
             let again = lock_again(&path).map(|again| *pid_file = again);
@@ -78,14 +130,7 @@ impl Presence {
             let again = again.map(|again| self.published = Some(again));
             tell(&self.facts_path, again.map_err(|error| error.to_string()), &mut self.troubles[1]);
         }
-        if self.bound == identity(&self.socket) {
-            return None;
-        }
-        let listener = admin::bind(&self.socket).map_err(|error| error.to_string());
-        self.bound = listener.as_ref().ok().and(identity(&self.socket)).or(self.bound);
-        let again = listener.as_ref().map(|_| ()).map_err(Clone::clone);
-        tell(&self.socket, again, &mut self.troubles[2]);
-        listener.ok()
+        Ears { admin: self.admin.look(), monitor: self.monitor.as_mut().and_then(Ear::look) }
     }
 }
 
@@ -93,10 +138,7 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.published = None;
-        if self.bound.is_some() && self.bound == identity(&self.socket) {
-            // A socket that nobody listens on is no obstacle.
-            let _ = std::fs::remove_file(&self.socket);
-        }
+        self.monitor.iter().chain([&self.admin]).for_each(Ear::remove);
         if let Some(Err(error)) = self.pid_file.take().map(PidFile::release) {
             log::warn!("the pidfile cannot be removed and is empty now: {error}");
         }

@@ -8,11 +8,12 @@ use rusqlite::Connection;
 use std::collections::HashMap;
 
 /// The rows about which a crash leaves doubt: those that were on their way back into the queue (L1),
-/// and those whose records may not be marked done.
+/// and those whose records may not be marked done. Those that were cancelled are in no doubt: the order stands
+/// until they are marked, and there can be millions.
 pub fn in_doubt(read: &Connection) -> rusqlite::Result<Vec<Row>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM failed WHERE state = 1 \
-         OR (state = 0 AND seq > (SELECT seq FROM settled))"
+         OR (state = 0 AND seq > (SELECT seq FROM settled) AND class != 'cancelled')"
     );
     let mut statement = read.prepare(&sql)?;
     let rows = statement.query_map([], Row::read)?;

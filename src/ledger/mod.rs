@@ -22,6 +22,7 @@ mod tally;
 mod tests;
 mod verdicts;
 
+use crate::class::Class;
 use crate::clock::{Seldom, now_ms};
 use crate::config::Config;
 use crate::queue::{ClientMsgId, Held};
@@ -304,7 +305,8 @@ impl Ledger {
         if !failures.is_empty() {
             self.recorded = true;
             let tickets = failures.iter().filter_map(|failure| failure.message.ticket()).collect();
-            let _ = links.spool.send(Event::Recorded(tickets));
+            let cancelled = failures.iter().filter(|it| it.class == Class::Cancelled).count();
+            let _ = links.spool.send(Event::Recorded { tickets, cancelled });
             self.sent.failed(&failures, &links.stats);
             self.verdicts.recorded(&failures);
         }
@@ -350,7 +352,7 @@ impl Ledger {
 
     fn ask(&mut self, ask: &Ask, links: &Links) {
         let request: Request = match serde_json::from_slice(&ask.body) {
-            Ok(request) => request,
+            Ok(request) => Request { by: ask.by.clone(), ..request },
             Err(error) => {
                 let why = format!("not understood: {error}");
                 return links.answer(ask.to, command::BAD_REQUEST, why);

@@ -77,7 +77,7 @@ fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
         let request = Request { limit: 10, ..Request::default() };
         let body = serde_json::to_vec(&request).unwrap().into();
         let to = ReplyTo { conn, opaque, weight: 0 };
-        ledger.ask(&Ask { to, what: What::Requeue, body }, &links);
+        ledger.ask(&Ask { to, what: What::Requeue, by: "ann".into(), body }, &links);
     };
     ask(&mut ledger, 1);
     assert!(matches!(spool.try_recv(), Ok(Event::Requeue(batch)) if batch.len() == 1));

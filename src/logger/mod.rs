@@ -8,7 +8,7 @@ mod outputs;
 mod stderr;
 mod syslog;
 
-use crate::config::{Level, LogFile, LogFormat};
+use crate::config::{Level, LogFile, LogFormat, Named};
 use chrono::Local;
 use entry::{Entry, severity};
 use outputs::Outputs;
@@ -101,6 +101,13 @@ pub fn trouble() -> Option<String> {
 /// Lines that could not be written, since the start, and where.
 pub fn lost() -> Vec<(&'static str, u64)> {
     OUTPUTS.get().map_or_else(Vec::new, |outputs| outputs.lock().lost())
+}
+
+/// How much is logged now.
+pub fn level() -> Level {
+    let level = LEVEL.load(Ordering::Relaxed);
+    let mut levels = <Level as Named>::NAMES.iter().map(|(_, level)| *level);
+    levels.find(|known| *known as u8 == level).unwrap_or(Level::Warning)
 }
 
 /// From now on this text is shown as `***`.

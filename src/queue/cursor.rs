@@ -5,16 +5,14 @@ use super::janitor::{End, Heir, Work};
 use super::reader::Reader;
 use super::record::{self, Change, Found, Record};
 use super::segment::Segment;
-use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, Ticket, header};
+use super::{AGAIN, BLOCK, Damage, HEAP_LIMIT, Message, Position, Queue, SINGLE, Ticket, header};
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
-
-/// Bytes that are read at once of a single record.
-const SINGLE: usize = 1024;
 
 impl Queue {
     /// The next message to be sent: one whose due time has come, else the next at the cursor.
     pub fn take(&mut self, now: u64) -> Option<Message> {
+        self.begin_take();
         while let Some(Reverse((due, position))) = self.heap.peek().copied() {
             if due > now {
                 break;
@@ -27,8 +25,16 @@ impl Queue {
         if self.cursor_again.is_some_and(|again| now < again) {
             return None;
         }
-        while self.heap.len() < HEAP_LIMIT {
+        let mut passed = 0;
+        while self.retrying() < HEAP_LIMIT {
             let (position, record) = self.advance(now)?;
+            // C1
+            if self.cancels.any() && self.meets_rule(position, &record) {
+                match self.cancels.pass(&mut passed) {
+                    true => continue,
+                    false => return None,
+                }
+            }
             let due = record.due.min(self.latest_due);
             if due > now {
                 self.wait_until(due, position);
@@ -56,13 +62,7 @@ impl Queue {
                 if segment.unwritten() > 0 {
                     return None;
                 }
-                // What was counted and not found is lost.
-                let unread = std::mem::take(&mut segment.unread);
-                self.depth -= unread;
-                match unread > 0 {
-                    true => self.lost += unread.unsigned_abs(),
-                    false => self.found += unread.unsigned_abs(),
-                }
+                self.count_off(index);
                 if index + 1 == self.segments.len() {
                     return None;
                 }
@@ -131,6 +131,21 @@ impl Queue {
         }
     }
 
+    fn meets_rule(&mut self, position: Position, record: &Record) -> bool {
+        let ahead = self.ahead.as_mut().expect("invariant: advance has read it");
+        self.cancels.meets(record, ahead.bytes(record::payload(position.at, record.length)))
+    }
+
+    /// All of a segment is read: what was counted and not found is lost.
+    fn count_off(&mut self, index: usize) {
+        let unread = std::mem::take(&mut self.segments[index].unread);
+        self.depth -= unread;
+        match unread > 0 {
+            true => self.lost += unread.unsigned_abs(),
+            false => self.found += unread.unsigned_abs(),
+        }
+    }
+
     /// Moves the cursor to the next record that can be trusted.
     fn skip_damage(&mut self, index: usize, at: usize, next: usize, why: String) {
         let segment = &mut self.segments[index];
@@ -168,12 +183,17 @@ impl Queue {
         self.retire_finished(number);
     }
 
-    /// Lets a segment go, if it is finished (Q3).
+    /// Lets a segment go, if it is finished (Q3, C3).
     pub(super) fn retire_finished(&mut self, number: u64) {
         let Some(index) = self.index(number) else { return };
         let segment = &mut self.segments[index];
+        let ahead = number > self.cursor.segment;
         let passed = number < self.cursor.segment || self.cursor.at >= segment.end;
-        if !segment.sealed || number > self.cursor.segment || !passed || segment.outstanding > 0 {
+        let finished = match ahead {
+            true => segment.is_counted_out(),
+            false => passed && segment.outstanding == 0,
+        };
+        if !segment.sealed || !finished {
             return;
         }
         self.bytes -= std::mem::take(&mut segment.counted) as u64;
@@ -190,6 +210,9 @@ impl Queue {
             _ => End::Remove,
         };
         let follows = segment.follows;
+        if ahead {
+            self.count_off(index);
+        }
         self.segments.remove(index);
         self.busy.remove(&number);
         // Q7: the one before it is now the one before the next.
@@ -251,7 +274,7 @@ fn issue(origin: u64, position: Position, record: Record, payload: &[u8], now: u
 }
 
 /// It will be the same when it is tried again, unlike a want of descriptors or memory.
-fn is_lasting(error: &io::Error) -> bool {
+pub(super) fn is_lasting(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::PermissionDenied | ErrorKind::IsADirectory | ErrorKind::InvalidInput

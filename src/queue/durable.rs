@@ -139,6 +139,7 @@ impl Queue {
     fn release(&mut self, count: usize) {
         self.marked_since |= count > 0;
         self.settling = self.settling.saturating_sub(count);
+        self.cancels.settled += count as u64;
         for Replaced { old, new, due } in self.unsettled.drain(..count).collect::<Vec<_>>() {
             self.depth += 1;
             self.done(old);

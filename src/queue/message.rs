@@ -3,13 +3,14 @@
 use super::Position;
 use super::client_msg_id::ClientMsgId;
 use super::record::{Parts, Record};
+use serde::{Deserialize, Serialize};
 
 /// Where a message stands in the queue; only the queue can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(pub(super) Position);
 
 /// A moment in the order of acceptance: what is accepted later stands behind it.
-#[derive(Default, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(pub(super) u64);
 
 pub struct Message {

@@ -6,7 +6,7 @@
 //! A folder of segment files `NNNNNNNNNNNNNNNNNNNN.seg` of one size, really allocated before they
 //! are used, so that a full disk is an error code and marking a message done never needs space.
 //! Records are appended to the last segment (the tail); a cursor walks all segments once, from the
-//! first to the tail, and hands messages out. `header` and `record` hold the byte layouts. Only
+//! first to the tail, and hands messages out; what a rule cancels, `cancel` ends before its turn. `header` and `record` hold the byte layouts. Only
 //! what is worked on is open.
 //!
 //! ```text
@@ -42,6 +42,7 @@
 //! due times holds `HEAP_LIMIT` entries; beyond that the cursor rests until some are done.
 
 mod absence;
+mod cancel;
 mod client_msg_id;
 mod cursor;
 pub mod disk;
@@ -61,11 +62,13 @@ mod tail;
 pub(crate) mod tests;
 mod trouble;
 
+pub use cancel::{Purpose, Rule, Swept, Which};
 pub use client_msg_id::ClientMsgId;
 pub use janitor::{Chore, ChoreDone};
 pub use message::{Mark, Message, Ticket};
 pub use trouble::{Damage, OpenError, Refused};
 
+use cancel::Cancels;
 use disk::Disk;
 use front::Front;
 use inspect::Summary;
@@ -87,6 +90,9 @@ const HEAP_LIMIT: usize = if cfg!(test) { 64 } else { 200_000 };
 
 /// Bytes that are read at once where the next ones will be wanted too.
 const BLOCK: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
+
+/// Bytes that are read at once of a single record.
+const SINGLE: usize = 1024;
 
 /// Files that are open at most, but for those that a sync is waited for.
 const OPEN_LIMIT: usize = if cfg!(test) { 4 } else { 32 };
@@ -208,6 +214,7 @@ pub struct Queue {
     astray: bool,
     /// What stands where the next message is taken from, see `front`.
     front: Option<Front>,
+    cancels: Cancels,
 }
 
 /// A record whose message goes on as a retry (Q4).
@@ -249,6 +256,7 @@ impl Queue {
         let Some(index) = self.index(position.segment) else { return };
         self.mark(index, position.at, Change::Done);
         self.segments[index].count_done();
+        self.segments[index].count_ended(position.at);
         self.depth -= 1;
         self.end_one(index, position);
     }
@@ -381,7 +389,7 @@ impl Queue {
 
     /// Messages that wait for their time.
     pub fn retrying(&self) -> usize {
-        self.heap.len()
+        self.heap.len() + self.cancels.waiting()
     }
 
     /// Bytes of records in the segments in which something waits.
@@ -405,12 +413,14 @@ impl Queue {
     fn mark(&mut self, index: usize, at: usize, change: Change) {
         let segment = &mut self.segments[index];
         segment.mark(at, change);
-        self.busy.insert(segment.number);
-        if segment.number == self.cursor.segment
+        let number = segment.number;
+        self.busy.insert(number);
+        if number == self.cursor.segment
             && let Some(ahead) = &mut self.ahead
         {
             change.encode(|offset, bytes| ahead.patch(at + offset, bytes));
         }
+        change.encode(|offset, bytes| self.cancels.patch(number, at + offset, bytes));
     }
 
     fn push_chore(&mut self, work: Work) {

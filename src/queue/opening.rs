@@ -1,6 +1,7 @@
 //! Makes a queue of what recovery found in its folder. Part of the queue; runs once, before the spool
 //! thread starts.
 
+use super::cancel::Cancels;
 use super::disk::Disk;
 use super::janitor;
 use super::segment::Segment;
@@ -74,6 +75,7 @@ impl Queue {
             found: depth.max(0) as u64,
             lost: 0,
             front: None,
+            cancels: Cancels::default(),
             bytes: segments.iter().map(|s| s.counted as u64).sum(),
             damage: recovered.damage,
             chores: VecDeque::new(),

@@ -66,6 +66,15 @@ pub struct Segment {
     durable: usize,
     marked: usize,
     covered: Option<Covered>,
+    /// What a sweep has read of it, if from its beginning and without damage.
+    count: Option<Count>,
+}
+
+/// So far records were read, and so many of them are not done.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    to: usize,
+    left: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +124,7 @@ impl Segment {
             durable: header.durable().unwrap_or(HEADER),
             marked: header.marked().unwrap_or(HEADER),
             covered: None,
+            count: None,
         }
     }
 
@@ -208,6 +218,36 @@ impl Segment {
 
     pub fn count_done(&mut self) {
         self.done = self.done.wrapping_add(1);
+    }
+
+    /// A sweep counts what is not done in it, from its beginning.
+    pub fn begin_count(&mut self) {
+        self.count = Some(Count { to: HEADER, left: 0 });
+    }
+
+    /// It has read the record before `to`.
+    pub fn count_read(&mut self, to: usize, done: bool) {
+        if let Some(count) = &mut self.count {
+            count.to = to;
+            count.left += u32::from(!done);
+        }
+    }
+
+    /// A record is done now. One that a sweep has read without seeing that counts as left, which only keeps the
+    /// segment for longer.
+    pub fn count_ended(&mut self, at: usize) {
+        if let Some(count) = self.count.filter(|count| at < count.to) {
+            self.count = count.left.checked_sub(1).map(|left| Count { left, ..count });
+        }
+    }
+
+    pub fn give_up_count(&mut self) {
+        self.count = None;
+    }
+
+    /// A sweep has read all of it, and everything in it is done.
+    pub fn is_counted_out(&self) -> bool {
+        self.count.is_some_and(|count| count.to >= self.end && count.left == 0)
     }
 
     /// Changes that are not in the file yet.

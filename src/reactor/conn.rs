@@ -2,6 +2,7 @@
 //! yet. Owned by the reactor; never blocks, and says what it holds so that the account can be kept.
 
 use super::account::{Account, CONN_COST, Part};
+use super::asker;
 use super::inbox::Inbox;
 use super::outbox::{Io, Keeps, Outbox, Peer};
 use super::stream::Stream;
@@ -102,7 +103,17 @@ impl Conn {
     }
 
     pub fn is_admin(&self) -> bool {
-        matches!(self.stream, Stream::Unix(_))
+        matches!(self.stream, Stream::Unix(_) | Stream::Monitor(_))
+    }
+
+    /// It may ask how the daemon is, and nothing else.
+    pub fn only_looks(&self) -> bool {
+        matches!(self.stream, Stream::Monitor(_))
+    }
+
+    /// Who is at the other end of an administrator's connection.
+    pub fn asker(&self) -> String {
+        asker::name(&self.stream)
     }
 
     pub fn peer(&self) -> Option<IpAddr> {

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Tokens of the door: the administration socket's, then one for each listener.
 pub const ADMIN: usize = 1;
-const FIRST_LISTENER: usize = 2;
+const MONITOR: usize = 2;
+const FIRST_LISTENER: usize = 3;
 
 /// Accepted in one turn.
 pub const ACCEPTS: usize = 256;
@@ -26,6 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Door {
     listeners: Vec<TcpListener>,
     admin: UnixListener,
+    /// Where only questions that change nothing are answered.
+    monitor: Option<UnixListener>,
     /// Empty: everybody may come in.
     allow: Vec<IpNet>,
     /// Tokens of those where somebody waits; edge-triggered (R3): until accepting finds nobody.
@@ -60,6 +63,7 @@ impl Door {
         Ok(Door {
             listeners: watched,
             admin,
+            monitor: None,
             allow,
             knocked: VecDeque::new(),
             rests_until: None,
@@ -74,6 +78,19 @@ impl Door {
         registry: &Registry,
     ) -> io::Result<()> {
         self.admin = watch_admin(admin, registry)?;
+        Ok(())
+    }
+
+    /// Those who may only look come in here.
+    pub fn hear_monitors(
+        &mut self,
+        monitor: std::os::unix::net::UnixListener,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        monitor.set_nonblocking(true)?;
+        let mut monitor = UnixListener::from_std(monitor);
+        registry.register(&mut monitor, Token(MONITOR), Interest::READABLE)?;
+        self.monitor = Some(monitor);
         Ok(())
     }
 
@@ -106,6 +123,11 @@ impl Door {
                 None if token == ADMIN => {
                     let visitor = |stream| Visitor::Admitted(Stream::Unix(stream), None);
                     self.admin.accept().map(|(stream, _)| visitor(stream))
+                }
+                None if token == MONITOR && self.monitor.is_some() => {
+                    let monitor = self.monitor.as_ref().expect("invariant: looked at a line above");
+                    let visitor = |stream| Visitor::Admitted(Stream::Monitor(stream), None);
+                    monitor.accept().map(|(stream, _)| visitor(stream))
                 }
                 // It was closed.
                 None => continue,

@@ -44,7 +44,16 @@ impl Reactor {
                         log::error!("nobody is heard on the administration socket: {error}");
                     }
                 }
+                Mail::Monitor(socket) => {
+                    if let Err(error) = self.hear_monitors(socket) {
+                        log::error!("nobody is heard on the monitoring socket: {error}");
+                    }
+                }
                 Mail::Configure(config) => self.configure(config),
+                Mail::Steered(reply) => {
+                    self.desk.steering -= 1;
+                    self.deliver(reply);
+                }
                 Mail::Stop { now } => self.stop(now),
                 Mail::Quit { left } => self.quit(left),
             }

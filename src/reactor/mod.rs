@@ -13,12 +13,14 @@
 
 mod account;
 mod agenda;
+mod asker;
 mod bounds;
 mod conn;
 mod door;
 mod heir;
 mod inbox;
 mod mail;
+mod orders;
 mod outbox;
 mod serve;
 mod stream;
@@ -52,6 +54,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream::Stream;
+
+/// Clients of the administration sockets at a time.
+const ADMINS: usize = 256;
 
 /// Tokens below are the waker's and the door's.
 const FIRST_CONN: usize = 1 << 16;
@@ -136,6 +141,11 @@ impl Reactor {
             heir: None,
             told: Seldom::default(),
         })
+    }
+
+    /// A second socket, for those who may only look.
+    pub fn hear_monitors(&mut self, monitor: std::os::unix::net::UnixListener) -> io::Result<()> {
+        self.door.hear_monitors(monitor, self.poll.registry())
     }
 
     pub fn run(mut self) -> io::Result<()> {
@@ -241,7 +251,7 @@ impl Reactor {
         (!room).then_some((Refusal::Memory, "setting.memory_limit has no room for more clients"))
     }
 
-    /// Finds a place for a client. The administration socket always has one.
+    /// Finds a place for a client. The administration sockets have theirs whoever else is there.
     fn place(&mut self, stream: Stream, peer: Option<IpAddr>, now: Instant) {
         if let Some(peer) = peer
             && self.full().is_some()
@@ -251,6 +261,15 @@ impl Reactor {
                 self.desk.links.stats.turn_down(refusal);
                 return self.door.turn_away(peer, why);
             }
+        }
+        if peer.is_none() && self.conns.iter().filter(|(_, conn)| conn.is_admin()).count() >= ADMINS
+        {
+            if self.told.now() {
+                log::warn!(
+                    "{ADMINS} are connected to the administration sockets: one more is turned away"
+                );
+            }
+            return;
         }
         self.admit(stream, peer, now);
     }

@@ -5,12 +5,15 @@
 use super::Links;
 use super::account::{Account, Part, REQUEST_COST};
 use super::conn::{Conn, Course, Hold};
-use crate::config::SyncPolicy;
+use super::orders::{cancelling, log_level};
+use crate::config::{Named, SyncPolicy};
+use crate::logger;
 use crate::queue::New;
 use crate::stats::Refusal;
 use crate::template::Unfit;
 use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::ledger::{Ask, What};
+use crate::traffic::steer::{STEERS, Steer, Steering, Why, one_line};
 use crate::traffic::{BATCHES, Event, Tset};
 use crate::wire::command::{self, Command, Question, Request};
 use crate::wire::frame::{Split, split};
@@ -32,6 +35,9 @@ const SOON: Duration = Duration::from_micros(20);
 /// The same where it includes a sync to a fast disk, and a single client waits for it: nobody else's
 /// request would be safe any sooner.
 const SOON_SYNCED: Duration = Duration::from_micros(300);
+
+/// What whoever may only look is told of everything else.
+const ONLY_STATUS: &str = "this socket answers status and nothing else (see setting.admin_group and setting.monitor_group)";
 
 /// Templates that status shows.
 const BUSIEST: usize = 10;
@@ -64,6 +70,8 @@ pub(super) struct Desk {
     /// The connection that is being read asks for the listening sockets, under this opaque.
     pub heir: Option<u32>,
     started: Instant,
+    /// Orders to the spool that are not answered yet.
+    pub steering: usize,
 }
 
 impl Desk {
@@ -87,6 +95,7 @@ impl Desk {
             waiting: Vec::new(),
             heir: None,
             started: Instant::now(),
+            steering: 0,
         }
     }
 
@@ -119,6 +128,12 @@ impl Desk {
             true => command::decode_admin(payload),
             false => command::decode(payload),
         };
+        if conn.only_looks()
+            && let Ok(command) = &decoded
+            && let Some(opaque) = command.beyond_reading()
+        {
+            return self.answer(conn, command::BAD_REQUEST, opaque, ONLY_STATUS.as_bytes());
+        }
         match decoded {
             Ok(Command::Send(request)) => self.request(conn, id, Kind::Send, request),
             Ok(Command::Push(request)) => self.request(conn, id, Kind::Push, request),
@@ -182,6 +197,23 @@ impl Desk {
                     }
                 }
             }
+            Question::Pause => match serde_json::from_slice(body) {
+                Ok(Why { why }) => {
+                    self.steer(conn, id, opaque, Steering::Pause { why: one_line(&why) })
+                }
+                Err(error) => self.misunderstood(conn, opaque, &error.to_string()),
+            },
+            Question::Resume => self.steer(conn, id, opaque, Steering::Resume),
+            Question::Drain => self.steer(conn, id, opaque, Steering::Drain),
+            Question::EndDrain => self.steer(conn, id, opaque, Steering::EndDrain),
+            Question::Cancel => match cancelling(body) {
+                Ok(order) => self.steer(conn, id, opaque, order),
+                Err(error) => self.misunderstood(conn, opaque, &error),
+            },
+            Question::LogLevel => match log_level(body, &conn.asker()) {
+                Ok(before) => self.answer(conn, command::OK, opaque, before.as_bytes()),
+                Err(error) => self.misunderstood(conn, opaque, &error),
+            },
         }
     }
 
@@ -263,12 +295,12 @@ impl Desk {
     }
 
     /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what
-    /// the kernel holds costs the daemon nothing. The administration socket is always heard.
+    /// the kernel holds costs the daemon nothing. The administration socket waits for nothing but its own results.
     pub fn holds(&self, conn: &Conn) -> Option<Hold> {
         let limit = self.links.config.setting.buffer_output_size;
         match conn.course {
-            Course::Open if conn.is_admin() => None,
             Course::Open if conn.outbox.unwritten() > limit => Some(Hold::Results),
+            Course::Open if conn.is_admin() => None,
             Course::Open if !self.has_room(Hold::Spool) => Some(Hold::Spool),
             _ => None,
         }
@@ -323,12 +355,34 @@ impl Desk {
             return Next::Hold(Hold::Store);
         }
         let weight = body.len() + REQUEST_COST;
+        let by = conn.asker();
         let to = self.owe(conn, id, opaque, weight);
         // This thread alone sends here, and there was room; a ledger that has ended ends the daemon, too.
-        if self.links.ledger.try_send(Ask { to, what, body: body.into() }).is_err() {
+        if self.links.ledger.try_send(Ask { to, what, by, body: body.into() }).is_err() {
             log::error!("the ledger takes no orders any more");
         }
         Next::Frame
+    }
+
+    /// An order to the spool, which answers it.
+    fn steer(&mut self, conn: &mut Conn, id: ConnId, opaque: u32, order: Steering) -> Next {
+        if self.steering == STEERS {
+            let why = "too many orders at once; try again";
+            return self.answer(conn, command::UNAVAILABLE, opaque, why.as_bytes());
+        }
+        let by = conn.asker();
+        let to = self.owe(conn, id, opaque, REQUEST_COST);
+        self.steering += 1;
+        // There is room: they are counted here. A spool that has ended ends the daemon, too.
+        if self.links.spool.try_send(Event::Steer(Box::new(Steer { to, by, order }))).is_err() {
+            log::error!("the spool takes no orders any more");
+        }
+        Next::Frame
+    }
+
+    fn misunderstood(&self, conn: &mut Conn, opaque: u32, error: &str) -> Next {
+        let why = format!("not understood: {error}");
+        self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes())
     }
 
     /// Hands this turn's requests to the spool; false if they must wait for a batch to come back.
@@ -405,6 +459,7 @@ impl Desk {
             "listen": self.links.listen,
             "templates": self.links.table.len(),
             "stopping": self.stopping,
+            "log_level": logger::level().name(),
             "token_calls_today": self.links.tokens.calls_today(),
             "token_age_seconds": token.map(|(age, _)| age.as_secs()),
             "token_expires_seconds": token.map(|(_, lasts)| lasts.as_secs()),

@@ -10,6 +10,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// The administration socket.
     Unix(UnixStream),
+    /// The one for those who may only look.
+    Monitor(UnixStream),
 }
 
 impl Stream {
@@ -18,21 +20,23 @@ impl Stream {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Stream::Tcp(stream) => registry.register(stream, token, both),
-            Stream::Unix(stream) => registry.register(stream, token, both),
+            Stream::Unix(stream) | Stream::Monitor(stream) => {
+                registry.register(stream, token, both)
+            }
         }
     }
 
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Unix(stream) | Stream::Monitor(stream) => stream.read(buffer),
         }
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Unix(stream) | Stream::Monitor(stream) => stream.write(bytes),
         }
     }
 
@@ -40,7 +44,7 @@ impl Stream {
     pub fn end(&self) {
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) | Stream::Monitor(stream) => stream.shutdown(Shutdown::Write),
         };
     }
 }

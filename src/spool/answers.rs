@@ -59,6 +59,11 @@ impl Answers {
         self.finished.push(batch);
     }
 
+    /// An administrator's order was carried out, or could not be.
+    pub fn steered(&self, reply: Reply) {
+        self.mailbox.send(Mail::Steered(reply));
+    }
+
     pub fn mail(&mut self) {
         if self.replies.is_empty() && self.finished.is_empty() {
             return;

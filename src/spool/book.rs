@@ -37,6 +37,7 @@ impl Spool {
         match job.waiting {
             None => {
                 self.pushes.land();
+                self.cancels.landed(job.round);
                 self.book_push(job, verdict, called, now);
             }
             Some(waiting) => {
@@ -62,6 +63,14 @@ impl Spool {
         };
         let most = self.config.queue.retry_max;
         let failed = Failed { class, reason, called };
+        if !matches!(class.row().push, Push::Done | Push::Fails)
+            && let Some(number) = self.queue.is_cancelled(&job.message)
+        {
+            if class.row().push == Push::AgainUnclear {
+                job.message.mark_unclear();
+            }
+            return self.cancel(job.message, number, now);
+        }
         match class.row().push {
             Push::Done => self.queue.done(ticket),
             Push::Fails => self.fail(job.message, failed, now),

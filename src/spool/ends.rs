@@ -22,6 +22,8 @@ pub struct Ends {
     blocks: Sender<Block>,
     /// Failures that the ledger has not recorded yet.
     unrecorded: usize,
+    /// Of these, what was cancelled.
+    cancelling: usize,
     /// Verdicts of an earlier run, by the number of the message: WeChat is not asked again.
     decided: HashMap<u64, Kept>,
     last: Last,
@@ -71,6 +73,7 @@ impl Ends {
             notes,
             blocks,
             unrecorded: 0,
+            cancelling: 0,
             decided: HashMap::new(),
             last: Last::Open,
             lines,
@@ -82,6 +85,15 @@ impl Ends {
     /// A message more may fail.
     pub fn have_room(&self) -> bool {
         self.unrecorded < UNRECORDED
+    }
+
+    /// A message more may be cancelled, and others may fail meanwhile.
+    pub fn may_cancel(&self) -> bool {
+        self.cancelling < UNRECORDED / 2 && self.have_room()
+    }
+
+    pub fn cancelling(&self) -> usize {
+        self.cancelling
     }
 
     pub fn unrecorded(&self) -> usize {
@@ -117,11 +129,14 @@ impl Ends {
 
     pub fn fail(&mut self, failure: Failure) {
         self.unrecorded += 1;
+        self.cancelling += usize::from(failure.class == Class::Cancelled);
         self.tell(Note::Failed(Box::new(failure)));
     }
 
-    pub fn recorded(&mut self, count: usize) {
+    /// So many are recorded, and of these so many were cancelled.
+    pub fn recorded(&mut self, count: usize, cancelled: usize) {
         self.unrecorded -= count;
+        self.cancelling -= cancelled;
     }
 
     /// S3: there is room, and a ledger that has ended ends the daemon too; what it was told of is in the

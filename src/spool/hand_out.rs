@@ -108,9 +108,14 @@ impl Spool {
     /// and too long ago for WeChat to recognise it by its client_msg_id has failed.
     fn next_sure_push(&mut self, now: Now) -> Option<Message> {
         while self.ends.have_room() {
-            let message = self.queue.take(now.ms)?;
+            let mut message = self.queue.take(now.ms)?;
             if let Some(kept) = self.ends.decided(&message) {
                 self.ends.fail(kept.with(message));
+                continue;
+            }
+            if let Some(number) = self.queue.is_cancelled(&message) {
+                message.forgive_attempt();
+                self.cancel(message, number, now);
                 continue;
             }
             let since = message.unclear_since();
@@ -127,10 +132,14 @@ impl Spool {
     /// Nobody begins what is handed out already: the round ends, what no worker has taken comes back, and who
     /// waits for a send is told.
     pub(super) fn halt(&mut self, now: Now) {
+        self.end_round(now);
+        self.answer_waiting_sends(now);
+    }
+
+    pub(super) fn end_round(&mut self, now: Now) {
         self.inside.round.end(self.round);
         self.round = self.inside.round.current();
         self.recall(now);
-        self.answer_waiting_sends(now);
     }
 
     /// Takes back what no worker has begun.
@@ -166,11 +175,16 @@ impl Spool {
     }
 
     /// A job that was handed out and not begun.
-    pub(super) fn take_back(&mut self, job: Job, now: Now) {
+    pub(super) fn take_back(&mut self, mut job: Job, now: Now) {
         self.throttle.refund(job.probe);
         if job.waiting.is_none() {
             self.pushes.land();
-            return self.queue.give_back(&job.message);
+            self.cancels.landed(job.round);
+            let Some(number) = self.queue.is_cancelled(&job.message) else {
+                return self.queue.give_back(&job.message);
+            };
+            job.message.forgive_attempt();
+            return self.cancel(job.message, number, now);
         }
         self.sends.landed(&job);
         if let Some(why) = self.throttle.suspended() {

@@ -113,6 +113,10 @@ impl Spool {
             self.refuse(to, Refusal::Stopping, "stopping");
             return true;
         }
+        if self.draining.is_some() {
+            self.refuse(to, Refusal::Draining, "draining");
+            return true;
+        }
         match kind {
             Kind::Send => self.accept_send(request, now),
             Kind::Push => match self.queue.append(new, now.ms) {

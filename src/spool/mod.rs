@@ -13,6 +13,7 @@
 
 mod answers;
 mod book;
+mod cancel;
 mod chores;
 mod count;
 mod ends;
@@ -20,10 +21,12 @@ mod gate;
 mod hand_out;
 mod intake;
 mod pace;
+mod pause;
 mod pushes;
 mod requeue;
 mod rhythm;
 mod sends;
+mod steer;
 mod syncing;
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,7 @@ use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{self, Configure, Event, Inside};
 use answers::Answers;
+use cancel::Cancels;
 use count::Books;
 use crossbeam_channel::RecvTimeoutError;
 use ends::Ends;
@@ -69,6 +73,11 @@ pub struct Spool {
     ends: Ends,
     answers: Answers,
     throttle: Throttle,
+    cancels: Cancels,
+    /// By whom and since when (seconds since 1970): requests are refused.
+    draining: Option<(String, u64)>,
+    /// Told once, when it is drained and nothing is left.
+    drained: Option<Box<dyn FnOnce() + Send>>,
     syncing: Syncing,
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
@@ -98,6 +107,9 @@ impl Spool {
             ),
             answers: Answers::new(mailbox),
             throttle: Throttle::open(&config, Arc::clone(&stats), now)?,
+            cancels: Cancels::none(&config.server.queue_file_path),
+            draining: None,
+            drained: None,
             syncing: Syncing::new(config.queue.sync),
             intake: Intake::default(),
             pushes: Pushes::default(),
@@ -112,6 +124,7 @@ impl Spool {
             inside,
             queue,
         };
+        spool.open_cancels(now);
         // Whoever asks for the status before the first turn sees what was found.
         spool.publish(now);
         Ok(spool)
@@ -122,6 +135,11 @@ impl Spool {
         self.ends.remember(decided);
     }
 
+    /// What is to be called when it was drained and nothing is left.
+    pub fn when_drained(&mut self, tell: impl FnOnce() + Send + 'static) {
+        self.drained = Some(Box::new(tell));
+    }
+
     /// Runs until it is stopped; returns how many messages are left in the queue.
     pub fn run(mut self) -> Result<u64, SyncFailed> {
         loop {
@@ -130,6 +148,8 @@ impl Spool {
             self.send_chore();
             self.report_damage();
             self.hand_out(now);
+            self.sweep(now)?;
+            self.look_drained();
             self.publish(now);
             if self.ended(now) {
                 break;
@@ -164,15 +184,18 @@ impl Spool {
                     self.book(*outcome, now);
                 }
                 Event::Chore(done) => self.chore_done(done, now)?,
-                Event::Recorded(tickets) => {
-                    self.ends.recorded(tickets.len());
-                    self.books.account.pushes.failed += tickets.len() as u64;
+                Event::Recorded { tickets, cancelled } => {
+                    self.ends.recorded(tickets.len(), cancelled);
+                    let pushes = &mut self.books.account.pushes;
+                    pushes.failed += (tickets.len() - cancelled) as u64;
+                    pushes.cancelled += cancelled as u64;
                     tickets.into_iter().for_each(|ticket| self.queue.done(ticket));
                 }
                 Event::Kept => self.ends.kept(),
                 Event::Requeue(batch) => self.requeue(&batch, now)?,
                 Event::Confirmed => self.queue.keep_finished(false),
                 Event::Configure(order) => self.configure(order, now),
+                Event::Steer(steer) => self.steer(*steer, now),
                 Event::Stop { within } => self.stop(within, now),
             }
             next = self.inside.events.try_recv().ok();

@@ -33,6 +33,9 @@ impl Spool {
         if self.stopping.is_some() {
             return Some(Stopped::NotNow("stopping".into()));
         }
+        if self.draining.is_some() {
+            return Some(Stopped::NotNow("draining".into()));
+        }
         match self.queue.append_as(New { openid, key, data }, id, now.ms) {
             Ok(_) => None,
             Err(Refused::TooLarge) => Some(Stopped::TooLarge),

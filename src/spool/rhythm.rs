@@ -48,6 +48,9 @@ impl Rhythm {
 impl Spool {
     /// The next event, or what time brings after `now`, up to which all is done.
     pub(super) fn wait(&mut self, now: Now) -> Result<Event, RecvTimeoutError> {
+        if self.hurries(now) {
+            return self.inside.events.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+        }
         if self.rhythm.naps(self.pushes.in_flight(), self.inside.workers) {
             std::thread::sleep(NAP);
         }
@@ -91,6 +94,7 @@ impl Spool {
             self.syncing.next(),
             self.intake.asks_again(),
             self.ends.wakes_at(),
+            self.cancels.wakes_at(now.at).filter(|_| self.stopping.is_none()),
             self.stopping.filter(|at| *at > now.at),
         ];
         times.into_iter().flatten().min()

@@ -9,6 +9,7 @@ use crate::traffic::batch::{Batch, ConnId, Kind, ReplyTo, Request};
 use crate::traffic::job::{Job, Outcome, Reason, Verdict};
 use crate::traffic::ledger::Note;
 use crate::traffic::mailbox::{Letters, Mail};
+use crate::traffic::steer::{Steer, Steering};
 use crate::traffic::{Channels, UNRECORDED};
 use crossbeam_channel::{Receiver, Sender};
 
@@ -82,6 +83,7 @@ impl Alone {
         let mail = self.letters.read();
         let replies = mail.flat_map(|mail| match mail {
             Mail::Replies { replies, .. } => replies,
+            Mail::Steered(reply) => vec![reply],
             _ => Vec::new(),
         });
         replies.map(|reply| reply.message.into_owned()).collect()
@@ -124,7 +126,7 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
             };
             assert_eq!(shown(&mut alone), (1, 0, 1));
             let recorded = vec![failure.message.ticket().unwrap()];
-            alone.spool.turn(Event::Recorded(recorded)).ok().unwrap();
+            alone.spool.turn(Event::Recorded { tickets: recorded, cancelled: 0 }).ok().unwrap();
             assert_eq!(shown(&mut alone), (0, 1, 0));
         }
     }
@@ -320,9 +322,69 @@ fn no_push_is_handed_out_while_too_many_failures_are_not_recorded() {
         notes.iter().map(ticket).collect()
     };
     let enough = &unrecorded[..unrecorded.len() - UNRECORDED + 1];
-    alone.spool.turn(Event::Recorded(tickets(enough))).ok().unwrap();
+    alone.spool.turn(Event::Recorded { tickets: tickets(enough), cancelled: 0 }).ok().unwrap();
     alone.spool.hand_out(Now::read());
     assert!(!alone.pushes.is_empty());
+}
+
+/// What an administrator orders.
+fn steer(alone: &mut Alone, order: Steering, now: Now) -> Vec<String> {
+    let to = ReplyTo { conn: ConnId { slot: 9, generation: 9 }, opaque: 0, weight: 0 };
+    alone.spool.steer(Steer { to, by: "ann".into(), order }, now);
+    alone.spool.answers.mail();
+    alone.replies()
+}
+
+#[test]
+fn a_probe_that_is_under_way_when_a_pause_comes_is_booked_and_the_pause_holds() {
+    for (class, opens) in [(Class::Ok, true), (Class::Config, false)] {
+        let mut alone = Alone::new(|_| {});
+        let now = Now::read();
+        alone.ask(Kind::Push, 3, now);
+        alone.spool.hand_out(now);
+        let job = alone.pushes.try_recv().unwrap();
+        alone.book(job, Class::Config, now);
+        let due = later(now, Duration::from_secs(30));
+        alone.spool.hand_out(due);
+        let probe = alone.pushes.try_recv().unwrap();
+        assert!(probe.probe);
+        steer(&mut alone, Steering::Pause { why: "lunch".into() }, due);
+        match class {
+            Class::Ok => {
+                let verdict = Some(Verdict::Delivered { duplicate: false, msgid: None });
+                alone.spool.book(Outcome { job: probe, verdict, called: None }, due);
+            }
+            _ => alone.book(probe, class, due),
+        }
+        let much_later = later(due, Duration::from_secs(300));
+        alone.spool.hand_out(much_later);
+        assert!(alone.pushes.is_empty());
+        assert_eq!(alone.spool.wakes_at(much_later), alone.spool.ends.wakes_at());
+        alone.ask(Kind::Send, 1, much_later);
+        assert_eq!(alone.replies(), ["sending suspended: paused by ann: lunch"]);
+        assert_eq!(alone.stats.suspended.lock().is_none(), opens);
+        steer(&mut alone, Steering::Resume, much_later);
+        alone.spool.hand_out(much_later);
+        // The gate holds as it was: all of them go, or one probes.
+        assert_eq!(alone.pushes.len(), if opens { 2 } else { 1 });
+        assert_eq!(alone.pushes.try_recv().unwrap().probe, !opens);
+    }
+}
+
+#[test]
+fn what_no_worker_has_begun_comes_back_at_a_pause_and_sends_that_wait_are_answered() {
+    let mut alone = Alone::new(|_| {});
+    let now = Now::read();
+    alone.ask(Kind::Push, 5, now);
+    alone.ask(Kind::Send, 5, now);
+    alone.spool.hand_out(now);
+    let told = steer(&mut alone, Steering::Pause { why: String::new() }, now);
+    assert_eq!(told.iter().filter(|text| *text == "sending suspended: paused by ann").count(), 5);
+    assert_eq!((alone.spool.in_flight(), alone.spool.queue.depth()), (0, 5));
+    steer(&mut alone, Steering::Resume, now);
+    alone.spool.hand_out(now);
+    let attempts: Vec<u8> = alone.pushes.try_iter().map(|job| job.message.attempts()).collect();
+    assert_eq!(attempts, [1; 5], "nobody was charged one");
 }
 
 #[test]

@@ -1,13 +1,15 @@
-//! Whether and how fast messages go out: the gate, the pace and the day's limit together. Part of the spool's
-//! state, and the only writer of what status shows as `suspended`.
+//! Whether and how fast messages go out: an operator's pause, the gate, the pace and the day's limit together.
+//! Part of the spool's state, and the only writer of what status shows as `paused` and `suspended`.
 
 use super::gate::{Allowance, Gate, Moved, Told};
 use super::pace::Pace;
+use super::pause::Pause;
 use crate::class::{Class, Fault};
 use crate::clock::{Now, Seldom, until_next_wechat_day};
 use crate::config::Config;
 use crate::stats::{Cause, Day, Stats, Suspended};
 use crate::traffic::job::{Reason, Verdict};
+use crate::traffic::steer::Paused;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ const SENT_TODAY: &str = "sent-today";
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Throttle {
+    pause: Pause,
     gate: Gate,
     pace: Pace,
     daily_limit: u64,
@@ -40,7 +43,8 @@ impl Throttle {
             );
             io::Error::new(error.kind(), text)
         })?;
-        Ok(Throttle {
+        let throttle = Throttle {
+            pause: Pause::open(&config.server.queue_file_path, now.unix),
             gate: Gate::new(config.setting.task_worker_num, now.at),
             pace,
             daily_limit: wechat.daily_limit,
@@ -48,7 +52,12 @@ impl Throttle {
             saved: now.at,
             stats,
             said: Seldom::default(),
-        })
+        };
+        if let Some(paused) = throttle.pause.now() {
+            log::warn!("sending is {}; it goes on after: resume", paused.text());
+        }
+        throttle.show_pause();
+        Ok(throttle)
     }
 
     /// Goes by another configuration; `mended`: it may have removed what the gate is closed for.
@@ -87,7 +96,36 @@ impl Throttle {
         format!("daily_limit = {} is reached, until midnight UTC+8", self.daily_limit)
     }
 
+    /// Nothing is handed out from now on. Returns how it was before, and why this will not survive the daemon's
+    /// end, if it will not.
+    pub fn pause(&mut self, paused: Paused) -> (Option<Paused>, io::Result<()>) {
+        log::warn!("sending is {}", paused.text());
+        let begun = self.pause.begin(paused);
+        self.show_pause();
+        begun
+    }
+
+    /// What else stops sending is as it was. Returns how it was before.
+    pub fn resume(&mut self, by: &str) -> io::Result<Option<Paused>> {
+        let before = self.pause.end()?;
+        if before.is_some() {
+            match self.suspended() {
+                Some(why) => crate::notice!("resumed by {by}; sending is still suspended: {why}"),
+                None => crate::notice!("resumed by {by}: sending goes on"),
+            }
+        }
+        self.show_pause();
+        Ok(before)
+    }
+
+    fn show_pause(&self) {
+        *self.stats.paused.lock() = self.pause.now().cloned();
+    }
+
     pub fn allowance(&self, now: Now) -> Allowance {
+        if self.pause.now().is_some() {
+            return Allowance::Shut;
+        }
         match self.gate.allowance(now.at) {
             Allowance::Open if !self.pace.allows() => Allowance::Shut,
             // A single message is no pace.
@@ -98,13 +136,15 @@ impl Throttle {
 
     /// Why a send is answered at once instead of waiting for its turn.
     pub fn suspended(&self) -> Option<String> {
-        let why = self.gate.why().map(|(why, _)| why.to_owned());
+        let why = self.pause.now().map(Paused::text);
+        let why = why.or_else(|| self.gate.why().map(|(why, _)| why.to_owned()));
         why.or_else(|| self.day_over.map(|_| "daily_limit is reached".into()))
     }
 
     /// When to look again, if something waits to go out and may not.
     pub fn asks_again(&self, now: Now) -> Option<Instant> {
         match self.gate.why() {
+            _ if self.pause.now().is_some() => None,
             Some(_) if !self.pace.day_is_over() => self.gate.next_probe().filter(|at| *at > now.at),
             _ => self.pace.asks_again(now.at, now.unix),
         }
@@ -140,7 +180,10 @@ impl Throttle {
             Moved::Not if probe => self.show(now),
             Moved::Not => {}
             Moved::Opened => {
-                crate::notice!("sending goes on");
+                match self.pause.now() {
+                    Some(paused) => crate::notice!("sending could go on, and is {}", paused.text()),
+                    None => crate::notice!("sending goes on"),
+                }
                 self.show(now);
             }
             Moved::Closed(fault) => {

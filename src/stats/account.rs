@@ -2,7 +2,7 @@
 //!
 //! Two equations hold whenever the spool publishes:
 //!
-//! - A1, pushes: `found + accepted + requeued = delivered + failed + lost + queued`
+//! - A1, pushes: `found + accepted + requeued = delivered + failed + cancelled + lost + queued`
 //! - A2, sends: `accepted = delivered + failed + given_up + waiting`
 //!
 //! A push is `queued` until its end is known and written down: in line, waiting for a retry, ready for a worker,
@@ -46,6 +46,8 @@ pub struct Pushes {
     pub delivered: u64,
     /// They ended undelivered, and the ledger has them.
     pub failed: u64,
+    /// An operator ended them before their turn, and the ledger has them.
+    pub cancelled: u64,
     /// What was counted and cannot be read: the disk has lost it.
     pub lost: u64,
     /// Right now.
@@ -127,8 +129,10 @@ impl Account {
     /// A1 and A2.
     #[cfg(test)]
     pub fn check(&self) {
-        let Pushes { found, accepted, requeued, delivered, failed, lost, queued } = self.pushes;
-        assert_eq!(found + accepted + requeued, delivered + failed + lost + queued, "{self:?}");
+        let Pushes { found, accepted, requeued, delivered, failed, cancelled, lost, queued } =
+            self.pushes;
+        let ended = delivered + failed + cancelled + lost;
+        assert_eq!(found + accepted + requeued, ended + queued, "{self:?}");
         let Sends { accepted, delivered, failed, given_up, waiting } = self.sends;
         assert_eq!(accepted, delivered + failed + given_up + waiting, "{self:?}");
     }

@@ -18,6 +18,7 @@ pub use history::STEP as SAMPLE;
 pub use refusal::Refusal;
 
 use crate::clock::{now_ms, unix_seconds};
+use crate::traffic::steer::{Cancelling, Paused};
 use history::{History, Rates};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -87,6 +88,12 @@ pub struct Stats {
     pub sync: Histogram,
     pub failures: Failures,
     pub suspended: Mutex<Option<Suspended>>,
+    /// An operator has paused sending.
+    pub paused: Mutex<Option<Paused>>,
+    /// By whom and since when (seconds since 1970) the daemon is drained.
+    pub draining: Mutex<Option<(String, u64)>>,
+    /// Orders to cancel that are under way, and the last ones that have ended.
+    pub cancels: Mutex<Vec<Cancelling>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
     /// Why the message log misses lines.
@@ -129,6 +136,9 @@ impl Default for Stats {
             sync: Histogram::new(&SYNC),
             failures: Failures::default(),
             suspended: Mutex::default(),
+            paused: Mutex::default(),
+            draining: Mutex::default(),
+            cancels: Mutex::default(),
             ledger: Mutex::default(),
             message_log: Mutex::default(),
             full: Mutex::default(),

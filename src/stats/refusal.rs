@@ -34,6 +34,7 @@ refusals! {
     Memory "memory" ["`setting.memory_limit` is reached", "达到 `setting.memory_limit`"];
     Suspended "suspended" ["a send while sending is suspended", "暂停发送期间的 send"];
     Stopping "stopping" ["the daemon is stopping", "守护进程正在停止"];
+    Draining "draining" ["the daemon is being drained", "守护进程正在排空队列"];
     TooLarge "too_large" ["a push that fits into no segment", "消息大于队列的一个段"];
     NoTemplate "no_template" ["there is no such template", "没有该模板"];
     BadData "bad_data" ["the variables are not a JSON object", "变量不是 JSON 对象"];

@@ -5,6 +5,7 @@ use super::{Account, Counts, Reading, Refusal, Stats};
 use crate::class::TABLE;
 use crate::clock::{unix_seconds, wechat_day};
 use crate::logger;
+use crate::traffic::steer::Paused;
 use serde_json::{Map, Value, json};
 
 /// Failures that are shown apart.
@@ -55,8 +56,18 @@ impl Stats {
     fn troubles(&self) -> Value {
         let suspended = self.suspended.lock();
         let suspended = suspended.as_ref();
+        let draining = self.draining.lock();
+        let paused = self.paused.lock();
+        let paused = paused.as_ref();
         let database = self.database.lock();
         json!({
+            "paused": paused.map(Paused::text),
+            "paused_by": paused.map(|it| &it.by),
+            "paused_why": paused.map(|it| &it.why),
+            "paused_since": paused.map(|it| local_time(it.since)),
+            "draining": draining.as_ref().map(|(by, _)| format!("drained by {by}")),
+            "draining_since": draining.as_ref().map(|(_, since)| local_time(*since)),
+            "cancels": *self.cancels.lock(),
             "suspended": suspended.map(|it| &it.why),
             "suspended_cause": suspended.map(|it| it.cause.name()),
             "suspended_since": suspended.map(|it| local_time(it.since)),
@@ -84,6 +95,7 @@ fn counted(account: &Account) -> Value {
             "requeued": pushes.requeued,
             "delivered": pushes.delivered,
             "failed": pushes.failed,
+            "cancelled": pushes.cancelled,
             "lost": pushes.lost,
             "queued": pushes.queued,
         },

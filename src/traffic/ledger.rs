@@ -131,6 +131,8 @@ pub enum Stopped {
 pub struct Ask {
     pub to: ReplyTo,
     pub what: What,
+    /// The user at the other end of the socket, as the kernel has it.
+    pub by: String,
     pub body: Box<[u8]>,
 }
 

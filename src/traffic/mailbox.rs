@@ -14,8 +14,12 @@ pub enum Mail {
     Replies { replies: Vec<Reply>, batches: Vec<Batch> },
     /// The administration socket was removed: this one stands in its place.
     Admin(std::os::unix::net::UnixListener),
+    /// The same of the one for those who may only look.
+    Monitor(std::os::unix::net::UnixListener),
     /// Go by this configuration from now on.
     Configure(Arc<Config>),
+    /// The answer to an order to steer: the next may be given.
+    Steered(Reply),
     /// Close the listeners, refuse requests, tell the spool to stop; `now`: without waiting for
     /// what workers hold.
     Stop { now: bool },

@@ -6,6 +6,7 @@ pub mod job;
 pub mod ledger;
 pub mod line;
 pub mod mailbox;
+pub mod steer;
 
 pub(crate) use crate::class;
 use crate::config::Config;
@@ -17,14 +18,18 @@ use ledger::{Again, Note};
 use line::Block;
 use std::sync::Arc;
 use std::time::Duration;
+use steer::{STEERS, Steer};
 
 /// Everything that can happen to the spool.
 pub enum Event {
     Batch(Batch),
     Outcome(Box<Outcome>),
     Chore(ChoreDone),
-    /// The failures of these are in the ledger.
-    Recorded(Vec<Ticket>),
+    /// The failures of these are in the ledger; so many of them were cancelled.
+    Recorded {
+        tickets: Vec<Ticket>,
+        cancelled: usize,
+    },
     /// The answer to `Note::Last`: what is not recorded cannot be, and the next run will record it.
     Kept,
     /// Put these into the queue again, and say what came of it.
@@ -32,6 +37,8 @@ pub enum Event {
     /// What became of them is in the ledger too.
     Confirmed,
     Configure(Configure),
+    /// An administrator's order; `Mail::Steered` answers it.
+    Steer(Box<Steer>),
     /// Hand nothing out any more and end when the workers have brought back what they hold.
     Stop {
         within: Duration,
@@ -171,7 +178,7 @@ impl Channels {
         // and pushes go through one channel, so that one has room for both kinds.
         let (sends, sends_out) = bounded(limit);
         let (pushes, pushes_out) = bounded(2 * limit);
-        // Batches are counted by the reactor (R1); every job in flight comes back once; the others are counted
+        // Batches are counted by the reactor (R1), and so are orders to steer; every job in flight comes back once; the others are counted
         // by who orders them. Each `Recorded` is of one failure at least, and a batch to be requeued is followed
         // by its `Confirmed`.
         let unrecorded = unrecorded(most);
@@ -182,6 +189,7 @@ impl Channels {
                 + CHORES
                 + SYNCS
                 + STOPS
+                + STEERS
                 + unrecorded
                 + KEPT
                 + 2 * REQUEUES,
@@ -251,8 +259,8 @@ mod tests {
                     let config = Config::demo(std::path::Path::new("/nowhere")).unwrap();
                     Event::Configure(Configure { config: Arc::new(config), done: Box::new(|| {}) })
                 }),
-                (STOPS, &|| Event::Stop { within: Duration::ZERO }),
-                (UNRECORDED + limit, &|| Event::Recorded(Vec::new())),
+                (STOPS + STEERS, &|| Event::Stop { within: Duration::ZERO }),
+                (UNRECORDED + limit, &|| Event::Recorded { tickets: Vec::new(), cancelled: 0 }),
                 (KEPT, &|| Event::Kept),
                 (REQUEUES, &|| Event::Requeue(Vec::new())),
                 (REQUEUES, &|| Event::Confirmed),

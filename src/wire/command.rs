@@ -51,6 +51,19 @@ pub enum Command<'a> {
     },
 }
 
+impl Command<'_> {
+    /// The number that its result carries, where one is owed to whoever may only look.
+    pub fn beyond_reading(&self) -> Option<u32> {
+        match *self {
+            Command::Send(Request { opaque, .. })
+            | Command::Push(Request { opaque, .. })
+            | Command::Tset { opaque, .. } => Some(opaque),
+            Command::Ask { opaque, question, .. } => (!question.only_reads()).then_some(opaque),
+            Command::Result { .. } => None,
+        }
+    }
+}
+
 /// What only the administration socket understands.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Question {
@@ -67,10 +80,25 @@ pub enum Question {
     Dismiss,
     /// The text of a template that is in use; the body is its key as a JSON string.
     Template,
+    /// Sending pauses, or goes on; see `traffic::steer`.
+    Pause,
+    Resume,
+    /// Nothing is taken in any more, and the daemon stops when nothing is left; or not after all.
+    Drain,
+    EndDrain,
+    /// Queued messages are ended or counted, or an order to do so is asked after.
+    Cancel,
+    /// How much is logged.
+    LogLevel,
 }
 
 impl Question {
-    const ALL: [Question; 7] = [
+    /// It changes nothing, and tells nothing that would not stand on a dashboard.
+    pub fn only_reads(self) -> bool {
+        self == Question::Status
+    }
+
+    const ALL: [Question; 13] = [
         Question::Status,
         Question::Reload,
         Question::Wait,
@@ -78,6 +106,12 @@ impl Question {
         Question::Requeue,
         Question::Dismiss,
         Question::Template,
+        Question::Pause,
+        Question::Resume,
+        Question::Drain,
+        Question::EndDrain,
+        Question::Cancel,
+        Question::LogLevel,
     ];
 
     pub fn name(self) -> &'static str {
@@ -89,6 +123,12 @@ impl Question {
             Question::Requeue => "requeue",
             Question::Dismiss => "dismiss",
             Question::Template => "template",
+            Question::Pause => "pause",
+            Question::Resume => "resume",
+            Question::Drain => "drain",
+            Question::EndDrain => "end-drain",
+            Question::Cancel => "cancel",
+            Question::LogLevel => "log-level",
         }
     }
 }

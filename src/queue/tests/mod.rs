@@ -1,6 +1,7 @@
 //! Tests of the queue: by hand, against a model, and with every kind of damage.
 
 mod absence;
+mod cancel;
 mod damage;
 pub(crate) mod fuzz;
 mod known_cases;

@@ -3,7 +3,10 @@
 use super::simulated::Simulated;
 use super::{Case, FAR, open_at, run_chore};
 use crate::queue::janitor::Work;
-use crate::queue::{Chore, ClientMsgId, Durability, HEAP_LIMIT, Message, New, Queue, Refused};
+use crate::queue::{
+    Chore, ClientMsgId, Durability, HEAP_LIMIT, Mark, Message, New, Purpose, Queue, Refused, Rule,
+    Swept, Which,
+};
 use fastrand::Rng;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -39,6 +42,15 @@ struct Model {
     waiting: BTreeSet<(u64, usize)>,
     /// Retries that wait to be durable before they wait for their time.
     unsettled: VecDeque<(u64, usize)>,
+    rules: Vec<Rule>,
+}
+
+impl Entry {
+    fn is_caught(&self, rule: &Rule) -> bool {
+        let Mark(before) = rule.before;
+        let prefix = rule.which.openid.as_deref().unwrap_or_default();
+        self.id < before && self.openid.starts_with(prefix.as_bytes())
+    }
 }
 
 impl Model {
@@ -56,6 +68,7 @@ impl Model {
             match entry.due {
                 _ if entry.done => {}
                 due if due > 0 && index >= self.ours_from => {}
+                _ if self.rules.iter().any(|rule| entry.is_caught(rule)) => {}
                 due if due > now => {
                     self.waiting.insert((due, index));
                 }
@@ -91,6 +104,11 @@ struct Lockstep {
     now: u64,
     /// Messages in workers' hands, with their places in the model.
     held: Vec<(Message, usize)>,
+    /// Messages that a sweep has given out.
+    caught: Vec<(Message, usize)>,
+    sweeps: bool,
+    /// Where the model's cursor stood when the rules came that the sweep serves, and where the entries ended.
+    swept: (usize, usize),
     chores: VecDeque<Chore>,
     syncing: bool,
 }
@@ -105,6 +123,9 @@ impl Lockstep {
             rng: Rng::with_seed(seed),
             now: 1_000,
             held: Vec::new(),
+            caught: Vec::new(),
+            sweeps: false,
+            swept: (0, 0),
             chores: VecDeque::new(),
             syncing: false,
         }
@@ -112,7 +133,10 @@ impl Lockstep {
 
     fn step(&mut self) {
         match self.rng.u32(..1_000) {
-            0..400 => self.append(),
+            0..330 => self.append(),
+            330..334 => self.cancel(),
+            334..375 => self.sweep(),
+            375..400 => self.end_caught(),
             400..640 => self.take(self.now),
             640..800 => self.done(),
             800..860 => self.retry(),
@@ -161,7 +185,11 @@ impl Lockstep {
         // Now and then: it reads the file each time.
         let look = self.model.entries.len().is_multiple_of(16);
         let next = look.then(|| self.queue.next_enqueued(now)).flatten();
-        let (message, index) = (self.queue.take(now), self.model.take(now));
+        let mut message = self.queue.take(now);
+        while message.is_none() && self.queue.hurries() {
+            message = self.queue.take(now);
+        }
+        let index = self.model.take(now);
         if let (Some(next), Some(message)) = (next, &message) {
             assert_eq!(next, message.enqueued());
         }
@@ -209,6 +237,88 @@ impl Lockstep {
         self.model.unsettled.push_back((due, place));
     }
 
+    /// A rule comes, and once the last sweep has ended the next begins.
+    fn cancel(&mut self) {
+        if self.sweeps || !self.caught.is_empty() || self.model.rules.len() > 2 {
+            return;
+        }
+        let openid = Some(format!("o{}", self.rng.u8(1..10)));
+        let which = Which { openid, ..Which::default() };
+        let number = self.model.entries.len() as u64;
+        let rule = Rule { number, which, before: self.queue.order_mark() };
+        self.queue.cancel(rule.clone());
+        self.model.rules.push(rule);
+        self.swept = (self.model.cursor, self.model.entries.len());
+        self.begin_sweep();
+    }
+
+    fn begin_sweep(&mut self) {
+        self.queue.begin_sweep(Purpose::End, self.model.rules.clone());
+        self.sweeps = true;
+    }
+
+    /// A few looks; once the heap is out of its place, all of them until it is back.
+    fn sweep(&mut self) {
+        self.disk.fail_no_more();
+        let mut looks = self.rng.u32(..40);
+        while self.sweeps && (looks > 0 || self.queue.cancels.waiting() > 0) {
+            looks = looks.saturating_sub(1);
+            match self.queue.sweep(self.now) {
+                Swept::Caught(_, message) => {
+                    let mut entries = self.model.entries.iter().enumerate();
+                    let found = entries.find(|(index, entry)| {
+                        let unsettled = self.model.unsettled.iter().any(|(_, at)| at == index);
+                        entry.id == message.id() && !entry.done && !unsettled
+                    });
+                    let (index, entry) = found.expect("it is known and not done");
+                    assert!(self.model.rules.iter().any(|rule| entry.is_caught(rule)));
+                    assert_eq!(
+                        (message.data(), message.attempts()),
+                        (&entry.data[..], entry.attempts)
+                    );
+                    let taken = self.held.iter().chain(&self.caught).any(|(_, at)| *at == index);
+                    assert!(!taken, "somebody has it");
+                    self.model.waiting.remove(&(entry.due, index));
+                    // What was given back waits for nothing.
+                    self.model.waiting.remove(&(0, index));
+                    self.caught.push((message, index));
+                }
+                Swept::Passed => {}
+                Swept::Waits => return,
+                Swept::Ended => self.swept(),
+            }
+        }
+    }
+
+    /// Nothing is left that the sweep was to find.
+    fn swept(&mut self) {
+        self.sweeps = false;
+        let (from, to) = self.swept;
+        for (index, entry) in self.model.entries.iter().enumerate().take(to).skip(from) {
+            let heaps = entry.due > 0 && index >= self.model.ours_from;
+            let caught = self.caught.iter().any(|(_, at)| *at == index);
+            let rule = self.model.rules.last().expect("it was for one");
+            assert!(entry.done || heaps || caught || !entry.is_caught(rule), "{index} is left");
+        }
+    }
+
+    fn end_caught(&mut self) {
+        for _ in 0..self.rng.usize(..8) {
+            let count = self.caught.len();
+            if count == 0 {
+                break;
+            }
+            let (message, index) = self.caught.swap_remove(self.rng.usize(..count));
+            self.queue.done(message.ticket().unwrap());
+            self.model.entries[index].done = true;
+        }
+        if !self.sweeps && self.caught.is_empty() && self.rng.bool() {
+            for rule in self.model.rules.drain(..) {
+                self.queue.forget_rule(rule.number);
+            }
+        }
+    }
+
     fn order_sync(&mut self) {
         if let Some(chore) = self.queue.order_sync() {
             self.syncing = true;
@@ -252,6 +362,7 @@ impl Lockstep {
         self.queue.write_marks();
         self.queue.write_marks();
         self.held.clear();
+        self.caught.clear();
         self.syncing = false;
         for chore in std::mem::take(&mut self.chores) {
             // The janitor may have done it, and nobody has heard of it.
@@ -266,6 +377,12 @@ impl Lockstep {
             Err(_) => open_at(&self.disk, self.now).unwrap(),
         };
         self.model.reopen();
+        self.swept = (0, self.model.entries.len());
+        self.model.rules.iter().for_each(|rule| self.queue.cancel(rule.clone()));
+        self.sweeps = false;
+        if !self.model.rules.is_empty() {
+            self.begin_sweep();
+        }
     }
 
     /// Everything that is left comes out, once, and the folder is as good as empty.
@@ -273,6 +390,12 @@ impl Lockstep {
         self.disk.fail_no_more();
         self.queue.settle();
         self.model.settle(0);
+        while self.sweeps {
+            self.sweep();
+        }
+        while !self.caught.is_empty() || !self.model.rules.is_empty() {
+            self.end_caught();
+        }
         while self.held.len() + self.model.undone() > 0 {
             while self.model.undone() > self.held.len() {
                 let before = self.held.len();

@@ -5,7 +5,9 @@
 use super::simulated::{Loss, Simulated};
 use super::{Case, drain, open_at, run_chore};
 use crate::queue::janitor::Work;
-use crate::queue::{Chore, ClientMsgId, Durability, Message, New, Queue, Refused};
+use crate::queue::{
+    Chore, ClientMsgId, Durability, Message, New, Purpose, Queue, Refused, Rule, Swept, Which,
+};
 use fastrand::Rng;
 use std::collections::{HashMap, HashSet};
 
@@ -21,6 +23,9 @@ struct Run {
     rng: Rng,
     now: u64,
     held: Vec<Message>,
+    /// What a sweep has given out, and whether there is one.
+    caught: Vec<Message>,
+    sweeps: bool,
     /// A sync that was ordered, and what it speaks for.
     ordered: Option<(Chore, Vec<u64>)>,
     /// What WeChat knows it by and the bytes of every message that was ever accepted, by id.
@@ -39,6 +44,8 @@ impl Run {
             rng: Rng::with_seed(seed),
             now: 1_000,
             held: Vec::new(),
+            caught: Vec::new(),
+            sweeps: false,
             ordered: None,
             accepted: HashMap::new(),
             done: HashSet::new(),
@@ -49,7 +56,8 @@ impl Run {
     fn step(&mut self) {
         self.now += self.rng.u64(..100);
         match self.rng.u32(..100) {
-            0..35 => self.append(),
+            0..30 => self.append(),
+            30..35 => self.cancel(),
             35..58 => self.held.extend(self.queue.take(self.now)),
             58..70 => self.done(),
             70..84 => self.retry(),
@@ -65,7 +73,8 @@ impl Run {
         let limit = if self.rng.bool() { 1_500 } else { 100 };
         let length = self.rng.usize(..limit);
         let data: Vec<u8> = (0..length).map(|_| self.rng.u8(..)).collect();
-        let new = New { openid: b"openid", key: b"key", data: &data };
+        let openid = if self.rng.bool() { &b"openid-c"[..] } else { b"openid" };
+        let new = New { openid, key: b"key", data: &data };
         let own_id = format!("own-{}", self.accepted.len());
         let own_id = ClientMsgId::new(own_id.as_bytes()).filter(|_| self.rng.bool());
         let appended = match &own_id {
@@ -101,6 +110,32 @@ impl Run {
         let Some(message) = self.pick() else { return };
         self.queue.retry(&message, self.now + self.rng.u64(1..200), self.now);
         self.queue.commit(Durability::Later).unwrap();
+    }
+
+    /// Messages of one kind are given out by a sweep, a few at a time, and ended sooner or later.
+    fn cancel(&mut self) {
+        if !self.sweeps && self.caught.is_empty() {
+            let which = Which { openid: Some("openid-c".into()), ..Which::default() };
+            let rule = Rule { number: 1, which, before: self.queue.order_mark() };
+            self.queue.forget_rule(1);
+            self.queue.cancel(rule.clone());
+            self.queue.begin_sweep(Purpose::End, vec![rule]);
+            self.sweeps = true;
+        }
+        let mut looks = self.rng.u32(..100);
+        while self.sweeps && (looks > 0 || self.queue.cancels.waiting() > 0) {
+            looks = looks.saturating_sub(1);
+            match self.queue.sweep(self.now) {
+                Swept::Caught(_, message) => self.caught.push(message),
+                Swept::Passed => {}
+                Swept::Waits => break,
+                Swept::Ended => self.sweeps = false,
+            }
+        }
+        for message in self.caught.split_off(self.rng.usize(..=self.caught.len())) {
+            self.done.insert(message.id());
+            self.queue.done(message.ticket().unwrap());
+        }
     }
 
     fn sync(&mut self) {
@@ -151,6 +186,8 @@ impl Run {
     /// first start may fail as well.
     fn restart(&mut self) {
         self.held.clear();
+        self.caught.clear();
+        self.sweeps = false;
         if let Some((chore, _)) = self.ordered.take() {
             self.disk.fail_in(self.rng.u64(..3));
             let _ = chore.run();

@@ -140,7 +140,8 @@ impl<'a> Page<'a> {
     /// When the queue will be empty, if it goes on like this.
     fn end(&self) -> Option<String> {
         let (queued, limit) = (self.number("/queue_depth"), self.number("/daily_limit"));
-        if queued == 0 || self.status["suspended"].is_string() {
+        let stands = ["suspended", "paused"].iter().any(|name| self.status[*name].is_string());
+        if queued == 0 || stands {
             return None;
         }
         if limit > 0 && queued > limit.saturating_sub(self.number("/sent_today")) {
@@ -188,6 +189,7 @@ impl<'a> Page<'a> {
         }
         let more = [
             ("/pushes/found", ["found at the start", "启动时已有"]),
+            ("/pushes/cancelled", ["cancelled", "已取消"]),
             ("/pushes/requeued", ["requeued", "重新入队"]),
             ("/retried", ["retried", "重试"]),
             ("/duplicates", ["WeChat had already", "微信已有"]),

@@ -2,6 +2,7 @@
 
 use super::Page;
 use crate::cli::language::Language;
+use crate::cli::status::words::count;
 
 /// A disk with less than this free is a trouble, in per cent.
 const SCARCE: f64 = 5.0;
@@ -38,8 +39,49 @@ impl<'a> Page<'a> {
         self.lines.push(format!("! {name}{colon}{why}"));
     }
 
+    /// Orders to cancel that are under way.
+    fn cancels(&mut self) {
+        let orders = self.status["cancels"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for order in orders.iter().filter(|order| order["done"] == false) {
+            let number = |name: &str| count(order[name].as_u64().unwrap_or_default());
+            let (scanned, total, found) = (number("scanned"), number("total"), number("count"));
+            let by = order["by"].as_str().unwrap_or_default();
+            let text = self.language.pick([
+                format!("{scanned} of {total} looked at, {found} found, by {by}"),
+                format!("已查看 {scanned} / {total}，找到 {found} 条，由 {by} 发起"),
+            ]);
+            let name = match order["dry_run"] == true {
+                true => ["counting what to cancel", "统计待取消的消息"],
+                false => ["cancelling messages", "正在取消消息"],
+            };
+            self.trouble(name, &text);
+        }
+    }
+
+    /// What operators have ordered, and goes on.
+    fn steered(&mut self) {
+        if let Some(why) = self.text("/paused") {
+            let since = self.ahead("/paused_since").map_or(0, |ahead| (-ahead).max(0) as u64);
+            let since = self.span(since);
+            let text = self
+                .language
+                .pick([format!("{why}, for {since}"), format!("{why}，已持续 {since}")]);
+            self.trouble(["nothing is delivered", "不发送消息"], &text);
+        }
+        if let Some(why) = self.text("/draining") {
+            let left = self.count("/queue_depth");
+            let text = self.language.pick([
+                format!("{why}: requests are refused, {left} messages are left"),
+                format!("{why}：拒绝新请求，还剩 {left} 条消息"),
+            ]);
+            self.trouble(["draining", "正在排空"], &text);
+        }
+        self.cancels();
+    }
+
     /// What somebody should look at.
     pub(super) fn troubles(&mut self) {
+        self.steered();
         if let Some(why) = self.text("/suspended") {
             let cause = self.text("/suspended_cause").unwrap_or_default();
             self.trouble(["sending is suspended", "已暂停发送"], why);
