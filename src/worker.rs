@@ -241,6 +241,7 @@ mod tests {
     use crate::config::Config;
     use crate::queue::{Mark, Message, New};
     use crate::template::Filling;
+    use crate::traffic::Channels;
     use crate::traffic::batch::{ConnId, ReplyTo};
     use crate::traffic::job::Waiting;
     use crate::wechat::client::Network;
@@ -349,6 +350,26 @@ mod tests {
             Attempt::TokenRefused(reason) => assert_eq!(reason.answer, None),
             Attempt::Came(verdict) => panic!("{verdict:?}"),
         }
+    }
+
+    #[test]
+    fn one_that_is_let_go_ends_however_many_jobs_lie_ready_and_takes_none_with_it() {
+        let channels = Channels::new(1);
+        let links = Links {
+            sends: channels.sends.clone(),
+            pushes: channels.pushes.clone(),
+            dismissals: channels.dismissals.1.clone(),
+            nudges: channels.nudges.1.clone(),
+            round: channels.round.clone(),
+            outcomes: channels.events.clone(),
+        };
+        let dismiss = channels.dismissals.0.clone();
+        let inside = channels.inside();
+        (0..3).for_each(|_| inside.pushes.try_send(job(false)).unwrap());
+        (0..2).for_each(|_| dismiss.try_send(()).unwrap());
+        run(&shared(), &links);
+        assert_eq!((links.pushes.len(), links.dismissals.len()), (3, 1));
+        assert!(inside.events.is_empty());
     }
 
     #[test]
