@@ -17,6 +17,7 @@ pub struct Crew {
     dismissals: Sender<()>,
     /// To take a dismissal back that nobody has found yet.
     unfound: Receiver<()>,
+    nudges: Sender<()>,
     workers: usize,
     most: usize,
     /// So many were hired since the start: what they are called by.
@@ -41,11 +42,13 @@ impl Crew {
             sends: channels.sends.clone(),
             pushes: channels.pushes.clone(),
             dismissals: unfound.clone(),
+            nudges: channels.nudges.1.clone(),
             round: channels.round.clone(),
             outcomes: channels.events.clone(),
         };
         let (shared, most) = (Arc::new(shared), most_workers(workers));
-        Crew { shared, links, dismissals, unfound, workers: 0, most, hired: 0 }
+        let nudges = channels.nudges.0.clone();
+        Crew { shared, links, dismissals, unfound, nudges, workers: 0, most, hired: 0 }
     }
 
     /// There is room for so many workers.
@@ -84,7 +87,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Those who were hired begin; those who are too many are let go.
+    /// Those who were hired begin; those who are too many are let go; and one looks at what has changed.
     pub fn begin(&mut self, hired: Hired) {
         for _ in 0..hired.new {
             // They wait for it, and there is room for a word to each.
@@ -92,6 +95,8 @@ impl Crew {
         }
         self.let_go(self.workers.saturating_sub(hired.workers));
         self.workers = hired.workers;
+        // One that nobody has found yet will do.
+        let _ = self.nudges.try_send(());
     }
 
     /// They are not needed after all.

@@ -38,6 +38,8 @@ pub struct Links {
     pub pushes: Receiver<Job>,
     /// Who takes one out ends.
     pub dismissals: Receiver<()>,
+    /// Who takes one out looks at what has changed.
+    pub nudges: Receiver<()>,
     pub round: Round,
     pub outcomes: Sender<Event>,
 }
@@ -68,14 +70,19 @@ fn supervise(outcomes: &Sender<Event>, pause: Duration, mut work: impl FnMut(&mu
 fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
     let mut worker = Worker::new(shared);
     let (mut sends, mut pushes) = (links.sends.clone(), links.pushes.clone());
-    // However many jobs lie ready.
-    while links.dismissals.try_recv().is_err() {
+    // However many jobs lie ready; nearly always there is none, and to see that costs next to nothing.
+    while links.dismissals.is_empty() || links.dismissals.try_recv().is_err() {
         // An idle worker wakes up to renew the token, so that no message has to wait for it.
         let renewal = shared.tokens.renew_in();
         let job = select_biased! {
             recv(sends) -> job => job.map_err(|_| sends = never()),
             recv(pushes) -> job => job.map_err(|_| pushes = never()),
             recv(links.dismissals) -> _ => return,
+            recv(links.nudges) -> nudge => match nudge {
+                // The token may have to be renewed sooner.
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             default(renewal) => {
                 worker.keep_up();
                 shared.tokens.renew_if_due(&mut worker.client);
@@ -234,6 +241,7 @@ mod tests {
     use crate::config::Config;
     use crate::queue::{Mark, Message, New};
     use crate::template::Filling;
+    use crate::traffic::Channels;
     use crate::traffic::batch::{ConnId, ReplyTo};
     use crate::traffic::job::Waiting;
     use crate::wechat::client::Network;
@@ -342,6 +350,26 @@ mod tests {
             Attempt::TokenRefused(reason) => assert_eq!(reason.answer, None),
             Attempt::Came(verdict) => panic!("{verdict:?}"),
         }
+    }
+
+    #[test]
+    fn one_that_is_let_go_ends_however_many_jobs_lie_ready_and_takes_none_with_it() {
+        let channels = Channels::new(1);
+        let links = Links {
+            sends: channels.sends.clone(),
+            pushes: channels.pushes.clone(),
+            dismissals: channels.dismissals.1.clone(),
+            nudges: channels.nudges.1.clone(),
+            round: channels.round.clone(),
+            outcomes: channels.events.clone(),
+        };
+        let dismiss = channels.dismissals.0.clone();
+        let inside = channels.inside();
+        (0..3).for_each(|_| inside.pushes.try_send(job(false)).unwrap());
+        (0..2).for_each(|_| dismiss.try_send(()).unwrap());
+        run(&shared(), &links);
+        assert_eq!((links.pushes.len(), links.dismissals.len()), (3, 1));
+        assert!(inside.events.is_empty());
     }
 
     #[test]

@@ -18,10 +18,8 @@ use std::time::{Duration, Instant};
 /// How far the daemon's end has come.
 pub enum Ending {
     NotYet,
-    /// The spool's order to stop waits until it can be passed on.
-    Order {
-        within: Duration,
-    },
+    /// The spool's order to stop within this time waits until it can be passed on.
+    Order(Duration),
     Ordered,
     Now,
 }
@@ -91,7 +89,7 @@ impl Reactor {
         self.door.close();
         let patience = self.desk.links.config.setting.stop_timeout;
         let within = if now { Duration::ZERO } else { patience };
-        self.ending = Ending::Order { within };
+        self.ending = Ending::Order(within);
     }
 
     fn quit(&mut self, left: u64) {
@@ -104,18 +102,15 @@ impl Reactor {
 
     /// The spool's order to stop comes after every request that was taken in.
     pub(super) fn pass_order_on(&mut self) {
-        let Ending::Order { within } = self.ending else { return };
+        let Ending::Order(within) = self.ending else { return };
         if !self.desk.hand_on() {
             return;
         }
-        // A spool that has ended needs no order.
-        let full = matches!(
-            self.desk.links.spool.try_send(Event::Stop { within }),
-            Err(TrySendError::Full(_))
-        );
-        if !full {
-            self.ending = Ending::Ordered;
-        }
+        self.ending = match self.desk.links.spool.try_send(Event::Stop { within }) {
+            Err(TrySendError::Full(_)) => Ending::Order(within),
+            // A spool that has ended needs no order.
+            _ => Ending::Ordered,
+        };
     }
 
     fn deliver(&mut self, reply: Reply) {

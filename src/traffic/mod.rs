@@ -133,6 +133,8 @@ pub struct Channels {
     pub round: Round,
     /// Whoever takes one out is a worker no longer. There are no more than workers.
     pub dismissals: (Sender<()>, Receiver<()>),
+    /// Whoever takes one out, for all of them, looks at what a reload has changed. One is enough.
+    pub nudges: (Sender<()>, Receiver<()>),
     inside: Inside,
 }
 
@@ -222,6 +224,7 @@ impl Channels {
             blocks: blocks_out,
             round,
             dismissals,
+            nudges: bounded(1),
             inside,
         }
     }
