@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 pub enum Ending {
     NotYet,
     /// The spool's order to stop waits until it can be passed on.
-    Order(Event),
+    Order {
+        within: Duration,
+    },
     Ordered,
     Now,
 }
@@ -67,7 +69,7 @@ impl Reactor {
         self.door.close();
         let patience = self.desk.links.config.setting.stop_timeout;
         let within = if now { Duration::ZERO } else { patience };
-        self.ending = Ending::Order(Event::Stop { within });
+        self.ending = Ending::Order { within };
     }
 
     fn quit(&mut self, left: u64) {
@@ -80,13 +82,12 @@ impl Reactor {
 
     /// The spool's order to stop comes after every request that was taken in.
     pub(super) fn pass_order_on(&mut self) {
-        let Ending::Order(order) = &mut self.ending else { return };
+        let Ending::Order { within } = self.ending else { return };
         if !self.desk.hand_on() {
             return;
         }
-        let order = std::mem::replace(order, Event::Stop { within: Duration::ZERO });
-        self.ending = match self.desk.links.spool.try_send(order) {
-            Err(TrySendError::Full(order)) => Ending::Order(order),
+        self.ending = match self.desk.links.spool.try_send(Event::Stop { within }) {
+            Err(TrySendError::Full(_)) => Ending::Order { within },
             // A spool that has ended needs no order.
             _ => Ending::Ordered,
         };
