@@ -196,7 +196,7 @@ impl Reactor {
         if busy || self.results_come() || !self.letters.rest() {
             return Some(Duration::ZERO);
         }
-        let waits = self.desk.is_stuck() || matches!(self.ending, Ending::Order(_));
+        let waits = self.desk.is_stuck() || matches!(self.ending, Ending::Order { .. });
         let now = Instant::now();
         let times = [self.door.opens(now), self.agenda.sweep_at, waits.then(|| now + RETRY)];
         times.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
