@@ -139,7 +139,8 @@ pub const TABLE: &[Row] = rows! {
         ["as later, while WeChat would recognise the repeat; several in a row stop sending, and probes are charged no attempt",
          "同 later，但只在微信能识别重复的时间内重试；连续多次则暂停发送，试探不计次数"];
     Data "data" false Gate::Silent, Fails, Answered,
-        ["the template is gone", "模板已不存在"], ["failed at once", "立即失败"];
+        ["the template is gone, or (refuse) the data lacks a variable",
+         "模板已不存在，或（refuse）数据缺少变量"], ["failed at once", "立即失败"];
     Internal "internal" false Gate::Silent, AgainUnclear, Answered,
         ["a fault of mega", "mega 自身的故障"], ["as later", "同 later"];
     Unknown "unknown" false Gate::Silent, Fails, Answered,

@@ -27,7 +27,8 @@ pub struct Front {
 
 impl Queue {
     /// When the message was accepted that `take` would return, in ms since 1970: one whose time has come, else
-    /// the next at the cursor. None: only such wait that have their time, or what is there cannot be read.
+    /// the next at the cursor. None: only such wait that have their time, or what is there cannot be read. While
+    /// messages are being cancelled it may be one of those.
     pub fn next_enqueued(&mut self, now: u64) -> Option<u64> {
         let due = self.heap.peek().filter(|Reverse((due, _))| *due <= now);
         let place = due.map_or(Place::Cursor(self.cursor), |Reverse((_, at))| Place::Heap(*at));

@@ -182,8 +182,8 @@ impl Lockstep {
     fn take(&mut self, now: u64) {
         // What cannot be opened is tried again later: see `known_cases`.
         self.disk.fail_no_more();
-        // Now and then: it reads the file each time.
-        let look = self.model.entries.len().is_multiple_of(16);
+        // Now and then: it reads the file each time. Of those that are being cancelled it may show one.
+        let look = self.model.entries.len().is_multiple_of(16) && !self.queue.cancels.any();
         let next = look.then(|| self.queue.next_enqueued(now)).flatten();
         let mut message = self.queue.take(now);
         while message.is_none() && self.queue.hurries() {
