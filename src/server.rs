@@ -106,8 +106,8 @@ fn open(
     presence: &mut Presence,
 ) -> Result<Running, String> {
     let setting = &config.setting;
-    let (admin, monitor) = presence.listen()?;
     open_log(config)?;
+    let (admin, monitor) = presence.listen()?;
     let listen = addresses(&listeners)?;
     let mut queue = open_queue(config)?;
     let mut ledger = open_ledger(config)?;

@@ -288,7 +288,7 @@ fn who_is_no_longer_allowed_is_closed_by_a_reload() {
 }
 
 #[test]
-fn not_now_is_500_unless_503_is_asked_for_and_only_that_is_counted_as_refused() {
+fn not_now_is_500_unless_503_is_asked_for_and_each_refusal_is_counted_by_its_cause() {
     let sandbox = Sandbox::start();
     for (more, code) in [("", 500), ("[setting]\nunavailable_code = 503", 503)] {
         sandbox.faults(serde_json::json!({ "latency_ms": 1000 }));
@@ -300,7 +300,7 @@ fn not_now_is_500_unless_503_is_asked_for_and_only_that_is_counted_as_refused() 
         }
         client.write(&push_frame(1, "o", "no-such-key", "null"));
         assert_eq!(client.read().code, 400);
-        assert_eq!(site.count("refused"), 0);
+        assert_eq!(site.status()["refusals"]["no_template"], 1);
         let stopped = std::thread::scope(|scope| {
             let stopping = scope.spawn(|| site.ok(&["stop"]));
             let mut refused = 0;
@@ -312,7 +312,8 @@ fn not_now_is_500_unless_503_is_asked_for_and_only_that_is_counted_as_refused() 
                     refused += 1;
                     if refused == 3 {
                         // The connection stays, and the daemon still says how it is.
-                        assert_eq!(site.count("refused"), 3);
+                        assert_eq!(site.status()["refusals"]["stopping"], 3);
+                        assert_eq!(site.count("refused"), 4);
                     }
                 }
                 std::thread::sleep(Duration::from_millis(5));

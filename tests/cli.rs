@@ -45,7 +45,7 @@ fn a_start_that_fails_says_why_and_exits_1() {
     let address = taken.local_addr().unwrap();
     for (more, why) in [
         (format!("[server]\nlisten[] = {address}"), "is in use by "),
-        ("[setting]\ntask_worker_num = 0".into(), "conf/test.ini:15: setting.task_worker_num"),
+        ("[setting]\ntask_worker_num = 0".into(), "setting.task_worker_num = 0: must be 1 to 1024"),
         (
             "[pdo]\ndsn = \"mysql:host=127.0.0.1;port=1;dbname=mega\"\npassword = hush-hush-hush"
                 .into(),

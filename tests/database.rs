@@ -180,7 +180,8 @@ fn a_database_that_says_nothing_holds_up_no_message_and_no_start_for_long() {
     site.ok(&["stop"]);
     let began = Instant::now();
     site.start();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // It is tried out, and then begun: a connection that says nothing is given up twice.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     line.mute(false);
     wait_for("the database", || site.status()["database"].is_null());
     site.ok(&["reload"]);

@@ -385,7 +385,7 @@ fn a_start_without_the_database_serves_the_backlog_and_finds_it_again_by_itself(
     assert!(why.contains("it is damaged, or no file of mega's"), "{why}");
     std::fs::remove_file(&kept).unwrap();
     let why = refused(site.run(&["start"]));
-    assert!(why.contains("cannot load the templates") && !why.contains("kept"), "{why}");
+    assert!(why.contains("template database") && !why.contains("kept"), "{why}");
     away.give_back();
     site.start();
 }

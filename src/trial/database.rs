@@ -16,20 +16,25 @@ pub fn database(trial: &Trial) -> Vec<Finding> {
     let Look { rows, narrow } =
         match template::look(&config.pdo, server.table_size.saturating_add(1)) {
             Ok(look) => look,
-            // A start goes on with those that were kept, and asks the database until it answers.
-            Err(error) if Kept::of(config).read().is_ok_and(|kept| kept.is_some()) => {
-                let kept = config.templates_file();
-                let what = [
-                    format!("{error}; the templates kept in {} are used meanwhile", kept.display()),
-                    format!("{error}；暂时使用保存在 {} 中的模板", kept.display()),
-                ];
-                let todo = [
-                    "see to the database: it is asked until it answers",
-                    "检查数据库：会反复询问直到应答",
-                ];
-                return vec![Finding::warning("pdo.dsn", what, todo)];
-            }
             Err(error) => {
+                let kept = Kept::of(config);
+                let path = kept.path.display();
+                let nor = match kept.read() {
+                    // A start goes on with those, and asks the database until it answers.
+                    Ok(Some(_)) => {
+                        let what = [
+                            format!("{error}; the templates kept in {path} are used meanwhile"),
+                            format!("{error}；暂时使用保存在 {path} 中的模板"),
+                        ];
+                        let todo = [
+                            "see to the database: it is asked until it answers",
+                            "检查数据库：会反复询问直到应答",
+                        ];
+                        return vec![Finding::warning("pdo.dsn", what, todo)];
+                    }
+                    Ok(None) => String::new(),
+                    Err(why) => format!("; nor can those be used that were kept in {path}: {why}"),
+                };
                 let (subject, todo) = match &config.pdo.dsn {
                     Dsn::Mysql { .. } => (
                         "pdo.dsn, pdo.username, pdo.password, pdo.table_prefix",
@@ -43,7 +48,7 @@ pub fn database(trial: &Trial) -> Vec<Finding> {
                         ],
                     ),
                 };
-                return vec![Finding::wrong(subject, plain(error), todo)];
+                return vec![Finding::wrong(subject, plain(format!("{error}{nor}")), todo)];
             }
         };
     let mut findings = Vec::new();
