@@ -2,8 +2,8 @@
 //! whatever has become of its configuration. One JSON object without a secret, locked as long as the
 //! daemon runs. What somebody planted there is believed for no more than its owner may do.
 
-use super::own;
 use super::pidfile::names;
+use super::way::is_roots_alone;
 use crate::config::Config;
 use crate::file;
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
@@ -178,7 +178,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// somebody else can put files of root, or anybody files of his own, it may not.
 pub fn answers(owner: Uid, folder: &Path) -> Result<(), String> {
     if owner.is_root() {
-        return match !geteuid().is_root() || own::is_roots_alone(folder) {
+        return match !geteuid().is_root() || is_roots_alone(folder) {
             true => Ok(()),
             false => Err("it is root's, in a folder that others can write to".into()),
         };

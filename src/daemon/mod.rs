@@ -17,6 +17,7 @@ pub mod presence;
 mod privileges;
 mod process;
 pub mod survey;
+mod way;
 
 pub use listeners::{InUse, Listeners};
 pub use own::change_hands;

@@ -2,10 +2,10 @@
 //! daemon, else from a configuration, else from the name alone: commands need no more than this.
 
 use super::facts::{self, Facts, Found};
-use super::own;
 use super::pidfile::{self, Locked, PidFile, Probe};
 use super::privileges::Owner;
 use super::process::Process;
+use super::way::is_roots_alone;
 use crate::config::Config;
 use nix::unistd::User;
 use rustix::process::{Uid, geteuid};
@@ -71,7 +71,7 @@ impl Place {
             trusted.extend(number.or_else(found).map(Uid::from_raw));
         }
         let folder = setting.pid_file.parent().unwrap_or(Path::new("/"));
-        if trusted.is_empty() || !geteuid().is_root() || own::is_roots_alone(folder) {
+        if trusted.is_empty() || !geteuid().is_root() || is_roots_alone(folder) {
             trusted.extend([Uid::ROOT, geteuid()]);
         }
         Place {
@@ -184,7 +184,7 @@ impl Place {
     }
 
     fn become_owner_of(&self, folder: &Path) -> Result<(), String> {
-        if !geteuid().is_root() || own::is_roots_alone(folder) {
+        if !geteuid().is_root() || is_roots_alone(folder) {
             return Ok(());
         }
         let shown = folder.display();

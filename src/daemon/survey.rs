@@ -3,7 +3,8 @@
 
 use super::Owner;
 use super::domains::{Domain, Domains};
-use super::own::{Found, controlled, is_foreign, is_roots, names};
+use super::own::{is_foreign, names};
+use super::way::{Found, controlled, is_roots};
 use crate::config::Config;
 use crate::file::planted;
 use rustix::fs::{
