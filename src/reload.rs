@@ -90,6 +90,11 @@ impl Reloads {
         Reloads { config, crew, links, under_way: None, asking: Vec::new(), stopping: false }
     }
 
+    /// What the daemon goes by.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     pub fn hear(&mut self, news: News) {
         match news {
             News::Asked(to) if self.stopping => self.refuse(vec![to], STOPPING),

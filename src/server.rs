@@ -276,11 +276,18 @@ impl Running {
                 Happening::Drained => {
                     stopping = true;
                     notice!("nothing is left: stopping");
+                    self.reloads.stop();
                     self.mailbox.send(Mail::Stop { now: false });
                 }
                 Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),
                 Happening::Signal(Signal::Reload) => self.reloads.hear(News::Asked(None)),
-                Happening::Reload(news) => self.reloads.hear(news),
+                Happening::Reload(news) => {
+                    let before = Arc::clone(self.reloads.config());
+                    self.reloads.hear(news);
+                    if !Arc::ptr_eq(&before, self.reloads.config()) {
+                        presence.configure(self.reloads.config());
+                    }
+                }
                 Happening::SpoolEnded(ended) => return self.end(ended),
                 Happening::Died(name) => {
                     crate::critical!("the thread {name} has ended; so does the daemon");

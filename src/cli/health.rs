@@ -195,6 +195,7 @@ fn troubles(status: &Value, findings: &mut Findings) {
         ("paused", WARNING, "nothing is sent"),
         ("draining", WARNING, "requests are refused"),
         ("ledger", WARNING, "failed messages are not recorded"),
+        ("log", WARNING, "the log"),
         ("message_log", WARNING, "the message log"),
         ("database", WARNING, "the database does not answer"),
     ] {

@@ -66,8 +66,8 @@ enum Command {
     Resume,
     /// Refuse requests, deliver what is queued, and stop; goes on when the command is interrupted
     Drain(steer::Drain),
-    /// End queued messages of a wrong campaign before their turn: they count as failed, and requeue queues them
-    /// again
+    /// End queued messages of a wrong campaign before their turn: they are listed by failed --class cancelled, and
+    /// requeue queues them again
     Cancel(cancel::Options),
     /// Log more or less from now on, until a restart or reload: debug, info, notice, warning, error, critical,
     /// alert or emergency

@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a drained daemon is asked how much is left, and how long it may take to answer.
 const GLANCE: Duration = Duration::from_millis(200);
 const ANSWERS: Duration = Duration::from_secs(5);
+const DRAINED: Duration = Duration::from_secs(365 * 86_400);
 
 #[derive(Args)]
 pub struct Drain {
@@ -104,6 +105,8 @@ pub fn drain(target: &Target, options: &Drain) -> Result<u8, String> {
     }
     // Asked before the order, answered at the daemon's end.
     let mut end = reach(target, PATIENCE)?;
+    // However long it takes.
+    end.patience = DRAINED;
     end.ask(Question::Wait, b"").map_err(|error| no_answer(&error))?;
     let before: Steered = ask(target, Question::Drain, &())?;
     let left = before.queued;
@@ -157,7 +160,7 @@ fn remains(target: &Target) -> Option<Value> {
 
 /// How much is left, and once why it does not become less.
 fn tell_left(status: &Value, said: &mut String, language: Language) {
-    let held = ["paused", "suspended"].iter().find_map(|name| status[*name].as_str());
+    let held = ["paused", "suspended", "ledger"].iter().find_map(|name| status[*name].as_str());
     if let Some(why) = held.filter(|why| *why != said.as_str()) {
         *said = why.to_owned();
         eprintln!("{}", language.pick([format!("it waits: {why}"), format!("等待中：{why}")]));

@@ -151,7 +151,8 @@ impl Place {
     /// process becomes the folder's owner for good.
     pub fn clear(&self) -> Result<Vec<PathBuf>, String> {
         let there = |path: &&PathBuf| path.symlink_metadata().is_ok();
-        let files = [&self.pid_file, &self.socket, &self.facts];
+        let monitor = self.monitor_socket();
+        let files = [&self.pid_file, &self.socket, &monitor, &self.facts];
         let left: Vec<PathBuf> = files.into_iter().filter(there).cloned().collect();
         for file in &left {
             self.become_owner_of(file.parent().unwrap_or(Path::new("/")))?;
@@ -178,6 +179,7 @@ impl Place {
             _ => Ok(()),
         };
         removed(&self.facts, facts::clear(&self.facts).map(|_| ()))?;
+        removed(&monitor, std::fs::remove_file(&monitor))?;
         removed(&self.socket, std::fs::remove_file(&self.socket))?;
         lock.map_or(Ok(()), |lock| removed(&self.pid_file, lock.release()))?;
         Ok(left.into_iter().filter(|path| path.symlink_metadata().is_err()).collect())

@@ -118,6 +118,16 @@ impl Presence {
         Ok(())
     }
 
+    /// The daemon goes by another configuration from now on.
+    pub fn configure(&mut self, config: &Config) {
+        self.facts = Facts::of(config);
+        if self.published.take().is_some()
+            && let Err(warning) = self.publish()
+        {
+            log::warn!("{warning}");
+        }
+    }
+
     /// Puts back what is gone. Returns new administration sockets where old ones were removed.
     pub fn look(&mut self) -> Ears {
         if let Some(pid_file) = self.pid_file.as_mut().filter(|file| !file.is_there()) {

@@ -62,6 +62,15 @@ fn version(running: &str, replaced: bool) -> Finding {
     }
 }
 
+/// What somebody has ordered, and troubles that stop nothing.
+const STEERED: &[(&str, [&str; 2])] = &[
+    ("paused", ["sending goes on after: mega NAME resume", "恢复发送：mega NAME resume"]),
+    ("draining", ["taken back by: mega NAME drain --cancel", "撤销：mega NAME drain --cancel"]),
+    ("database", ["see to the templates' database", "检查模板数据库"]),
+    ("log", ["free space where log.log_file is", "腾出 log.log_file 所在磁盘的空间"]),
+    ("message_log", ["free space where log.message_log is", "腾出 log.message_log 所在磁盘的空间"]),
+];
+
 /// What the daemon itself calls a trouble.
 fn troubles(status: &Value) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -86,6 +95,11 @@ fn troubles(status: &Value) -> Vec<Finding> {
             "腾出磁盘空间，或增大 queue.queue_max_bytes：push 正被拒绝",
         ];
         found.push(Finding::wrong("full", plain(why), todo));
+    }
+    for (key, todo) in STEERED {
+        if let Some(why) = text(key) {
+            found.push(Finding::warning(*key, plain(why), *todo));
+        }
     }
     if let Some(damaged @ 1..) = status["damaged"].as_u64() {
         let what = [
@@ -113,7 +127,8 @@ pub fn backlog(patient: &Patient) -> Vec<Finding> {
         return vec![Finding::ok("queue", ["no message waits", "没有消息在等待"])];
     };
     let age = now_ms().saturating_sub(enqueued);
-    let explained = status.is_none_or(|status| status["suspended"].is_string());
+    let explained = status
+        .is_none_or(|status| ["suspended", "paused"].iter().any(|why| status[*why].is_string()));
     vec![oldest(age, &depth, explained)]
 }
 

@@ -5,19 +5,24 @@ use crate::stats::Stats;
 use std::sync::atomic::Ordering;
 
 /// One line: how it is, or why nothing is taken in.
-pub fn of(stats: &Stats, max_conn: usize) -> Result<String, String> {
+pub fn of(stats: &Stats) -> Result<String, String> {
     if stats.stopping.load(Ordering::Relaxed) {
         return Err("stopping".into());
     }
     if let Some(why) = stats.full.lock().as_ref() {
         return Err(format!("queue full: {}", line(why)));
     }
-    if stats.clients.load(Ordering::Relaxed) >= max_conn as u64 {
+    if stats.draining.lock().is_some() {
+        return Err("draining".into());
+    }
+    if stats.clients.load(Ordering::Relaxed) >= stats.clients_limit.load(Ordering::Relaxed) {
         return Err("setting.max_conn clients are connected".into());
     }
     let suspended = stats.suspended.lock().as_ref().map(|it| line(&it.why));
     let ledger = stats.ledger.lock().as_ref().map(|why| line(why));
-    let notes = [("sending is suspended", suspended), ("the ledger", ledger)];
+    let paused = stats.paused.lock().as_ref().map(|it| line(&it.text()));
+    let notes =
+        [("nothing is sent", paused), ("sending is suspended", suspended), ("the ledger", ledger)];
     let notes = notes.into_iter().filter_map(|(what, why)| Some(format!("; {what}: {}", why?)));
     Ok(format!("ok{}", notes.collect::<String>()))
 }
@@ -34,14 +39,17 @@ mod tests {
     fn only_what_refuses_pushes_is_unhealthy() {
         let stats = Stats::default();
         stats.show_clients(9, 0);
-        assert_eq!(of(&stats, 10), Ok("ok".into()));
+        stats.show_limits(10, 0);
+        assert_eq!(of(&stats), Ok("ok".into()));
         *stats.ledger.lock() = Some("disk\nfull".into());
-        assert_eq!(of(&stats, 10), Ok("ok; the ledger: disk full".into()));
+        assert_eq!(of(&stats), Ok("ok; the ledger: disk full".into()));
         stats.show_clients(10, 0);
-        assert_eq!(of(&stats, 10), Err("setting.max_conn clients are connected".into()));
+        assert_eq!(of(&stats), Err("setting.max_conn clients are connected".into()));
+        *stats.draining.lock() = Some(("ann".into(), 7));
+        assert_eq!(of(&stats), Err("draining".into()));
         *stats.full.lock() = Some("no room".into());
-        assert_eq!(of(&stats, 10), Err("queue full: no room".into()));
+        assert_eq!(of(&stats), Err("queue full: no room".into()));
         stats.stopping.store(true, Ordering::Relaxed);
-        assert_eq!(of(&stats, 10), Err("stopping".into()));
+        assert_eq!(of(&stats), Err("stopping".into()));
     }
 }

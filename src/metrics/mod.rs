@@ -117,7 +117,7 @@ impl From<Refused> for Answer {
 fn answer(path: &str, links: &Links) -> Answer {
     match path {
         "/metrics" => Answer { status: "200 OK", kind: text::KIND, body: page::page(links) },
-        "/healthz" => match health::of(&links.stats, links.config.setting.max_conn) {
+        "/healthz" => match health::of(&links.stats) {
             Ok(line) => Answer::text("200 OK", &line),
             Err(why) => Answer::text("503 Service Unavailable", &why),
         },

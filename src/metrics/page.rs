@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 pub fn page(links: &Links) -> String {
-    let Links { config, stats, table, tokens } = links;
+    let Links { stats, table, tokens, .. } = links;
     let Reading { now, account, .. } = stats.read();
     let mut text = Text::default();
     text.gauge("mega_build_info", "The version that runs.")
@@ -27,9 +27,17 @@ pub fn page(links: &Links) -> String {
     let gauges = [
         ("mega_templates", "Templates that are kept in memory.", table.len() as u64),
         ("mega_connections", "Connections of clients.", load(&stats.clients)),
-        ("mega_connections_limit", "`setting.max_conn`.", config.setting.max_conn as u64),
+        (
+            "mega_connections_limit",
+            "`setting.max_conn`.",
+            stats.clients_limit.load(Ordering::Relaxed),
+        ),
         ("mega_memory_held_bytes", "Memory that clients make the daemon hold.", load(&stats.held)),
-        ("mega_memory_limit_bytes", "`setting.memory_limit`.", config.setting.memory_limit as u64),
+        (
+            "mega_memory_limit_bytes",
+            "`setting.memory_limit`.",
+            stats.held_limit.load(Ordering::Relaxed),
+        ),
         (
             "mega_token_calls_today",
             "Calls for an access token in this day of WeChat's.",
@@ -67,6 +75,7 @@ fn messages(text: &mut Text, account: &Account) {
     for (name, help, count) in [
         ("mega_found_total", "Pushes that waited when the daemon began.", pushes.found),
         ("mega_requeued_total", "Failed pushes that were queued again.", pushes.requeued),
+        ("mega_cancelled_total", "Queued pushes that operators cancelled.", pushes.cancelled),
         ("mega_lost_total", "Pushes that the disk has lost.", pushes.lost),
         ("mega_given_up_total", "Sends answered without asking WeChat.", sends.given_up),
         ("mega_duplicates_total", "Deliveries that WeChat had already.", account.duplicates),
@@ -155,6 +164,8 @@ fn troubles(text: &mut Text, stats: &Stats) {
     let troubles = [
         ("full", stats.full.lock().is_some()),
         ("stopping", stats.stopping.load(Ordering::Relaxed)),
+        ("paused", stats.paused.lock().is_some()),
+        ("draining", stats.draining.lock().is_some()),
         ("ledger", stats.ledger.lock().is_some()),
         ("database", stats.database.lock().trouble.is_some()),
         ("message_log", stats.message_log.lock().is_some()),

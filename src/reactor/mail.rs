@@ -62,8 +62,9 @@ impl Reactor {
 
     /// Goes by another configuration from now on.
     fn configure(&mut self, config: Arc<Config>) {
-        let Setting { memory_limit, package_max_length, .. } = config.setting;
+        let Setting { memory_limit, max_conn, package_max_length, .. } = config.setting;
         self.desk.account.limit(memory_limit, package_max_length);
+        self.desk.links.stats.show_limits(max_conn, memory_limit);
         self.allow_only(config.server.allow.clone());
         self.desk.links.config = config;
     }

@@ -127,6 +127,8 @@ impl Reactor {
         links: Links,
     ) -> io::Result<Reactor> {
         let allow = links.config.server.allow.clone();
+        let setting = &links.config.setting;
+        links.stats.show_limits(setting.max_conn, setting.memory_limit);
         Ok(Reactor {
             door: Door::new(listeners, admin, allow, poll.registry())?,
             poll,
@@ -262,11 +264,13 @@ impl Reactor {
                 return self.door.turn_away(peer, why);
             }
         }
-        if peer.is_none() && self.conns.iter().filter(|(_, conn)| conn.is_admin()).count() >= ADMINS
-        {
+        // Those who may only look do not take the places of those who may steer.
+        let looks = matches!(stream, Stream::Monitor(_));
+        let alike = |conn: &Conn| conn.is_admin() && conn.only_looks() == looks;
+        if peer.is_none() && self.conns.iter().filter(|(_, conn)| alike(conn)).count() >= ADMINS {
             if self.told.now() {
                 log::warn!(
-                    "{ADMINS} are connected to the administration sockets: one more is turned away"
+                    "{ADMINS} are connected to an administration socket: one more is turned away"
                 );
             }
             return;

@@ -6,6 +6,9 @@ use crate::logger;
 use crate::queue::Purpose;
 use crate::traffic::steer::{Cancel, LogLevel, Steering};
 
+/// Bytes of a key or of the beginning of an openid: orders are kept until they are carried out.
+const LONGEST: usize = 1024;
+
 /// The body of the question `cancel`.
 pub fn cancelling(body: &[u8]) -> Result<Steering, String> {
     let Cancel { which, dry_run, number } =
@@ -15,6 +18,10 @@ pub fn cancelling(body: &[u8]) -> Result<Steering, String> {
     }
     if which.is_any() {
         return Err("nothing says which messages".into());
+    }
+    let longest = [&which.key, &which.openid].into_iter().flatten().map(|text| text.len()).max();
+    if longest > Some(LONGEST) {
+        return Err(format!("a key or an openid has at most {LONGEST} bytes"));
     }
     let purpose = if dry_run { Purpose::Count } else { Purpose::End };
     Ok(Steering::Cancel { which, purpose })
@@ -53,6 +60,8 @@ mod tests {
         }
         let order = cancelling(br#"{"which":{"key":"k"},"dry_run":true}"#);
         assert!(matches!(order, Ok(Steering::Cancel { purpose: Purpose::Count, .. })), "{order:?}");
+        let long = format!(r#"{{"which":{{"openid":"{}"}}}}"#, "o".repeat(LONGEST + 1));
+        assert!(cancelling(long.as_bytes()).is_err());
         let order = cancelling(br#"{"which":{"openid":"o"}}"#);
         assert!(matches!(order, Ok(Steering::Cancel { purpose: Purpose::End, .. })), "{order:?}");
         assert_eq!(cancelling(br#"{"number":7}"#), Ok(Steering::Progress(7)));

@@ -423,7 +423,7 @@ impl Desk {
                 let goes = !self.spare.is_empty() && self.account.fits(Part::Batches, next);
                 self.batch.bytes() < BATCH_BYTES || (goes && !self.links.spool.is_full())
             }
-            Hold::Store => !self.links.store.is_full(),
+            Hold::Store => !self.links.store.is_full() && !self.links.ledger.is_full(),
             Hold::Results => false,
         }
     }

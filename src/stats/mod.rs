@@ -103,7 +103,9 @@ pub struct Stats {
     pub database: Mutex<Database>,
     /// Connections of clients, and bytes that they make the daemon hold; the reactor writes both.
     pub clients: AtomicU64,
+    pub clients_limit: AtomicU64,
     pub held: AtomicU64,
+    pub held_limit: AtomicU64,
     /// Requests are refused from now on; the reactor says so.
     pub stopping: AtomicBool,
 }
@@ -144,7 +146,9 @@ impl Default for Stats {
             full: Mutex::default(),
             database: Mutex::default(),
             clients: AtomicU64::new(0),
+            clients_limit: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            held_limit: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }
     }
@@ -186,6 +190,12 @@ impl Stats {
     pub fn show_clients(&self, connections: usize, held: usize) {
         self.clients.store(connections as u64, Ordering::Relaxed);
         self.held.store(held as u64, Ordering::Relaxed);
+    }
+
+    /// It may have so many, and hold so many bytes.
+    pub fn show_limits(&self, connections: usize, held: usize) {
+        self.clients_limit.store(connections as u64, Ordering::Relaxed);
+        self.held_limit.store(held as u64, Ordering::Relaxed);
     }
 
     /// How often it was said no to somebody for this reason, by the reactor or in `account`.

@@ -153,6 +153,11 @@ const BEFORE: &[Step] = &[
 /// As whom the daemon is to run as; what may hang comes last.
 const AS_OWNER: &[Step] = &[
     Step {
+        subject: "setting.admin_group, setting.monitor_group",
+        good: ["none, or the daemon's user is a member", "没有，或守护进程的用户属于该组"],
+        run: users::membership,
+    },
+    Step {
         subject: "setting.pid_file, log.log_file",
         good: [
             "every folder is there or can be created, and be written to",

@@ -13,8 +13,17 @@ pub fn listen(trial: &Trial) -> Vec<Finding> {
 }
 
 pub fn metrics(trial: &Trial) -> Vec<Finding> {
-    let address = trial.config.metrics.listen;
-    address.and_then(|address| bind("metrics.listen", address, trial)).into_iter().collect()
+    let Some(address) = trial.config.metrics.listen else { return Vec::new() };
+    // The daemon opens it when it is no longer root.
+    if (1..1024).contains(&address.port()) && !trial.owner.ids().0.is_root() {
+        let what = plain(format!("{address}: only root may listen on ports below 1024"));
+        let todo = [
+            "choose a port from 1024 on in metrics.listen",
+            "在 metrics.listen 中选 1024 以上的端口",
+        ];
+        return vec![Finding::wrong("metrics.listen", what, todo)];
+    }
+    bind("metrics.listen", address, trial).into_iter().collect()
 }
 
 fn bind(key: &str, address: SocketAddr, trial: &Trial) -> Option<Finding> {

@@ -1,8 +1,8 @@
 //! The users and groups that are named. On whatever thread asks; looks them up and no more.
 
-use super::{Finding, plain};
+use super::{Finding, Trial, plain};
 use crate::config::Config;
-use nix::unistd::Group;
+use nix::unistd::{Gid, Group, getegid, getgroups};
 
 /// The groups of the administration socket; the daemon's own are found with its owner.
 pub fn groups(config: &Config) -> Vec<Finding> {
@@ -13,6 +13,36 @@ pub fn groups(config: &Config) -> Vec<Finding> {
     ];
     let named = named.into_iter().filter_map(|(key, name)| Some((key, name.as_deref()?)));
     named.filter_map(|(key, name)| group(key, name)).collect()
+}
+
+/// The daemon lets these groups in as its own user, who must be a member. As whom the daemon is to run.
+pub fn membership(trial: &Trial) -> Vec<Finding> {
+    let setting = &trial.config.setting;
+    if trial.owner.ids().0.is_root() {
+        return Vec::new();
+    }
+    let own = getgroups().unwrap_or_default();
+    let named = [
+        ("setting.admin_group", &setting.admin_group),
+        ("setting.monitor_group", &setting.monitor_group),
+    ];
+    let named = named.into_iter().filter_map(|(key, name)| Some((key, name.as_deref()?)));
+    let strange = named.filter(|(_, name)| {
+        let found = || Group::from_name(name).ok().flatten().map(|group| group.gid);
+        let gid = name.parse().ok().map(Gid::from_raw).or_else(found);
+        gid.is_some_and(|gid| gid != getegid() && !own.contains(&gid))
+    });
+    strange
+        .map(|(key, name)| {
+            let user = trial.owner.name();
+            let what = [
+                format!("the user {user} is no member of the group {name}"),
+                format!("用户 {user} 不属于 {name} 组"),
+            ];
+            let todo = format!("usermod -aG {name} {user}");
+            Finding::wrong(key, what, [format!("run: {todo}"), format!("执行：{todo}")])
+        })
+        .collect()
 }
 
 fn group(key: &str, name: &str) -> Option<Finding> {
