@@ -1,34 +1,12 @@
 //! Disks that fill up, fail, or are not there.
 
+use crate::support::device::Small;
 use crate::support::{KEY, Sandbox, Site, wait_for};
 use serde_json::json;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A filesystem of its own, in memory.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, size: &str) -> Small {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output()
-            .unwrap();
-        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
-        Small(at.to_owned())
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn big(n: u32) -> String {
+pub fn big(n: u32) -> String {
     format!(r#"{{"first":"{n}{}"}}"#, "x".repeat(2_000))
 }
 
@@ -264,119 +242,6 @@ fn a_low_limit_of_descriptors_leaves_some_for_the_queue() {
     }
     assert!(served >= 30, "{served}");
     assert!(!site.log().contains("Too many open files"), "{}", site.log());
-}
-
-#[test]
-fn a_segment_that_is_cut_short_while_the_daemon_runs_is_damage() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
-    let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
-    let mut client = site.client();
-    for n in 0..100 {
-        client.push(n, &format!("o{n}"), &big(n));
-        assert_eq!(client.read().code, 200);
-    }
-    let folder = site.folder.path().join("run/test.queue");
-    let first = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()).min();
-    let first = first.expect("a segment");
-    std::fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(50_000).unwrap();
-    sandbox.faults(json!({}));
-    // Once as it runs, once at the next start.
-    site.kill();
-    site.start();
-    wait_for("what is left to be delivered", || site.count("queue_depth") == 0);
-    assert!((1..100).contains(&sandbox.delivered()), "{}", sandbox.delivered());
-    assert!(site.log().contains("of its 4194304 bytes"), "{}", site.log());
-    let mut client = site.client();
-    client.push(1, "afterwards", "null");
-    assert_eq!(client.read().code, 200);
-    wait_for("the next message", || site.count("queue_depth") == 0);
-    site.ok(&["stop"]);
-}
-
-/// An ext4 in a file on a small filesystem: it runs out of room where the kernel believes there is
-/// some, as a thinly provisioned disk does.
-struct Thin {
-    at: PathBuf,
-    device: String,
-    below: Small,
-}
-
-impl Thin {
-    fn mount(folder: &Path, at: &Path) -> Option<Thin> {
-        let run = |name: &str, arguments: &[&str]| {
-            let output = Command::new(name).args(arguments).output().ok()?;
-            let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            output.status.success().then_some(said)
-        };
-        let below = Small::mount(&folder.join("below"), "40M");
-        let image = below.0.join("image");
-        std::fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
-        let image = image.to_str().unwrap();
-        run("mkfs.ext4", &["-q", "-O", "^has_journal", "-E", "nodiscard", image])?;
-        let device = run("losetup", &["--find", "--show", image])?;
-        std::fs::create_dir_all(at).unwrap();
-        let thin = Thin { at: at.to_owned(), device, below };
-        run("mount", &[&thin.device, at.to_str().unwrap()])?;
-        Some(thin)
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.below.0.join("filler")
-    }
-}
-
-impl Drop for Thin {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
-        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
-    }
-}
-
-#[test]
-fn what_a_failed_sync_left_in_the_page_cache_is_not_believed() {
-    if !rustix::process::geteuid().is_root() {
-        return println!("not run: only root can make a disk that fails");
-    }
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
-    let mut site = Site::new(&sandbox, "[queue]\nsync = 20ms");
-    let folder = site.folder.path().join("run/test.queue");
-    let Some(thin) = Thin::mount(site.folder.path(), &folder) else {
-        return println!("not run: no loop devices here");
-    };
-    site.start();
-    // All that is left of the room below is taken.
-    let mut filler = std::fs::File::create(thin.filler()).unwrap();
-    while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
-    let mut client = site.client();
-    let mut answered = 0;
-    loop {
-        let pushed = crate::support::push_frame(answered, &format!("o{answered}"), KEY, &big(1));
-        if client.try_write(&pushed).is_err() {
-            break;
-        }
-        match client.try_read() {
-            Ok(answer) if answer.code == 200 => answered += 1,
-            _ => break,
-        }
-    }
-    wait_for("the daemon to end", || site.log().contains("the queue cannot be made durable"));
-    wait_for("the daemon to be gone", || site.run(&["status"]).status.code() != Some(0));
-    assert!(answered > 0);
-    // Its room is free when nobody has it open any more.
-    drop(filler);
-    std::fs::remove_file(thin.filler()).unwrap();
-    site.start();
-    site.kill();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-    sandbox.faults(json!({}));
-    site.start();
-    wait_for("the queue to be empty", || site.count("queue_depth") == 0);
-    assert_eq!(sandbox.delivered(), u64::from(answered));
-    assert!(!site.log().contains("skipped"), "{}", site.log());
-    site.ok(&["stop"]);
-    drop(thin);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 
 mod abuse;
 mod bench;
+mod broken_disk;
 mod check;
 mod cli;
 mod clients;
