@@ -269,15 +269,13 @@ impl Running {
                 Happening::Signal(Signal::Terminate) => {
                     stopping = true;
                     notice!("stopping");
-                    self.reloads.stop();
-                    self.mailbox.send(Mail::Stop { now: false });
+                    self.stop();
                 }
                 Happening::Drained if stopping => {}
                 Happening::Drained => {
                     stopping = true;
                     notice!("nothing is left: stopping");
-                    self.reloads.stop();
-                    self.mailbox.send(Mail::Stop { now: false });
+                    self.stop();
                 }
                 Happening::Signal(Signal::ReopenLogs) => day_file::reopen_all(),
                 Happening::Signal(Signal::Reload) => self.reloads.hear(News::Asked(None)),
@@ -295,6 +293,11 @@ impl Running {
                 }
             }
         }
+    }
+
+    fn stop(&mut self) {
+        self.reloads.stop();
+        self.mailbox.send(Mail::Stop { now: false });
     }
 
     fn end(self, ended: Result<u64, SyncFailed>) -> u8 {

@@ -4,6 +4,7 @@
 use super::status::Asked;
 use super::when::seconds;
 use crate::exit;
+use crate::stats::{Kind, TROUBLES};
 use clap::Args;
 use serde_json::Value;
 use std::str::FromStr;
@@ -190,17 +191,10 @@ fn troubles(status: &Value, findings: &mut Findings) {
         };
         findings.add(code, format!("sending is suspended: {why}"));
     }
-    for (name, code, what) in [
-        ("full", CRITICAL, "nothing is taken in"),
-        ("paused", WARNING, "nothing is sent"),
-        ("draining", WARNING, "requests are refused"),
-        ("ledger", WARNING, "failed messages are not recorded"),
-        ("log", WARNING, "the log"),
-        ("message_log", WARNING, "the message log"),
-        ("database", WARNING, "the database does not answer"),
-    ] {
-        if let Some(why) = status[name].as_str() {
-            findings.add(code, format!("{what}: {why}"));
+    for trouble in TROUBLES {
+        if let Some(why) = status[trouble.name].as_str() {
+            let code = if trouble.kind == Kind::TurnsAway { CRITICAL } else { WARNING };
+            findings.add(code, format!("{}: {why}", trouble.says[0]));
         }
     }
     if status["damaged"].as_u64() > Some(0) {

@@ -1,8 +1,9 @@
 //! Who beside the daemon's user may use the administration sockets: the members of a group each. The second
 //! socket answers questions that change nothing. Called as the user the daemon runs as, before any thread.
 
+use super::group_id;
 use crate::config::Config;
-use nix::unistd::{Gid, Group, chown};
+use nix::unistd::{Gid, chown};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -32,9 +33,8 @@ impl Admitted {
 }
 
 fn admit(socket: &Path, key: &str, group: &str) -> Result<(), String> {
-    let number = group.parse().ok().map(Gid::from_raw);
-    let found = || Group::from_name(group).ok().flatten().map(|group| group.gid);
-    let gid = number.or_else(found).ok_or_else(|| format!("{key}: there is no group {group}"))?;
+    let found = group_id(group).ok().flatten();
+    let gid = found.ok_or_else(|| format!("{key}: there is no group {group}"))?;
     let cannot = |why: String| {
         format!(
             "cannot let the group {group} use {}: {why} ({key}; the user mega runs as must be a member of it)",

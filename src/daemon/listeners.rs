@@ -102,6 +102,13 @@ fn cannot_bind(address: SocketAddr, error: &io::Error, pid_file: &Path) -> Strin
 
 /// As `TcpListener::bind`, with a backlog of one's own.
 fn bind(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = bound(address)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// A socket that has the address and does not listen yet.
+pub fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -111,8 +118,7 @@ fn bind(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     // A restart must not wait for the connections of the one before to be forgotten.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, backlog)?;
-    Ok(TcpListener::from(socket))
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ mod process;
 pub mod survey;
 mod way;
 
-pub use listeners::{InUse, Listeners};
+pub use listeners::{InUse, Listeners, bound};
 pub use own::change_hands;
 pub use pidfile::Probe;
 pub use place::Place;
 pub use presence::Presence;
-pub use privileges::{Owner, raise_open_files_limit};
+pub use privileges::{Owner, group_id, raise_open_files_limit};
 pub use process::Process;
 
 use crate::config::Config;

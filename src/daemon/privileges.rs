@@ -104,13 +104,16 @@ fn find_user(name: &str) -> Result<User, String> {
 }
 
 fn find_group(name: &str) -> Result<Gid, String> {
-    if let Ok(gid) = name.parse() {
-        return Ok(Gid::from_raw(gid));
+    let found = group_id(name).map_err(|error| format!("cannot look up {name}: {error}"))?;
+    found.ok_or_else(|| format!("there is no group {name} (setting.group)"))
+}
+
+/// The group of this name or number; a number needs no name.
+pub fn group_id(name: &str) -> nix::Result<Option<Gid>> {
+    match name.parse() {
+        Ok(gid) => Ok(Some(Gid::from_raw(gid))),
+        Err(_) => Ok(Group::from_name(name)?.map(|group| group.gid)),
     }
-    let found =
-        Group::from_name(name).map_err(|error| format!("cannot look up {name}: {error}"))?;
-    let group = found.ok_or_else(|| format!("there is no group {name} (setting.group)"))?;
-    Ok(group.gid)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::ledger::schema;
 use crate::queue::disk::Folder;
 use crate::queue::inspect;
 use crate::sqlite;
+use crate::stats::{Kind, TROUBLES};
 use crate::trial::{Finding, plain};
 use crate::wechat::meaning;
 use chrono::{Local, NaiveTime, TimeZone};
@@ -62,15 +63,6 @@ fn version(running: &str, replaced: bool) -> Finding {
     }
 }
 
-/// What somebody has ordered, and troubles that stop nothing.
-const STEERED: &[(&str, [&str; 2])] = &[
-    ("paused", ["sending goes on after: mega NAME resume", "恢复发送：mega NAME resume"]),
-    ("draining", ["taken back by: mega NAME drain --cancel", "撤销：mega NAME drain --cancel"]),
-    ("database", ["see to the templates' database", "检查模板数据库"]),
-    ("log", ["free space where log.log_file is", "腾出 log.log_file 所在磁盘的空间"]),
-    ("message_log", ["free space where log.message_log is", "腾出 log.message_log 所在磁盘的空间"]),
-];
-
 /// What the daemon itself calls a trouble.
 fn troubles(status: &Value) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -85,20 +77,15 @@ fn troubles(status: &Value) -> Vec<Finding> {
         let todo = ["mend the cause; sending goes on by itself", "消除原因后会自动恢复发送"];
         found.push(Finding::wrong("suspended", what, todo));
     }
-    if let Some(why) = text("ledger") {
-        let todo = ["see the disk and server.ledger_file", "检查磁盘与 server.ledger_file"];
-        found.push(Finding::wrong("ledger", plain(why), todo));
-    }
-    if let Some(why) = text("full") {
-        let todo = [
-            "free space on the disk, or raise queue.queue_max_bytes: pushes are refused",
-            "腾出磁盘空间，或增大 queue.queue_max_bytes：push 正被拒绝",
-        ];
-        found.push(Finding::wrong("full", plain(why), todo));
-    }
-    for (key, todo) in STEERED {
-        if let Some(why) = text(key) {
-            found.push(Finding::warning(*key, plain(why), *todo));
+    // What may be lost comes first.
+    for kind in [Kind::Unrecorded, Kind::TurnsAway, Kind::Ordered, Kind::Other] {
+        for trouble in TROUBLES.iter().filter(|trouble| trouble.kind == kind) {
+            let Some(why) = text(trouble.name) else { continue };
+            let finding = match kind {
+                Kind::Unrecorded | Kind::TurnsAway => Finding::wrong,
+                Kind::Ordered | Kind::Other => Finding::warning,
+            };
+            found.push(finding(trouble.name, plain(why), trouble.todo));
         }
     }
     if let Some(damaged @ 1..) = status["damaged"].as_u64() {

@@ -7,7 +7,7 @@ use super::text::Text;
 use crate::class::TABLE;
 use crate::clock::{unix_seconds, wechat_day};
 use crate::logger;
-use crate::stats::{Account, Cause, Counts, Reading, Refusal, Stats};
+use crate::stats::{Account, Cause, Counts, Reading, Refusal, Stats, TROUBLES};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -161,19 +161,12 @@ fn troubles(text: &mut Text, stats: &Stats) {
     }
     let seconds = suspended.map_or(0, |(_, since)| unix_seconds().saturating_sub(since));
     text.gauge("mega_suspended_seconds", "For how long nothing has been sent.").value(seconds);
-    let troubles = [
-        ("full", stats.full.lock().is_some()),
-        ("stopping", stats.stopping.load(Ordering::Relaxed)),
-        ("paused", stats.paused.lock().is_some()),
-        ("draining", stats.draining.lock().is_some()),
-        ("ledger", stats.ledger.lock().is_some()),
-        ("database", stats.database.lock().trouble.is_some()),
-        ("message_log", stats.message_log.lock().is_some()),
-        ("log", logger::trouble().is_some()),
-    ];
+    let stopping = stats.stopping.load(Ordering::Relaxed);
+    let troubles = stats.troubles();
     let mut family = text.gauge("mega_trouble", "1 where something is wrong; status says what.");
-    for (what, is) in troubles {
-        family.with(&[("what", what)], u8::from(is));
+    family.with(&[("what", "stopping")], u8::from(stopping));
+    for trouble in TROUBLES {
+        family.with(&[("what", trouble.name)], u8::from(!troubles[trouble.name].is_null()));
     }
     let mut family = text.counter("mega_log_lines_lost_total", "Lines the log could not write.");
     for (log, lost) in logger::lost() {

@@ -10,12 +10,14 @@ mod histogram;
 mod history;
 mod refusal;
 mod show;
+mod trouble;
 
 pub use account::{Account, Day};
 pub use failures::{Ended, Failures};
 pub use histogram::{AGE, Counts, Histogram, LATENCY, SYNC};
 pub use history::STEP as SAMPLE;
 pub use refusal::Refusal;
+pub use trouble::{Kind, TROUBLES};
 
 use crate::clock::{now_ms, unix_seconds};
 use crate::traffic::steer::{Cancelling, Paused};

@@ -53,7 +53,8 @@ impl Stats {
         json!({"failures": most.collect::<Vec<_>>(), "other_failures": others})
     }
 
-    fn troubles(&self) -> Value {
+    /// What is wrong or ordered: null is neither.
+    pub fn troubles(&self) -> Value {
         let suspended = self.suspended.lock();
         let suspended = suspended.as_ref();
         let draining = self.draining.lock();

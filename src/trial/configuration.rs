@@ -189,13 +189,7 @@ fn clean(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn config(more: &str) -> Config {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("w.ini");
-        std::fs::write(&file, format!("[wechat]\napp_id = a\napp_secret = s\n{more}")).unwrap();
-        Config::load(&file, Path::new("/x")).unwrap()
-    }
+    use crate::trial::tests::config;
 
     fn subjects(findings: Vec<Finding>) -> Vec<String> {
         findings.into_iter().map(|finding| finding.subject).collect()

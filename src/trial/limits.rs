@@ -144,14 +144,7 @@ pub fn memory(bytes: u64, setting: &Setting) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::trial::Level;
-    use std::path::Path;
-
-    fn config(more: &str) -> Config {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("w.ini");
-        std::fs::write(&file, format!("[wechat]\napp_id = a\napp_secret = s\n{more}")).unwrap();
-        Config::load(&file, Path::new("/x")).unwrap()
-    }
+    use crate::trial::tests::config;
 
     #[test]
     fn only_values_that_do_not_fit_are_named() {

@@ -224,3 +224,17 @@ pub fn run(config: &Config, daemon: Option<Pid>, patience: Duration) -> Vec<Find
     findings.extend(tried);
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Of an account and more.
+    pub fn config(more: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.ini");
+        std::fs::write(&file, format!("[wechat]\napp_id = a\napp_secret = s\n{more}")).unwrap();
+        Config::load(&file, Path::new("/x")).unwrap()
+    }
+}

@@ -3,8 +3,8 @@
 
 use super::proc::{self, Who};
 use super::{Finding, Trial, plain};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use std::io::{self, ErrorKind};
+use crate::daemon::bound;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 pub fn listen(trial: &Trial) -> Vec<Finding> {
@@ -27,7 +27,7 @@ pub fn metrics(trial: &Trial) -> Vec<Finding> {
 }
 
 fn bind(key: &str, address: SocketAddr, trial: &Trial) -> Option<Finding> {
-    let error = try_bind(address).err()?;
+    let error = bound(address).err()?;
     let what = plain(format!("{address}: {error}"));
     let todo = match error.kind() {
         ErrorKind::AddrInUse => {
@@ -68,15 +68,4 @@ fn in_use(key: &str, address: SocketAddr, holders: &[Who]) -> Finding {
         format!("停止该程序（用 ss -ltnp 查看），或在 {key} 中换一个端口"),
     ];
     Finding::wrong(key, what, todo)
-}
-
-fn try_bind(address: SocketAddr) -> io::Result<()> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    Ok(rustix::net::bind(&socket, &address)?)
 }

@@ -2,47 +2,22 @@
 
 use super::{Finding, Trial, plain};
 use crate::config::Config;
-use nix::unistd::{Gid, Group, getegid, getgroups};
+use crate::daemon::group_id;
+use nix::unistd::{getegid, getgroups};
 
-/// The groups of the administration socket; the daemon's own are found with its owner.
-pub fn groups(config: &Config) -> Vec<Finding> {
+/// The groups of the administration sockets, by their keys.
+fn named(config: &Config) -> impl Iterator<Item = (&'static str, &str)> {
     let setting = &config.setting;
     let named = [
         ("setting.admin_group", &setting.admin_group),
         ("setting.monitor_group", &setting.monitor_group),
     ];
-    let named = named.into_iter().filter_map(|(key, name)| Some((key, name.as_deref()?)));
-    named.filter_map(|(key, name)| group(key, name)).collect()
+    named.into_iter().filter_map(|(key, name)| Some((key, name.as_deref()?)))
 }
 
-/// The daemon lets these groups in as its own user, who must be a member. As whom the daemon is to run.
-pub fn membership(trial: &Trial) -> Vec<Finding> {
-    let setting = &trial.config.setting;
-    if trial.owner.ids().0.is_root() {
-        return Vec::new();
-    }
-    let own = getgroups().unwrap_or_default();
-    let named = [
-        ("setting.admin_group", &setting.admin_group),
-        ("setting.monitor_group", &setting.monitor_group),
-    ];
-    let named = named.into_iter().filter_map(|(key, name)| Some((key, name.as_deref()?)));
-    let strange = named.filter(|(_, name)| {
-        let found = || Group::from_name(name).ok().flatten().map(|group| group.gid);
-        let gid = name.parse().ok().map(Gid::from_raw).or_else(found);
-        gid.is_some_and(|gid| gid != getegid() && !own.contains(&gid))
-    });
-    strange
-        .map(|(key, name)| {
-            let user = trial.owner.name();
-            let what = [
-                format!("the user {user} is no member of the group {name}"),
-                format!("用户 {user} 不属于 {name} 组"),
-            ];
-            let todo = format!("usermod -aG {name} {user}");
-            Finding::wrong(key, what, [format!("run: {todo}"), format!("执行：{todo}")])
-        })
-        .collect()
+/// Whether those groups are there; the daemon's own are found with its owner.
+pub fn groups(config: &Config) -> Vec<Finding> {
+    named(config).filter_map(|(key, name)| group(key, name)).collect()
 }
 
 fn group(key: &str, name: &str) -> Option<Finding> {
@@ -50,15 +25,39 @@ fn group(key: &str, name: &str) -> Option<Finding> {
         format!("create it: groupadd --system {name}, or correct {key}"),
         format!("创建该组：groupadd --system {name}，或改正 {key}"),
     ];
-    match Group::from_name(name) {
+    match group_id(name) {
         Ok(Some(_)) => None,
-        Ok(None) if name.parse::<u32>().is_ok() => None,
         Ok(None) => {
             let what = [format!("there is no group {name}"), format!("没有 {name} 这个组")];
             Some(Finding::wrong(key, what, todo))
         }
         Err(error) => Some(Finding::wrong(key, plain(format!("{name}: {error}")), todo)),
     }
+}
+
+/// The daemon lets these groups in as its own user, who must be a member. As whom the daemon is to run.
+pub fn membership(trial: &Trial) -> Vec<Finding> {
+    if trial.owner.ids().0.is_root() {
+        return Vec::new();
+    }
+    let own = getgroups().unwrap_or_default();
+    // One that is not there is found by `groups`.
+    let strange = |name: &str| {
+        let gid = group_id(name).ok().flatten();
+        gid.is_some_and(|gid| gid != getegid() && !own.contains(&gid))
+    };
+    let user = trial.owner.name();
+    let foreign = named(trial.config).filter(|(_, name)| strange(name));
+    foreign.map(|(key, name)| no_member(key, name, &user)).collect()
+}
+
+fn no_member(key: &str, group: &str, user: &str) -> Finding {
+    let what = [
+        format!("the user {user} is no member of the group {group}"),
+        format!("用户 {user} 不属于 {group} 组"),
+    ];
+    let todo = format!("usermod -aG {group} {user}");
+    Finding::wrong(key, what, [format!("run: {todo}"), format!("执行：{todo}")])
 }
 
 /// The owner cannot be found; the error names the key.

@@ -3,6 +3,7 @@
 use super::Page;
 use crate::cli::language::Language;
 use crate::cli::status::words::count;
+use crate::stats::{Kind, TROUBLES};
 
 /// A disk with less than this free is a trouble, in per cent.
 const SCARCE: f64 = 5.0;
@@ -100,15 +101,10 @@ impl<'a> Page<'a> {
             };
             self.lines.push(format!("  {text}"));
         }
-        for (path, name) in [
-            ("/full", ["nothing is taken in", "不再接收消息"]),
-            ("/ledger", ["failed messages are not recorded", "失败消息无法记录"]),
-            ("/message_log", ["the message log", "消息日志"]),
-            ("/log", ["the log", "日志"]),
-            ("/database", ["the database does not answer", "数据库无应答"]),
-        ] {
-            if let Some(why) = self.text(path) {
-                self.trouble(name, why);
+        // What was ordered is told above.
+        for trouble in TROUBLES.iter().filter(|trouble| trouble.kind != Kind::Ordered) {
+            if let Some(why) = self.status[trouble.name].as_str() {
+                self.trouble(trouble.says, why);
             }
         }
         if self.number("/damaged") > 0 {
