@@ -2,8 +2,9 @@
 //! result, and a deadline for both together.
 
 use crate::daemon::{Place, Process, admin};
-use crate::wire::command::{self, Command, Question};
+use crate::wire::command::{self, Command};
 use crate::wire::frame::{Split, split};
+use crate::wire::question::Question;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt, sockopt::Timeout,
 };

@@ -2,8 +2,9 @@
 //! the templates' database is away.
 
 use crate::support::{DEADLINE, KEY, Sandbox, Site, TEMPLATE, wait_for};
-use mega::wire::command::{self, Command, Question};
+use mega::wire::command::{self, Command};
 use mega::wire::frame::{Split, split};
+use mega::wire::question::Question;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

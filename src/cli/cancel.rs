@@ -8,7 +8,7 @@ use super::when;
 use crate::exit;
 use crate::queue::Which;
 use crate::traffic::steer::{Cancel, Cancelling};
-use crate::wire::command::Question;
+use crate::wire::question::Question;
 use clap::Args;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;

@@ -10,7 +10,7 @@ use crate::daemon::step_down;
 use crate::doctor::{self, Running};
 use crate::exit;
 use crate::trial::{self, Finding, Level};
-use crate::wire::command::Question;
+use crate::wire::question::Question;
 use clap::Args;
 use serde_json::{Value, json};
 use std::time::Duration;

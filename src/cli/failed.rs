@@ -14,7 +14,7 @@ use crate::ledger::failed::{State, count, page};
 use crate::ledger::filter::Filter;
 use crate::ledger::order::{Answer, OLD_LIST, Request, STEP};
 use crate::wechat::meaning;
-use crate::wire::command::Question;
+use crate::wire::question::Question;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use std::io::{Write, stdout};

@@ -4,7 +4,8 @@ use super::language::Language;
 use crate::client::Client;
 use crate::exit;
 use crate::reload::{Report, Setting};
-use crate::wire::command::{self, Question};
+use crate::wire::command;
+use crate::wire::question::Question;
 use std::time::Duration;
 
 /// A database that hangs is given up long before.

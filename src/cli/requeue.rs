@@ -9,7 +9,7 @@ use crate::exit;
 use crate::ledger::order::{Line, Request, STEP};
 use crate::queue::ClientMsgId;
 use crate::template::check_data;
-use crate::wire::command::Question;
+use crate::wire::question::Question;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;

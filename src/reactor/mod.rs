@@ -22,6 +22,7 @@ mod inbox;
 mod mail;
 mod orders;
 mod outbox;
+mod questions;
 mod serve;
 mod stream;
 #[cfg(test)]

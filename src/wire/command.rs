@@ -2,6 +2,7 @@
 //! requests and results. Strict where a wrong guess would lose a message, and never panics.
 
 use super::frame::{self, WORD};
+use super::question::Question;
 use byteorder::{BigEndian, ByteOrder};
 use std::borrow::Cow;
 
@@ -60,75 +61,6 @@ impl Command<'_> {
             | Command::Tset { opaque, .. } => Some(opaque),
             Command::Ask { opaque, question, .. } => (!question.only_reads()).then_some(opaque),
             Command::Result { .. } => None,
-        }
-    }
-}
-
-/// What only the administration socket understands.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Question {
-    /// How the daemon is.
-    Status,
-    /// Read the configuration again, and the templates; answered when everybody goes by them, see `reload`.
-    Reload,
-    /// Answered when the daemon has stopped working, with the number of messages left.
-    Wait,
-    /// Answered with the listening sockets, for the daemon that takes this one's place.
-    Listeners,
-    /// Failed messages are to go out again, or to be dismissed; see `ledger::order`.
-    Requeue,
-    Dismiss,
-    /// The text of a template that is in use; the body is its key as a JSON string.
-    Template,
-    /// Sending pauses, or goes on; see `traffic::steer`.
-    Pause,
-    Resume,
-    /// Nothing is taken in any more, and the daemon stops when nothing is left; or not after all.
-    Drain,
-    EndDrain,
-    /// Queued messages are ended or counted, or an order to do so is asked after.
-    Cancel,
-    /// How much is logged.
-    LogLevel,
-}
-
-impl Question {
-    /// It changes nothing, and tells nothing that would not stand on a dashboard.
-    pub fn only_reads(self) -> bool {
-        self == Question::Status
-    }
-
-    const ALL: [Question; 13] = [
-        Question::Status,
-        Question::Reload,
-        Question::Wait,
-        Question::Listeners,
-        Question::Requeue,
-        Question::Dismiss,
-        Question::Template,
-        Question::Pause,
-        Question::Resume,
-        Question::Drain,
-        Question::EndDrain,
-        Question::Cancel,
-        Question::LogLevel,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Question::Status => "status",
-            Question::Reload => "reload",
-            Question::Wait => "wait",
-            Question::Listeners => "listeners",
-            Question::Requeue => "requeue",
-            Question::Dismiss => "dismiss",
-            Question::Template => "template",
-            Question::Pause => "pause",
-            Question::Resume => "resume",
-            Question::Drain => "drain",
-            Question::EndDrain => "end-drain",
-            Question::Cancel => "cancel",
-            Question::LogLevel => "log-level",
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::ledger::database::Database as Ledger;
 use crate::ledger::history::{self, Entry, What};
 use crate::output::{printable, printable_lines};
 use crate::template::{Change, Row, doubts};
-use crate::wire::command::{self, Question};
+use crate::wire::command;
+use crate::wire::question::Question;
 use similar::TextDiff;
 use std::time::Duration;
 
