@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What the disk refuses is found in pieces of this size, at its multiples.
-const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 
 pub struct Reader {
     file: Arc<dyn File>,
@@ -87,7 +87,7 @@ impl Reader {
             at = data.end;
             for from in data.clone().step_by(self.block) {
                 let part = from..data.end.min(from + self.block);
-                if self.bytes(part).iter().any(|byte| *byte != 0) || self.unreadable.is_some() {
+                if !is_blank(self.bytes(part)) || self.unreadable.is_some() {
                     return false;
                 }
             }
@@ -104,4 +104,9 @@ impl Reader {
     pub fn take_unreadable(&mut self) -> Option<String> {
         self.unreadable.take()
     }
+}
+
+/// Nothing but zeros.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.chunks(PAGE).all(|page| page.iter().fold(0, |any, byte| any | byte) == 0)
 }

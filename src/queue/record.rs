@@ -31,7 +31,7 @@
 
 use super::Position;
 use super::client_msg_id::ClientMsgId;
-use super::reader::Reader;
+use super::reader::{PAGE, Reader, is_blank};
 use byteorder::{ByteOrder, LittleEndian};
 use std::ops::Range;
 
@@ -273,15 +273,24 @@ fn is_cut_off(file: &mut Reader, place: Place, head: &[u8; HEAD], length: usize)
 pub fn search(file: &mut Reader, place: Place, end: usize) -> Option<usize> {
     let mut from = place.at.next_multiple_of(ALIGN);
     while let Some(data) = file.next_data(from).filter(|data| data.start < end) {
-        let range = data.start.next_multiple_of(ALIGN)..data.end.min(end);
-        let found = range.step_by(ALIGN).find(|at| {
-            // The mark is looked at first: almost every offset of a gap fails there.
-            end - at >= HEAD
-                && file.bytes(at + 6..at + 8) == MARK.to_le_bytes()
-                && matches!(read(file, Place { at: *at, ..place }, end), Found::Record(_))
-        });
-        if found.is_some() {
-            return found;
+        from = data.start.next_multiple_of(ALIGN);
+        let until = data.end.min(end);
+        while from < until {
+            let page = from..until.min((from + 1).next_multiple_of(PAGE));
+            from = page.end;
+            // Most of what was never written is zeros, in which no record starts.
+            if is_blank(file.bytes(page.clone())) {
+                continue;
+            }
+            let found = page.step_by(ALIGN).find(|at| {
+                // The mark is looked at first: almost every offset of a gap fails there.
+                end - at >= HEAD
+                    && file.bytes(at + 6..at + 8) == MARK.to_le_bytes()
+                    && matches!(read(file, Place { at: *at, ..place }, end), Found::Record(_))
+            });
+            if found.is_some() {
+                return found;
+            }
         }
         from = data.end;
     }
