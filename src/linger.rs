@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 const LOOKS: usize = 32;
 
 /// Looks until there is something, or until `limit` is over. Whoever else could use the processor
-/// meanwhile, may.
+/// meanwhile, may. A function of its own also when it is compiled, so that `scripts/bench` can leave out
+/// what is waited for.
+#[inline(never)]
 pub fn linger<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + limit;
     loop {
