@@ -96,6 +96,7 @@ mod spool;
 mod sqlite;
 mod stats;
 mod store;
+pub mod task;
 mod template;
 mod traffic;
 mod trial;
