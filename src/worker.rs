@@ -1,7 +1,7 @@
 //! A worker: takes one job at a time, renders its template, posts it to WeChat and reports what
 //! that meant. Blocking, with one keep-alive connection of its own; holds no lock meanwhile.
 
-use crate::class::{Class, Gate};
+use crate::class::Class;
 use crate::template::Table;
 use crate::traffic::Event;
 use crate::traffic::job::{Job, Outcome, Reason, Round, Verdict};
@@ -94,8 +94,7 @@ fn work(shared: &Shared, links: &Links, held: &mut Option<Job>) {
         worker.keep_up();
         let job = held.insert(job);
         let verdict = (!links.round.has_ended(job)).then(|| worker.deliver(job));
-        let closes = verdict.as_ref().map(|verdict| verdict.class().row().gate);
-        if let Some(Gate::Closes(_)) = closes {
+        if verdict.as_ref().is_some_and(Verdict::ends_round) {
             links.round.end(job.round);
         }
         let Some(job) = held.take() else { return };

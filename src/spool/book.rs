@@ -33,7 +33,8 @@ impl Spool {
         called.inspect(|took| self.stats.latency.record(*took));
         let called = called.map(|took| took.as_millis() as u32);
         let probe = job.probe;
-        let closed = self.throttle.hear(&verdict, probe, now);
+        // Also a probe that the gate stays closed after: whoever hands out in a round that is over hands out in vain.
+        let over = verdict.ends_round() | self.throttle.hear(&verdict, probe, now);
         match job.waiting {
             None => {
                 self.pushes.land();
@@ -45,7 +46,7 @@ impl Spool {
                 self.book_send(job, waiting, verdict, called, now);
             }
         }
-        if closed {
+        if over {
             self.halt(now);
         } else if probe {
             self.answer_waiting_sends(now);

@@ -71,10 +71,15 @@ impl Alone {
         self.spool.answers.mail();
     }
 
+    /// What a worker does that meets it, and the spool when it hears.
     fn book(&mut self, job: Job, class: Class, now: Now) {
         let errcode = class.row().given.then_some(1);
         let reason = Reason { errcode, text: class.name().into(), answer: None };
-        let verdict = Some(Verdict::Refused(class, reason));
+        let verdict = Verdict::Refused(class, reason);
+        if verdict.ends_round() {
+            self.spool.inside.round.end(job.round);
+        }
+        let verdict = Some(verdict);
         self.spool.book(Outcome { job, verdict, called: None }, now);
         self.spool.answers.mail();
     }
@@ -229,6 +234,24 @@ fn sends_that_wait_when_the_gate_closes_are_answered_and_one_of_the_next_probes(
     assert_eq!(alone.replies().len(), 2, "one probes, the others are answered");
     alone.spool.hand_out(due);
     assert!(alone.sends.try_recv().unwrap().probe);
+}
+
+#[test]
+fn however_many_probes_were_in_vain_a_worker_begins_the_next() {
+    for class in [Class::Rate, Class::Config] {
+        let mut now = Now::read();
+        let mut alone = Alone::new(|_| {});
+        alone.ask(Kind::Push, 2, now);
+        for probes in 0..5 {
+            alone.spool.hand_out(now);
+            let job = alone.pushes.try_recv().expect("one is handed out");
+            assert_eq!(job.probe, probes > 0, "{class:?}");
+            assert!(!alone.spool.inside.round.has_ended(&job), "{class:?}: {probes} in vain");
+            alone.book(job, class, now);
+            assert_eq!(alone.spool.in_flight(), 0);
+            now = later(now, Duration::from_secs(2 * 3_600));
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A message on its way through a worker's hands, and what became of it. Plain data.
 
 use super::batch::ReplyTo;
-use super::class::Class;
+use super::class::{Class, Gate};
 use crate::queue::{Mark, Message};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +57,11 @@ impl Verdict {
             Verdict::Delivered { .. } => Class::Ok,
             Verdict::Refused(class, _) => *class,
         }
+    }
+
+    /// Nobody else need try: the worker that meets it ends the job's round, and so does the spool when it hears.
+    pub fn ends_round(&self) -> bool {
+        matches!(self.class().row().gate, Gate::Closes(_))
     }
 }
 
