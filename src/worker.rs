@@ -270,7 +270,7 @@ mod tests {
 
     fn job(waits: bool) -> Job {
         let new = New { openid: "用".as_bytes(), key: b"key", data: b"null" };
-        let message = Message::in_memory(1, 2, 3, new);
+        let message = Message::in_memory(1, 2, 3, new, b"");
         let until = Instant::now() + Duration::from_secs(10);
         let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
         Job {
@@ -381,7 +381,7 @@ mod tests {
                 1 => panic!("while it held nothing"),
                 2 => {
                     let new = New { openid: b"o", key: b"k", data: b"" };
-                    let message = Message::in_memory(1, 7, 0, new);
+                    let message = Message::in_memory(1, 7, 0, new, b"");
                     *held = Some(Job { message, waiting: None, probe: true, round: 0 });
                     panic!("while it held a job");
                 }

@@ -98,6 +98,7 @@ pub struct Queue {
     pub segment_size: u64,
     /// Zero: no limit.
     pub queue_max_bytes: u64,
+    pub ids_max: usize,
     pub send_first: bool,
     pub retry_max: u8,
     pub retry_base: Duration,

@@ -90,6 +90,7 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             sync: r.one("queue", "sync", value::sync),
             segment_size: r.one("queue", "segment_size", value::number),
             queue_max_bytes: r.one("queue", "queue_max_bytes", value::number),
+            ids_max: r.one("queue", "ids_max", value::number),
             send_first: r.one("queue", "send_first", value::flag),
             retry_max: r.one("queue", "retry_max", value::number),
             retry_base: r.one("queue", "retry_base", value::time),

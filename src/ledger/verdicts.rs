@@ -158,7 +158,7 @@ mod tests {
 
     fn failure(number: u64, text: &str) -> Failure {
         let new = New { openid: b"o", key: b"k", data: b"null" };
-        let message = Message::in_memory(1, number, 5, new);
+        let message = Message::in_memory(1, number, 5, new, b"");
         let reason = Reason { errcode: Some(43004), text: text.into(), answer: None };
         Failure::new(message, Class::Permanent, reason, 7, Some(3))
     }

@@ -78,6 +78,11 @@ fn messages(text: &mut Text, account: &Account) {
         ("mega_cancelled_total", "Queued pushes that operators cancelled.", pushes.cancelled),
         ("mega_lost_total", "Pushes that the disk has lost.", pushes.lost),
         ("mega_given_up_total", "Sends answered without asking WeChat.", sends.given_up),
+        (
+            "mega_repeated_total",
+            "Requests answered like an earlier one with their id.",
+            account.repeated,
+        ),
         ("mega_duplicates_total", "Deliveries that WeChat had already.", account.duplicates),
         ("mega_retried_total", "Attempts that are followed by another.", account.retried),
         ("mega_damaged_total", "Parts of segments that could not be read.", account.damaged),

@@ -53,6 +53,7 @@ pub mod inspect;
 mod janitor;
 pub mod message;
 mod opening;
+mod own_ids;
 mod reader;
 mod record;
 mod recover;
@@ -66,6 +67,7 @@ pub use cancel::{Purpose, Rule, Swept, Which};
 pub use client_msg_id::ClientMsgId;
 pub use janitor::{Chore, ChoreDone};
 pub use message::{Mark, Message, Ticket};
+pub use own_ids::OwnIds;
 pub use trouble::{Damage, OpenError, Refused};
 
 use cancel::Cancels;

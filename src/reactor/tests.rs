@@ -93,7 +93,8 @@ impl Bench {
 fn frames(kind: Kind, opaques: std::ops::Range<u32>, data: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for opaque in opaques {
-        let request = command::Request { opaque, openid: b"o", key: b"k", data: data.as_bytes() };
+        let request =
+            command::Request { opaque, openid: b"o", key: b"k", id: None, data: data.as_bytes() };
         match kind {
             Kind::Push => command::encode_push(&mut bytes, request),
             Kind::Send => command::encode_send(&mut bytes, request),

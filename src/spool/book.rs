@@ -10,6 +10,7 @@ use crate::stats::Ended;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::traffic::ledger::Failure;
 use crate::wire::command;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Attempts for an answer that is tried once more.
@@ -106,7 +107,13 @@ impl Spool {
         let Failed { class, reason, called } = failed;
         log::debug!("failed for good: {}", reason.text);
         self.stats.failures.count(Ended { class, errcode: reason.errcode });
-        self.ends.fail(Failure::new(message, class, reason, now.ms, called));
+        self.end_failed(Failure::new(message, class, reason, now.ms, called), now);
+    }
+
+    /// Whatever a push ends undelivered for, it ends here.
+    pub(super) fn end_failed(&mut self, failure: Failure, now: Now) {
+        self.ids.ended(&failure.message, now.at);
+        self.ends.fail(failure);
     }
 
     fn book_send(
@@ -122,7 +129,7 @@ impl Spool {
             Verdict::Delivered { duplicate, msgid } => {
                 let learnt = Learnt::ok(duplicate, msgid, called);
                 self.delivered(&job.message, Some(&waiting), learnt, now);
-                return self.answers.say(waiting.to, command::OK, "");
+                return self.result(&job.message, waiting, command::OK, "", now);
             }
             Verdict::Refused(class, reason) => (class, reason),
         };
@@ -138,20 +145,46 @@ impl Spool {
             let learnt =
                 Learnt { class: class.name(), errcode: reason.errcode, msgid: None, called };
             self.ends.log(&job.message, Some(&waiting), learnt, now);
-            return self.answer(waiting, class, reason);
+            return self.answer(&job.message, waiting, class, reason, now);
         }
         self.books.account.retried += 1;
         self.sends.delay(job, due);
     }
 
     /// Tells a waiting client that its message was not sent, and why.
-    fn answer(&mut self, waiting: Waiting, class: Class, reason: Reason) {
+    fn answer(
+        &mut self,
+        message: &Message,
+        waiting: Waiting,
+        class: Class,
+        reason: Reason,
+        now: Now,
+    ) {
         self.books.account.sends.failed += 1;
         self.stats.failures.count(Ended { class, errcode: reason.errcode });
-        match reason.answer {
-            Some(answer) => self.answers.say(waiting.to, command::BAD_REQUEST, answer),
-            None => self.answers.say(waiting.to, command::FAILED, reason.text),
+        let (code, text) = match reason.answer {
+            Some(answer) => (command::BAD_REQUEST, answer),
+            None => (command::FAILED, reason.text),
+        };
+        self.result(message, waiting, code, text, now);
+    }
+
+    /// The result of a send, to all who have asked for it. That nobody knows what became of it is no result
+    /// for later (K2).
+    fn result(
+        &mut self,
+        message: &Message,
+        waiting: Waiting,
+        code: u16,
+        text: impl Into<Cow<'static, str>>,
+        now: Now,
+    ) {
+        let text = text.into();
+        let definite = (code != command::FAILED).then_some((code, &*text));
+        for to in self.ids.answered(message, definite, now.at) {
+            self.answers.say(to, code, text.clone());
         }
+        self.answers.say(waiting.to, code, text);
     }
 
     fn delivered(
@@ -165,6 +198,7 @@ impl Spool {
         account.duplicates += u64::from(learnt.is_duplicate());
         match waiting {
             None => {
+                self.ids.ended(message, now.at);
                 account.pushes.delivered += 1;
                 let age = now.ms.saturating_sub(message.enqueued());
                 self.stats.age.record(Duration::from_millis(age));

@@ -110,7 +110,7 @@ impl Spool {
         while self.ends.have_room() {
             let mut message = self.queue.take(now.ms)?;
             if let Some(kept) = self.ends.decided(&message) {
-                self.ends.fail(kept.with(message));
+                self.end_failed(kept.with(message), now);
                 continue;
             }
             if let Some(number) = self.queue.is_cancelled(&message) {
@@ -163,6 +163,10 @@ impl Spool {
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
         self.ends.log(&job.message, Some(&waiting), learnt, now);
         self.books.account.sends.given_up += 1;
+        let why = why.into();
+        for to in self.ids.answered(&job.message, None, now.at) {
+            self.answers.not_now(to, why.clone());
+        }
         self.answers.not_now(waiting.to, why);
     }
 

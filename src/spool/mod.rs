@@ -19,6 +19,7 @@ mod count;
 mod ends;
 mod gate;
 mod hand_out;
+mod ids;
 mod intake;
 mod pace;
 mod pause;
@@ -44,6 +45,7 @@ use cancel::Cancels;
 use count::Books;
 use crossbeam_channel::RecvTimeoutError;
 use ends::Ends;
+use ids::Ids;
 use intake::Intake;
 use pushes::Pushes;
 use rhythm::Rhythm;
@@ -71,6 +73,7 @@ pub struct Spool {
     pushes: Pushes,
     sends: Sends,
     ends: Ends,
+    ids: Ids,
     answers: Answers,
     throttle: Throttle,
     cancels: Cancels,
@@ -105,6 +108,7 @@ impl Spool {
                 inside.blocks.clone(),
                 config.log.message_log.is_some(),
             ),
+            ids: Ids::new(config.queue.ids_max, queue.depth() > 0, now.at),
             answers: Answers::new(mailbox),
             throttle: Throttle::open(&config, Arc::clone(&stats), now)?,
             cancels: Cancels::none(&config.server.queue_file_path),
@@ -211,6 +215,7 @@ impl Spool {
         let account = |config: &Config| (config.wechat.clone(), config.errcode.clone());
         let mended = account(&config) != account(&self.config);
         self.throttle.configure(&config, mended, now);
+        self.ids.configure(config.queue.ids_max);
         self.config = config;
         done();
     }
@@ -288,6 +293,9 @@ impl Spool {
     fn give_up_in_flight(&mut self) {
         for to in self.sends.give_up_in_flight() {
             self.books.account.sends.given_up += 1;
+            self.answers.not_now(to, "stopping");
+        }
+        for to in self.ids.give_up() {
             self.answers.not_now(to, "stopping");
         }
     }

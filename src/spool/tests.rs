@@ -64,7 +64,7 @@ impl Alone {
         for opaque in 0..count {
             let to = ReplyTo { conn, opaque, weight: 0 };
             let new = New { openid: b"o", key: b"k", data: b"null" };
-            batch.add(&Request { to, kind, client: None, new });
+            batch.add(&Request { to, kind, client: None, id: b"", new });
         }
         self.spool.take_batch(batch, now);
         self.spool.queue.commit(Durability::Never).unwrap();
@@ -433,7 +433,7 @@ fn damage_is_counted_while_the_spool_runs() {
 #[test]
 fn the_spool_waits_awake_for_what_follows_fast_unless_workers_need_the_processor() {
     let outcome = || {
-        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" }, b"");
         let job = Job { message, waiting: None, probe: false, round: 0 };
         Event::Outcome(Box::new(Outcome { job, verdict: None, called: None }))
     };

@@ -22,6 +22,8 @@ pub struct Account {
     pub classes: [u64; TABLE.len()],
     /// Of those that WeChat took, the ones it had already.
     pub duplicates: u64,
+    /// Requests that were answered like an earlier one with the same id.
+    pub repeated: u64,
     /// Attempts that are followed by another.
     pub retried: u64,
     /// What was refused, by its reason.

@@ -111,6 +111,7 @@ fn counted(account: &Account) -> Value {
         "delivered": pushes.delivered + sends.delivered,
         "failed": pushes.failed + sends.failed,
         "duplicates": account.duplicates,
+        "repeated": account.repeated,
         "retried": account.retried,
         "damaged": account.damaged,
         "classes": Map::from_iter(classes),

@@ -241,7 +241,7 @@ mod tests {
     use crate::queue::{Message, New};
 
     fn job() -> Job {
-        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" }, b"");
         Job { message, waiting: None, probe: false, round: 0 }
     }
 

@@ -193,6 +193,7 @@ impl<'a> Page<'a> {
             ("/pushes/requeued", ["requeued", "重新入队"]),
             ("/retried", ["retried", "重试"]),
             ("/duplicates", ["WeChat had already", "微信已有"]),
+            ("/repeated", ["repeats of an id", "重复的 id"]),
             ("/sends/given_up", ["sends given up", "放弃的 send"]),
             ("/sends_waiting", ["sends wait", "等待中的 send"]),
         ];
