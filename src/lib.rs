@@ -59,6 +59,7 @@
 //! *terms*: what a part of the daemon takes from the configuration, and a reload replaces. *chore*: slow file
 //! work. *facts*: what a running daemon leaves for commands to find it by. *place*: how to reach a daemon.
 //! *ledger*: what became of each message. *history*: the texts that a template had, in the ledger's file.
+//! *id*: what a client gives its message, and a repeat is known by. *task*: one template for a list of *people*.
 //! *doubt*: what is told about a template's text and refuses nothing.
 //!
 //! # Invariants
