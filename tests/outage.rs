@@ -166,3 +166,29 @@ fn messages_that_the_door_turns_away_hold_up_nobody() {
     assert_eq!(failed.lines().count(), 20, "{failed}");
     assert!(failed.contains("HTTP 413"));
 }
+
+/// Takes a minute: two probes in vain, 30 s apart.
+#[test]
+fn probes_go_on_until_one_gets_through() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "answer": { "errcode": 48001 } }));
+    let site = Site::started(&sandbox, "");
+    site.push_many(100);
+    let mut next = Vec::new();
+    let until = Instant::now() + Duration::from_secs(150);
+    while site.count("queue_depth") > 0 {
+        assert!(Instant::now() < until, "{next:?}: {}", site.status());
+        // What stands there is a time, and another one after each probe.
+        if let Some(at) = site.status()["next_probe"].as_str()
+            && next.last().is_none_or(|last| last != at)
+        {
+            next.push(at.to_owned());
+        }
+        if next.len() == 3 {
+            sandbox.faults(json!({}));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(next.len() >= 3, "{next:?}");
+    assert_all_delivered_once(&site, &sandbox, 100);
+}
