@@ -2,13 +2,13 @@
 //! records, and of the segments that wait for it. Part of the queue.
 
 use super::janitor::{Chore, ToSync, Work};
-use super::{Damage, OPEN_LIMIT, Position, Queue, Replaced, Ticket};
+use super::{Damage, OPEN_LIMIT, Position, Queue, Replaced};
 use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 
 impl Queue {
-    /// Puts what was appended and marked since the last call into the files, many at once.
+    /// Puts what was appended since the last call into the files, many at once.
     pub(super) fn write_out(&mut self) -> io::Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -17,8 +17,6 @@ impl Queue {
         for segment in self.segments.iter_mut().rev().take_while(|s| s.unwritten() > 0) {
             segment.write_out(&*self.disk)?;
         }
-        self.write_marks();
-        self.close_behind();
         Ok(())
     }
 
@@ -28,12 +26,15 @@ impl Queue {
         tails.map(|segment| segment.unwritten()).take_while(|bytes| *bytes > 0).sum()
     }
 
-    pub(super) fn write_marks(&mut self) {
+    /// Puts what was marked since the last call into the files, many at once: what became of messages, and which
+    /// are handed out (Q2).
+    pub fn write_marks(&mut self) {
         let marked = self.busy.iter().filter_map(|number| self.index(*number));
         let marked = marked.filter(|index| self.segments[*index].is_behind());
         for index in marked.collect::<Vec<_>>() {
             self.write_marks_of(index);
         }
+        self.close_behind();
     }
 
     /// A mark that the disk refuses leaves a message that goes out again after the next start.
@@ -143,7 +144,7 @@ impl Queue {
         for Replaced { old, new, due } in self.unsettled.drain(..count).collect::<Vec<_>>() {
             self.depth += 1;
             self.done(old);
-            self.keep_until(Ticket(new), due);
+            self.wait_until(due, new);
         }
     }
 

@@ -36,6 +36,7 @@ use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
 use crate::stats::{Account, Stats};
+use crate::traffic::job::Job;
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{self, Configure, Event, Inside};
@@ -82,6 +83,8 @@ pub struct Spool {
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
     round: u64,
+    /// Those that the queue's files are to name before workers get them; empty between two turns.
+    leaving: Vec<Job>,
     /// The janitor has one.
     chore_under_way: bool,
     /// Until when workers may bring back what they hold.
@@ -116,6 +119,7 @@ impl Spool {
             sends: Sends::new()?,
             rhythm: Rhythm::new(now.at),
             round: inside.round.current(),
+            leaving: Vec::new(),
             chore_under_way: false,
             stopping: None,
             said: Seldom::default(),

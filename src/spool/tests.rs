@@ -96,6 +96,25 @@ fn later(now: Now, by: Duration) -> Now {
 }
 
 #[test]
+fn what_the_end_of_a_run_left_in_somebodys_hands_fails_as_unknown_where_wechat_forgets_it_meanwhile()
+ {
+    let disk = Simulated::default();
+    let mut before = Alone::with(open(&disk, now_ms()), |_| {});
+    let now = Now::read();
+    before.ask(Kind::Push, 1, now);
+    // The end comes as soon as a worker can have it.
+    before.spool.hand_out(now);
+    let job = before.pushes.try_recv().unwrap();
+    assert_eq!(job.message.unclear_since(), None);
+    for (minutes, fails) in [(11, 1), (8, 0)] {
+        let now = later(now, Duration::from_secs(60 * minutes));
+        let mut after = Alone::with(open(&disk.copy(), now.ms), |_| {});
+        after.spool.hand_out(now);
+        assert_eq!((after.spool.ends.unrecorded(), after.pushes.len()), (fails, 1 - fails));
+    }
+}
+
+#[test]
 fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
     let (disk, minutes) = (Simulated::default(), 60_000);
     for (minutes_ago, fails) in [(11, 1), (8, 0)] {

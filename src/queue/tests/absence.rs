@@ -116,7 +116,7 @@ fn a_file_that_is_gone_is_told_once_whatever_waits_in_it() {
     let (disk, mut queue) = several();
     let messages: Vec<_> = (0..5).map(|_| queue.take(1_000).unwrap()).collect();
     for message in &messages {
-        queue.keep_until(message.ticket().unwrap(), 2_000);
+        queue.wait_until(2_000, message.ticket().unwrap().0);
     }
     let rest: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
     rest.iter().for_each(|message| queue.done(message.ticket().unwrap()));
