@@ -120,19 +120,20 @@ impl Queue {
             let segment = &mut self.segments[index];
             // What cannot be said in the file is found out again by the next start.
             let _ = segment.synced(self.marked_since, &*self.disk);
-            if self.idle(index) {
-                self.segments[index].close();
-                self.busy.remove(&number);
-            }
+            self.rest(index);
             self.retire_finished(number);
         }
     }
 
-    /// Nothing is to be done with its file for now.
-    fn idle(&self, index: usize) -> bool {
-        let segment = &self.segments[index];
+    /// Lets a file go with which nothing is to be done for now.
+    fn rest(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
         let waits = segment.is_unsynced() || !segment.settled;
-        !waits && segment.number != self.cursor.segment
+        if !waits && segment.number != self.cursor.segment {
+            segment.close();
+            segment.busy = false;
+            self.busy.remove(&segment.number);
+        }
     }
 
     /// The first of the retries are durable: the records that they replace end, and they may be
@@ -170,10 +171,7 @@ impl Queue {
                 let segment = &mut self.segments[index];
                 segment.dirty = false;
                 let _ = segment.settle(&*self.disk);
-                if self.idle(index) {
-                    self.segments[index].close();
-                    self.busy.remove(&number);
-                }
+                self.rest(index);
                 self.retire_finished(number);
             } else {
                 self.busy.remove(&number);
@@ -181,9 +179,10 @@ impl Queue {
         }
     }
 
-    /// Makes everything stored so far durable, and what waited for that too.
+    /// Makes everything stored so far durable, and what waited for that too, where the next start finds it.
     pub fn sync_all(&mut self) -> io::Result<()> {
         self.write_out()?;
+        self.put_all_back()?;
         while let Some(chore) = self.order_sync() {
             let done = chore.run();
             self.chore_done(done, 0)?;

@@ -366,6 +366,10 @@ impl Queue {
                 Progress::Synced
             }
             Done::Looked(missed) => self.looked(missed),
+            Done::PutBack(number, written, back) => {
+                self.put_back(number, written, back);
+                Progress::Nothing
+            }
         })
     }
 
@@ -412,7 +416,9 @@ impl Queue {
         let segment = &mut self.segments[index];
         segment.mark(at, change);
         let record::Place { segment: number, version, .. } = segment.place(at);
-        self.busy.insert(number);
+        if !std::mem::replace(&mut segment.busy, true) {
+            self.busy.insert(number);
+        }
         if number == self.cursor.segment
             && let Some(ahead) = &mut self.ahead
         {

@@ -62,6 +62,10 @@ pub struct Segment {
     pub follows: Option<u64>,
     /// Somebody took the file away. What is open of it stays so until nothing in it is wanted any more.
     pub missing: bool,
+    /// The queue lists it among those that are open, or that have something to be written or synced.
+    pub busy: bool,
+    /// What was marked since its file is being put back into its place.
+    moving: Option<Vec<(usize, Mark)>>,
     /// See the header.
     durable: usize,
     marked: usize,
@@ -127,6 +131,8 @@ impl Segment {
             ids: header.ids(),
             follows: header.follows(),
             missing: false,
+            busy: false,
+            moving: None,
             durable: header.durable().unwrap_or(HEADER),
             marked: header.marked().unwrap_or(HEADER),
             covered: None,
@@ -183,6 +189,40 @@ impl Segment {
         if self.file.is_none() {
             (self.marks, self.dirty, self.uncounted) = (Vec::new(), false, false);
         }
+    }
+
+    /// What is in its file is being copied into another one.
+    pub fn begin_move(&mut self) {
+        self.moving = Some(Vec::new());
+    }
+
+    pub fn moves(&self) -> bool {
+        self.moving.is_some()
+    }
+
+    /// That file, with what was in ours up to `written`, stands in its place: it is ours now.
+    pub fn end_move(
+        &mut self,
+        file: Arc<dyn File>,
+        written: usize,
+        disk: &dyn Disk,
+    ) -> io::Result<()> {
+        let old = self.open(disk)?;
+        let mut rest = vec![0; self.written() - written];
+        old.read(written, &mut rest)?;
+        file.write(written, &rest)?;
+        for (at, mark) in self.moving.iter().flatten() {
+            file.write(*at, mark.bytes())?;
+        }
+        (self.file, self.missing, self.moving) = (Some(file), false, None);
+        // A sync that is under way speaks of the other one.
+        (self.durable, self.covered) = (self.durable.min(written), None);
+        (self.dirty, self.appended) = (true, true);
+        self.write_state(disk)
+    }
+
+    pub fn give_up_move(&mut self) {
+        self.moving = None;
     }
 
     /// Records of the present format may follow.
@@ -264,7 +304,7 @@ impl Segment {
 
     /// Not everything is known to be on the disk, so that a sync will come.
     pub fn is_unsynced(&self) -> bool {
-        self.dirty || self.has_marks() || self.covered.is_some()
+        self.dirty || self.has_marks() || self.covered.is_some() || self.moves()
     }
 
     /// Bytes of records that are not in the file yet.
@@ -298,6 +338,9 @@ impl Segment {
         let file = self.open(disk)?;
         let mut marks = std::mem::take(&mut self.marks);
         self.dirty |= !marks.is_empty();
+        if let Some(moving) = &mut self.moving {
+            moving.extend_from_slice(&marks);
+        }
         // Stable: of two changes of one byte the later one stays.
         marks.sort_by_key(|(at, _)| *at);
         let mut written = Ok(());

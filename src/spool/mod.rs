@@ -299,7 +299,9 @@ impl Spool {
     fn ended(&mut self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let nothing_open = self.in_flight() == 0 && self.ends.last();
-        (nothing_open || now.at >= deadline) && !self.syncing.is_under_way()
+        // What takes no long time is waited for.
+        let unfinished = self.syncing.is_under_way() || self.queue.puts_back();
+        (nothing_open || now.at >= deadline) && !unfinished
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {

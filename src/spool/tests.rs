@@ -147,6 +147,7 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
             let recorded = vec![failure.message.ticket().unwrap()];
             alone.spool.turn(Event::Recorded { tickets: recorded, cancelled: 0 }).ok().unwrap();
             assert_eq!(shown(&mut alone), (0, 1, 0));
+            alone.spool.queue.write_marks();
         }
     }
 }
