@@ -218,7 +218,9 @@ impl Segment {
         // A sync that is under way speaks of the other one.
         (self.durable, self.covered) = (self.durable.min(written), None);
         (self.dirty, self.appended) = (true, true);
-        self.write_state(disk)
+        // What cannot be said in the file is found out again by the next start.
+        let _ = self.write_state(disk);
+        Ok(())
     }
 
     pub fn give_up_move(&mut self) {

@@ -185,8 +185,8 @@ fn what_cannot_be_put_back_is_out_of_the_next_starts_way_and_each_crash_leaves_o
         let chore = queue.chore().unwrap();
         disk.fail_in(fails);
         let done = chore.run();
-        queue.chore_done(done, 1_000).unwrap();
         disk.fail_no_more();
+        queue.chore_done(done, 1_000).unwrap();
         let damage = said(&mut queue);
         assert!(damage.len() == 1, "{damage:?}");
         let (left, rest) = (left(&disk), ["m1", "m2", "m3", "m4"]);
