@@ -153,6 +153,37 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
 }
 
 #[test]
+fn a_code_that_nobody_knows_costs_no_message_its_attempts_while_it_speaks_of_the_account() {
+    let start = Now::read();
+    let mut queue = open(&Simulated::default(), start.ms);
+    for n in 0..10 {
+        let openid = n.to_string();
+        let new = New { openid: openid.as_bytes(), key: b"k", data: b"null" };
+        queue.append(new, start.ms).unwrap();
+    }
+    queue.commit(Durability::Never).unwrap();
+    let mut alone = Alone::with(queue, |_| {});
+    let meet = |alone: &mut Alone, now: Now| {
+        alone.spool.hand_out(now);
+        let job = alone.pushes.try_recv().unwrap();
+        let met = (job.probe, job.message.attempts());
+        alone.book(job, Class::Once, now);
+        alone.spool.queue.commit(Durability::Never).unwrap();
+        met
+    };
+    for _ in 0..10 {
+        assert!(alone.stats.suspended.lock().is_none());
+        assert_eq!(meet(&mut alone, start), (false, 1));
+    }
+    assert!(alone.stats.suspended.lock().is_some());
+    for probe in 1..=15 {
+        let now = later(start, Duration::from_secs(31 * probe));
+        assert_eq!(meet(&mut alone, now), (true, 2));
+    }
+    assert_eq!((alone.spool.ends.unrecorded(), alone.spool.queue.depth()), (0, 10));
+}
+
+#[test]
 fn what_is_due_and_finds_no_room_wakes_nobody() {
     let mut queue = open(&Simulated::default(), now_ms());
     let limit = Channels::new(1).inside().limit;
