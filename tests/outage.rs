@@ -192,3 +192,24 @@ fn probes_go_on_until_one_gets_through() {
     assert!(next.len() >= 3, "{next:?}");
     assert_all_delivered_once(&site, &sandbox, 100);
 }
+
+#[test]
+fn an_outage_that_answers_http_400_or_a_code_that_nobody_knows_fails_no_message() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "[queue]\nretry_base = 50ms\nretry_cap = 100ms");
+    for (round, fault) in
+        [json!({"http_status": 400}), json!({"errcode": 99_001})].iter().enumerate()
+    {
+        sandbox.faults(json!({"answer": fault}));
+        site.push_many(200);
+        wait_for("sending to stop", || suspended(&site).is_some());
+        assert_eq!((site.count("failed"), site.count("queue_depth")), (0, 200), "{fault}");
+        // Whatever the time is of the next probe.
+        site.ok(&["stop"]);
+        sandbox.faults(json!({}));
+        site.start();
+        wait_for("all to be delivered", || site.count("queue_depth") == 0);
+        assert_eq!(sandbox.delivered(), 200 * (round as u64 + 1), "{fault}");
+    }
+    assert_eq!(site.ok(&["failed"]), "");
+}

@@ -114,7 +114,7 @@ enum Last {
 impl Ledger {
     pub fn open(config: &Config) -> io::Result<Ledger> {
         Ok(Ledger {
-            database: Database::new(&config.server.ledger_file),
+            database: Database::impatient(&config.server.ledger_file),
             keep: u64::from(config.server.failed_keep) * DAY,
             sent: Sent::open(config)?,
             doubt: Doubt::None,
@@ -180,6 +180,7 @@ impl Ledger {
         let Links { notes, blocks, .. } = &links;
         let nobody = never();
         loop {
+            links.stats.show_begun_anew(self.database.begun_anew());
             // One step of a requeue at a time; while its end cannot be written, others are told so.
             let moves = |moving: &Moving| moving.placed.is_none() || self.retry.is_none();
             let asks = if self.moving.as_ref().is_some_and(moves) { &nobody } else { &links.asks };
@@ -268,8 +269,12 @@ impl Ledger {
         if !self.has_work() || self.retry.is_some_and(|at| Instant::now() < at) {
             return;
         }
+        if self.retry.is_some() {
+            // The next try may take its time.
+            self.verdicts.keep(&self.failures);
+        }
         let (doubt, moving, failures) = (&self.doubt, &self.moving, &self.failures);
-        let now = now_ms();
+        let (began, now) = (Instant::now(), now_ms());
         let written = self.database.write(|write| {
             match doubt {
                 Doubt::None => {}
@@ -286,7 +291,7 @@ impl Ledger {
         });
         match written {
             Ok(()) => self.recorded(links),
-            Err(why) => self.not_recorded(links, why),
+            Err(why) => self.not_recorded(links, why, began),
         }
     }
 
@@ -318,8 +323,8 @@ impl Ledger {
         }
     }
 
-    fn not_recorded(&mut self, links: &Links, why: String) {
-        self.retry = Some(Instant::now() + RETRY);
+    fn not_recorded(&mut self, links: &Links, why: String, began: Instant) {
+        self.retry = Some(began + RETRY);
         self.verdicts.keep(&self.failures);
         if std::mem::take(&mut self.last) {
             let _ = links.spool.send(Event::Kept);
@@ -398,7 +403,9 @@ impl Ledger {
         if Instant::now() < self.chores || self.retry.is_some() {
             return;
         }
-        let (now, keep, recorded) = (now_ms(), self.keep, self.recorded);
+        self.verdicts.keep(&self.failures);
+        let (began, now) = (Instant::now(), now_ms());
+        let (keep, recorded) = (self.keep, self.recorded);
         let ended = self.database.write(|write| {
             if recorded {
                 doubt::marked(write, now.saturating_sub(MARKED.as_millis() as u64))?;
@@ -413,7 +420,7 @@ impl Ledger {
         self.chores = Instant::now() + rest;
         match ended {
             Ok(_) => self.recorded = false,
-            Err(why) => self.not_recorded(links, why),
+            Err(why) => self.not_recorded(links, why, began),
         }
     }
 }

@@ -35,7 +35,8 @@ impl Spool {
         let called = called.map(|took| took.as_millis() as u32);
         let probe = job.probe;
         // Also a probe that the gate stays closed after: whoever hands out in a round that is over hands out in vain.
-        let over = verdict.ends_round() | self.throttle.hear(&verdict, probe, now);
+        let over =
+            verdict.ends_round() | self.throttle.hear(&verdict, job.message.openid(), probe, now);
         match job.waiting {
             None => {
                 self.pushes.land();
@@ -88,7 +89,9 @@ impl Spool {
 
     fn retry_push(&mut self, mut job: Job, failed: Failed, limit: u8, now: Now) {
         // That nobody gets through is not the fault of the one who finds out.
-        if job.probe && matches!(failed.class.row().gate, Gate::Fails { .. }) {
+        let nobodys = matches!(failed.class.row().gate, Gate::Fails { .. })
+            || self.throttle.blames_the_account(&failed.reason);
+        if job.probe && nobodys {
             job.message.forgive_attempt();
         }
         let attempts = job.message.attempts();

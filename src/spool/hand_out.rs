@@ -43,17 +43,26 @@ impl Spool {
         if self.throttle.turn(now) {
             self.answer_waiting_sends(now);
         }
-        loop {
-            let allowance = self.allowance(now);
-            if allowance == Allowance::Shut {
-                return;
-            }
-            let Some(mut job) = self.next_job(now) else { return };
-            job.probe = allowance == Allowance::Probe;
-            job.round = self.round;
-            self.throttle.spend(job.probe);
-            self.hand(job, now);
+        let mut jobs = std::mem::take(&mut self.leaving);
+        while let Some(job) = self.next_allowed(now) {
+            jobs.push(job);
         }
+        // What became of others goes into the files with it (Q2).
+        self.queue.write_marks();
+        jobs.drain(..).for_each(|job| self.hand(job, now));
+        self.leaving = jobs;
+    }
+
+    fn next_allowed(&mut self, now: Now) -> Option<Job> {
+        let allowance = self.allowance(now);
+        if allowance == Allowance::Shut {
+            return None;
+        }
+        let mut job = self.next_job(now)?;
+        job.probe = allowance == Allowance::Probe;
+        job.round = self.round;
+        self.throttle.spend(job.probe);
+        Some(job)
     }
 
     fn hand(&mut self, job: Job, now: Now) {

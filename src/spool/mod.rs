@@ -37,6 +37,7 @@ use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
 use crate::stats::{Account, Stats};
+use crate::traffic::job::Job;
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{self, Configure, Event, Inside};
@@ -85,6 +86,8 @@ pub struct Spool {
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
     round: u64,
+    /// Those that the queue's files are to name before workers get them; empty between two turns.
+    leaving: Vec<Job>,
     /// The janitor has one.
     chore_under_way: bool,
     /// Until when workers may bring back what they hold.
@@ -120,6 +123,7 @@ impl Spool {
             sends: Sends::new()?,
             rhythm: Rhythm::new(now.at),
             round: inside.round.current(),
+            leaving: Vec::new(),
             chore_under_way: false,
             stopping: None,
             said: Seldom::default(),
@@ -303,7 +307,9 @@ impl Spool {
     fn ended(&mut self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let nothing_open = self.in_flight() == 0 && self.ends.last();
-        (nothing_open || now.at >= deadline) && !self.syncing.is_under_way()
+        // What takes no long time is waited for.
+        let unfinished = self.syncing.is_under_way() || self.queue.puts_back();
+        (nothing_open || now.at >= deadline) && !unfinished
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {

@@ -98,6 +98,8 @@ pub struct Stats {
     pub cancels: Mutex<Vec<Cancelling>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
+    /// How often the ledger's rows were lost; the ledger writes it.
+    begun_anew: AtomicU64,
     /// Why the message log misses lines.
     pub message_log: Mutex<Option<String>>,
     /// Why nothing is being taken in.
@@ -144,6 +146,7 @@ impl Default for Stats {
             draining: Mutex::default(),
             cancels: Mutex::default(),
             ledger: Mutex::default(),
+            begun_anew: AtomicU64::new(0),
             message_log: Mutex::default(),
             full: Mutex::default(),
             database: Mutex::default(),
@@ -174,13 +177,19 @@ impl Stats {
         let now = now_ms();
         let published = self.published.lock();
         let Published { account, history } = &*published;
+        let damaged = account.damaged + self.begun_anew.load(Ordering::Relaxed);
         Reading {
             now,
-            account: *account,
+            account: Account { damaged, ..*account },
             minute: history.rates(account, now, history::MINUTE),
             five_minutes: history.rates(account, now, history::FIVE_MINUTES),
             latency: history.latency(account, self.latency.read(), now, history::FIVE_MINUTES),
         }
+    }
+
+    /// The ledger's rows were lost so often.
+    pub fn show_begun_anew(&self, times: u64) {
+        self.begun_anew.store(times, Ordering::Relaxed);
     }
 
     /// The reactor has turned somebody down.

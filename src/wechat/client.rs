@@ -216,9 +216,15 @@ fn read(host: &str, mut response: Response<Body>) -> Result<Answer, Trouble> {
     if status != 200 {
         let text = format!("{host} answered HTTP {}", status.as_u16());
         let reached = match status.as_u16() {
-            // It is too large, or not well formed: that says nothing about others.
-            400 | 413 | 414 | 415 | 422 | 431 => Reached::Refused,
+            // This one is too large: that says nothing about others.
+            413 | 414 | 431 => Reached::Refused,
             429 => Reached::Limited,
+            // Where it is WeChat's own word, it is an answer. Else somebody in between has spoken: a proxy, a
+            // portal, a firewall.
+            400..500 => match body.ok().and_then(Answer::new).filter(|it| it.errcode.is_some()) {
+                Some(answer) => return Ok(answer),
+                None => Reached::Perhaps,
+            },
             _ => Reached::Perhaps,
         };
         return Err(Trouble { text, reached });
