@@ -86,7 +86,7 @@ mod ledger;
 mod linger;
 mod logger;
 mod metrics;
-mod output;
+pub mod output;
 mod queue;
 mod reactor;
 mod reload;

@@ -2,6 +2,7 @@
 //! for that one call. Runs on the worker threads; never holds its lock during a call. When it may be
 //! fetched at all is decided in refresh.rs.
 
+use super::answer::errmsg;
 use super::client::{Client, Reached, Trouble};
 use super::errcode::{Class, Errcodes};
 use super::refresh::{Call, Fetch, Lack, Need, NoToken, Refresh, Refusal, Token};
@@ -197,7 +198,7 @@ impl Account {
             return Ok(Grant { token: token.into(), seconds });
         }
         let errcode = answer.get("errcode").and_then(Value::as_i64);
-        let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or("no access_token");
+        let errmsg = errmsg(answer).unwrap_or_else(|| "no access_token".into());
         let lack = match errcode.map(|code| self.errcodes.class(code)) {
             Some(Class::Rate) => Lack::Rate,
             // "Invalid credential" here means the secret, not a token.
