@@ -197,6 +197,45 @@ fn health_has_the_exit_codes_of_plugins() {
     wait_for("a second to pass", || health(&site, &["--max-age=0s"]).0 == 1);
 }
 
+/// Moves the cursor, names the window, turns the direction, and forges a line.
+const EVIL: &str =
+    "\u{1b}[2J\u{1b}]0;pwn\u{7}\u{9b}31m\n[2026-01-01 00:00:00] forged\u{202e}\u{200b}";
+
+#[test]
+fn no_text_from_outside_steers_the_terminal_of_who_looks() {
+    let sandbox = Sandbox::start();
+    let errmsg = format!("{EVIL}{}", "A".repeat(3_000));
+    sandbox.faults(json!({"openids": {"o1\u{9b}\u{202e}": {"errcode": 43004, "errmsg": errmsg}}}));
+    let site = Site::started(&sandbox, "");
+    let mut client = site.client();
+    client.push(1, "o1\u{9b}\u{202e}", "null");
+    assert_eq!(client.read().code, 200);
+    wait_for("it to fail", || site.status()["pushes"]["failed"] == 1);
+    sandbox.faults(json!({"answer": {"errcode": 40164, "errmsg": errmsg}}));
+    site.push_many(1);
+    wait_for("sending to stop", || site.status()["suspended"].is_string());
+    site.run(&["pause", "--why", EVIL]);
+    for words in [
+        &["status"][..],
+        &["status", "--json"],
+        &["health"],
+        &["failed"],
+        &["find", "o1\u{9b}\u{202e}"],
+        &["queue", "dump"],
+        &["doctor"],
+    ] {
+        let output = site.run(words);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let steers = |c: char| c.is_control() && c != '\n' || "\u{202e}\u{200b}".contains(c);
+        assert!(!said.contains(steers), "{words:?}: {said:?}");
+        assert!(!said.contains("AAAAA".repeat(70).as_str()), "{words:?}: {said}");
+        assert!(!said.lines().any(|line| line.starts_with("[2026-01-01")), "{words:?}: {said}");
+    }
+    let failed: Value = serde_json::from_str(&site.ok(&["failed"])).unwrap();
+    assert_eq!(failed["openid"], "o1\u{9b}\u{202e}", "the text itself is kept");
+    assert!(!site.log().contains('\u{202e}'));
+}
+
 #[test]
 fn what_is_watched_is_a_block_for_each_look_and_ends_when_it_is_told_to() {
     let sandbox = Sandbox::start();

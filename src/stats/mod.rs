@@ -20,6 +20,7 @@ pub use refusal::Refusal;
 pub use trouble::{Kind, TROUBLES};
 
 use crate::clock::{now_ms, unix_seconds};
+use crate::traffic::UNRECORDED;
 use crate::traffic::steer::{Cancelling, Paused};
 use history::{History, Rates};
 use parking_lot::Mutex;
@@ -98,10 +99,13 @@ pub struct Stats {
     pub cancels: Mutex<Vec<Cancelling>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
-    /// Why the message log misses lines.
+    /// Why the message log misses lines, and how many it has missed since the start.
     pub message_log: Mutex<Option<String>>,
+    pub message_log_lost: AtomicU64,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
+    /// Why no more clients are let in; the reactor says so.
+    pub crowded: Mutex<Option<&'static str>>,
     pub database: Mutex<Database>,
     /// Connections of clients, and bytes that they make the daemon hold; the reactor writes both.
     pub clients: AtomicU64,
@@ -145,7 +149,9 @@ impl Default for Stats {
             cancels: Mutex::default(),
             ledger: Mutex::default(),
             message_log: Mutex::default(),
+            message_log_lost: AtomicU64::new(0),
             full: Mutex::default(),
+            crowded: Mutex::default(),
             database: Mutex::default(),
             clients: AtomicU64::new(0),
             clients_limit: AtomicU64::new(0),
@@ -183,6 +189,15 @@ impl Stats {
         }
     }
 
+    /// Why no push is handed out though nothing suspends sending: the ledger takes nothing, and as many wait for it
+    /// as may.
+    pub fn blocked(&self) -> Option<String> {
+        self.ledger.lock().as_ref()?;
+        let waiting = self.published.lock().account.hands.unrecorded;
+        (waiting >= UNRECORDED as u64)
+            .then(|| format!("{waiting} messages that have failed wait to be recorded"))
+    }
+
     /// The reactor has turned somebody down.
     pub fn turn_down(&self, refusal: Refusal) {
         add(&self.turned_down[refusal as usize], 1);
@@ -215,6 +230,20 @@ fn add(counter: &AtomicU64, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pushes_are_blocked_only_where_the_ledger_fails_and_nothing_more_may_wait_for_it() {
+        let stats = Stats::default();
+        let mut account = Account::default();
+        account.hands.unrecorded = UNRECORDED as u64;
+        stats.publish(&account);
+        assert_eq!(stats.blocked(), None, "they are being recorded");
+        *stats.ledger.lock() = Some("disk full".into());
+        assert!(stats.blocked().unwrap().contains("1024 messages"));
+        account.hands.unrecorded -= 1;
+        stats.publish(&account);
+        assert_eq!(stats.blocked(), None);
+    }
 
     #[test]
     fn refusals_of_both_threads_are_shown_as_one_number_and_none_is_lost() {
