@@ -57,7 +57,28 @@ pub const TROUBLES: &[Trouble] = troubles! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Stats;
+    use crate::stats::{Cause, Stats};
+
+    /// Whether an alert asks for this label, alone or among others.
+    fn is_asked_for(label: &str, name: &str) -> bool {
+        const ALERTS: &str = include_str!("../../scripts/alerts.yml");
+        let after = ALERTS.split(label).skip(1).filter_map(|rest| rest.split('"').nth(1));
+        after.flat_map(|names| names.split('|')).any(|known| known == name)
+    }
+
+    #[test]
+    fn each_has_its_alert() {
+        for trouble in TROUBLES {
+            assert!(is_asked_for("what=", trouble.name), "no alert for {}", trouble.name);
+        }
+        assert!(is_asked_for("what=", "stopping") && !is_asked_for("what=", "nothing"));
+        // One of them has an alert of its own, which leaves it out here; the other takes all the rest.
+        for cause in Cause::ALL {
+            let name = cause.name();
+            assert_eq!(is_asked_for("cause=", name), name == "daily_limit");
+        }
+        assert!(is_asked_for("cause!=", "daily_limit"));
+    }
 
     #[test]
     fn each_is_a_field_of_a_status_and_null_while_all_is_well() {
