@@ -248,5 +248,6 @@ mod tests {
         file.write(today, b"four\n", 1);
         let text = std::fs::read_to_string(dated(&path, today)).unwrap();
         assert_eq!(text, "# 3 lines before this one could not be written\nfour\n");
+        assert_eq!((file.lost(), file.trouble()), (3, None), "they stay lost");
     }
 }
