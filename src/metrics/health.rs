@@ -16,7 +16,7 @@ pub fn of(stats: &Stats) -> Result<String, String> {
     if stats.draining.lock().is_some() {
         return Err("draining".into());
     }
-    if let Some(why) = *stats.crowded.lock() {
+    if let Some(why) = stats.crowded() {
         return Err(why.into());
     }
     let suspended = stats.suspended.lock().as_ref().map(|it| printable(&it.why));
@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(of(&stats), Ok("ok".into()));
         *stats.ledger.lock() = Some("disk\nfull".into());
         assert_eq!(of(&stats), Ok("ok; the ledger: disk\\nfull".into()));
-        *stats.crowded.lock() = Some("setting.max_conn clients are connected");
+        stats.crowd.lock().full = Some("setting.max_conn clients are connected");
         assert_eq!(of(&stats), Err("setting.max_conn clients are connected".into()));
         *stats.draining.lock() = Some(("ann".into(), 7));
         assert_eq!(of(&stats), Err("draining".into()));

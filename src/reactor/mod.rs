@@ -264,7 +264,7 @@ impl Reactor {
         let full = self.full().filter(|_| self.desk.account.newcomers == 0);
         let crowded = full.map(|(_, why)| why);
         if std::mem::replace(&mut self.crowded, crowded) != crowded {
-            *self.desk.links.stats.crowded.lock() = crowded;
+            self.desk.links.stats.crowd.lock().full = crowded;
         }
     }
 
@@ -275,7 +275,9 @@ impl Reactor {
         {
             self.close_newcomers(now);
             if let Some((refusal, why)) = self.full() {
-                self.desk.links.stats.turn_down(refusal);
+                let stats = &self.desk.links.stats;
+                stats.turn_down(refusal);
+                stats.crowd.lock().turned_away = Some((now, why));
                 return self.door.turn_away(peer, why);
             }
         }

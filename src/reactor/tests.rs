@@ -342,10 +342,13 @@ fn silent_strangers_make_room_for_who_comes_and_who_has_worked_stays() {
 #[test]
 fn whether_one_more_client_would_be_let_in_is_told() {
     let mut bench = Bench::new(BATCHES, |config| config.setting.max_conn = 2);
-    let crowded = |bench: &Bench| bench.reactor.desk.links.stats.crowded.lock().is_some();
+    let crowded = |bench: &Bench| bench.reactor.desk.links.stats.crowded().is_some();
     let mut clients = [bench.client(), bench.client()];
     bench.turns_until("both", |bench| bench.reactor.desk.account.clients == 2);
     assert!(!crowded(&bench), "they have done nothing, and make room");
+    let _early = TcpStream::connect(bench.address).unwrap();
+    bench.turns_until("one to be turned away", |bench| crowded(bench));
+    bench.reactor.desk.links.stats.crowd.lock().turned_away = None;
     for client in &mut clients {
         client.write_all(&frames(Kind::Push, 0..1, "null")).unwrap();
         bench.turns_until("a request", |bench| !bench.spool.is_empty());

@@ -25,6 +25,7 @@ use crate::traffic::steer::{Cancelling, Paused};
 use history::{History, Rates};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Why nothing is being sent; times are seconds since 1970.
 pub struct Suspended {
@@ -79,6 +80,18 @@ impl Database {
     }
 }
 
+/// How long it is told that a client was turned away: others who come find room no sooner.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
+
+/// Whether clients find room.
+#[derive(Default)]
+pub struct Crowd {
+    /// Why one more would not be let in.
+    pub full: Option<&'static str>,
+    /// When one was not, and why.
+    pub turned_away: Option<(Instant, &'static str)>,
+}
+
 pub struct Stats {
     published: Mutex<Published>,
     /// Requests and clients that the reactor has turned down.
@@ -104,8 +117,8 @@ pub struct Stats {
     pub message_log_lost: AtomicU64,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
-    /// Why no more clients are let in; the reactor says so.
-    pub crowded: Mutex<Option<&'static str>>,
+    /// Written by the reactor.
+    pub crowd: Mutex<Crowd>,
     pub database: Mutex<Database>,
     /// Connections of clients, and bytes that they make the daemon hold; the reactor writes both.
     pub clients: AtomicU64,
@@ -151,7 +164,7 @@ impl Default for Stats {
             message_log: Mutex::default(),
             message_log_lost: AtomicU64::new(0),
             full: Mutex::default(),
-            crowded: Mutex::default(),
+            crowd: Mutex::default(),
             database: Mutex::default(),
             clients: AtomicU64::new(0),
             clients_limit: AtomicU64::new(0),
@@ -187,6 +200,13 @@ impl Stats {
             five_minutes: history.rates(account, now, history::FIVE_MINUTES),
             latency: history.latency(account, self.latency.read(), now, history::FIVE_MINUTES),
         }
+    }
+
+    /// Why no more clients are let in, or were not a moment ago.
+    pub fn crowded(&self) -> Option<&'static str> {
+        let Crowd { full, turned_away } = *self.crowd.lock();
+        let late = turned_away.filter(|(at, _)| at.elapsed() < TURNED_AWAY);
+        full.or(late.map(|(_, why)| why))
     }
 
     /// Why no push is handed out though nothing suspends sending: the ledger takes nothing, and as many wait for it

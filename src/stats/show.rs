@@ -76,7 +76,7 @@ impl Stats {
             "suspended_since": suspended.map(|it| local_time(it.since)),
             "next_probe": suspended.and_then(|it| it.next_probe).map(local_time),
             "full": *self.full.lock(),
-            "crowded": *self.crowded.lock(),
+            "crowded": self.crowded(),
             "blocked": blocked,
             "ledger": *self.ledger.lock(),
             "message_log": *self.message_log.lock(),

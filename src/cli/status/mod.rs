@@ -9,6 +9,7 @@ mod words;
 use crate::cli::language::Language;
 use crate::clock::unix_seconds;
 use crate::exit;
+use crate::output::line;
 use clap::Args;
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use page::{Page, Present};
@@ -129,9 +130,10 @@ fn watch(options: &Options, every: Duration, mut ask: impl FnMut() -> Asked) -> 
 fn block(lines: &[String], json: bool) -> std::io::Result<()> {
     use std::io::Write;
     let gap = if json || lines.is_empty() { "" } else { "\n" };
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut out = std::io::stdout().lock();
-    out.write_all(format!("{text}{gap}").as_bytes())?;
+    if !lines.is_empty() {
+        line(&mut out, format_args!("{}{gap}", lines.join("\n")))?;
+    }
     out.flush()
 }
 
