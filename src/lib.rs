@@ -70,7 +70,8 @@
 //! - A push answered 200 is in the queue's file, and with `sync = always` on the disk (Q1, S1).
 //! - Only a known outcome ends a message (Q1, Q2); a repeat carries the same client_msg_id.
 //! - Every send is answered exactly once (S2).
-//! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`).
+//! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`); a new start asks at once
+//!   only for a stable one, which no second call replaces.
 
 mod class;
 pub mod cli;
@@ -87,7 +88,7 @@ mod ledger;
 mod linger;
 mod logger;
 mod metrics;
-mod output;
+pub mod output;
 mod queue;
 mod reactor;
 mod reload;

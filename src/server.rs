@@ -114,12 +114,13 @@ fn open(
     settle_doubt(&mut ledger, &mut queue)?;
     let decided = ledger.kept();
     let stats = Arc::new(Stats::default());
+    ledger.show(&stats);
     let store = Store::open(config, Arc::clone(&stats))?;
     let table = store.table();
     ledger.catch_up(&table);
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
-    let tokens = Arc::new(Tokens::new(config, Arc::clone(&errcodes)));
+    let tokens = Arc::new(Tokens::of_daemon(config, Arc::clone(&errcodes)));
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;

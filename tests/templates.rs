@@ -199,7 +199,7 @@ fn a_load_of_many_doubtful_templates_writes_few_lines() {
         let all = printed(&output) + &said(&output);
         assert!(!all.contains('\u{1b}'), "{all}");
     }
-    assert!(site.ok(&["template", "list"]).contains("\\u{1b}[31mred\\n\"'"));
+    assert!(site.ok(&["template", "list"]).contains("\\u001b[31mred\\n\"'"));
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn a_difference_is_shown_member_by_member() {
     in_database(&site, update, [text("three\u{1b}[2J").replace("\\u001b", "\u{1b}")]);
     let diff = site.ok(&["template", "diff", "k"]);
     assert!(diff.starts_with("--- the running daemon\n+++ the database\n"), "{diff}");
-    assert!(diff.contains("+      \"value\": \"three\\u{1b}[2J\"\n"), "{diff}");
+    assert!(diff.contains("+      \"value\": \"three\\u001b[2J\"\n"), "{diff}");
     in_database(&site, update, [text("two\u{1b}[31m").replace(":", " : ")]);
     assert!(site.ok(&["template", "diff", "k"]).contains("differ in white space only"));
     site.ok(&["template", "rm", "k"]);

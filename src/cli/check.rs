@@ -31,7 +31,7 @@ pub fn check(config: &Config, options: &Check) -> Result<u8, String> {
         found.extend(trial::run(config, daemon, TRIAL_PATIENCE));
     }
     let bad = found.iter().filter(|finding| finding.level != Level::Ok);
-    bad.for_each(|finding| eprintln!("mega: {}", findings::line(finding)));
+    bad.for_each(|finding| crate::complain!("{}", findings::line(finding)));
     let tally = Tally::of(&found);
     if tally.wrong > 0 {
         return Ok(exit::FAILED);

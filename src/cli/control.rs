@@ -326,7 +326,7 @@ pub fn reload(target: &Target) -> Result<u8, String> {
 }
 
 /// The running daemon's own account of itself.
-fn status_of(client: &mut Client) -> Result<Value, String> {
+pub fn status_of(client: &mut Client) -> Result<Value, String> {
     let answer = client.ask(Question::Status, b"").and_then(|()| client.read());
     let answer = answer.map_err(|error| format!("the daemon does not answer: {error}"))?;
     serde_json::from_str(&answer.message).map_err(|error| format!("its status is garbled: {error}"))

@@ -23,7 +23,7 @@ mod which;
 
 use crate::daemon::step_down;
 use crate::exit;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use which::Which;
 
@@ -120,14 +120,31 @@ struct Stop {
 
 /// Runs the process's command line and returns its exit code.
 pub fn main() -> u8 {
-    let line = Line::parse();
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) if error.use_stderr() && asks_health() => {
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default();
+            return health::unknown(what.strip_prefix("error: ").unwrap_or(what));
+        }
+        Err(error) => error.exit(),
+    };
+    let asks_health = matches!(line.command, Command::Health(_));
     match line.run() {
         Ok(code) => code,
+        Err(why) if asks_health => health::unknown(&why),
         Err(why) => {
-            eprintln!("mega: {why}");
+            crate::complain!("{why}");
             exit::FAILED
         }
     }
+}
+
+/// Whether the command line, which cannot be understood, is meant for a monitor: the first command in it is `health`.
+fn asks_health() -> bool {
+    let line = Line::command();
+    let known = |word: &String| line.get_subcommands().any(|known| known.get_name() == word);
+    std::env::args().skip(1).find(known).is_some_and(|word| word == "health")
 }
 
 impl Line {
@@ -140,13 +157,13 @@ impl Line {
         // These show them among the rest.
         if !matches!(self.command, Command::Check(_) | Command::Doctor(_)) {
             let warnings = config.iter().flat_map(|config| &config.warnings);
-            warnings.for_each(|warning| eprintln!("mega: warning: {warning}"));
+            warnings.for_each(|warning| crate::complain!("warning: {warning}"));
         }
         let read = || config.as_ref().map_err(String::clone);
         // The running daemon is reached whatever is wrong with the file.
         let target = || {
             if let Err(why) = &config {
-                eprintln!("mega: warning: {why}");
+                crate::complain!("warning: {why}");
             }
             which.target(config.as_ref().ok())
         };
@@ -176,7 +193,12 @@ impl Line {
             }
             Command::Health(options) => {
                 let target = target();
-                Ok(health::health(&target.name, &options, control::status(&target)))
+                let asked = control::status(&target);
+                // A name that nobody has given anything is misspelt rather than dead.
+                match (&config, &asked) {
+                    (Err(why), status::Asked::Not { .. }) if !which.exists() => Err(why.clone()),
+                    _ => Ok(health::health(&target.name, &options, asked)),
+                }
             }
             Command::Pause(options) => steer::pause(&target(), options),
             Command::Resume => steer::resume(&target()),

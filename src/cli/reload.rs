@@ -26,7 +26,7 @@ pub fn reload(client: &mut Client, name: &str) -> Result<u8, String> {
     let report: Report = serde_json::from_str(&answer.message)
         .map_err(|error| format!("its answer is garbled: {error}"))?;
     for warning in &report.warnings {
-        eprintln!("mega: {}: {warning}", language.pick(["warning", "警告"]));
+        crate::complain!("{}: {warning}", language.pick(["warning", "警告"]));
     }
     show(name, &report, language).iter().for_each(|line| crate::say!("{line}"));
     Ok(exit::OK)

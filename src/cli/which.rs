@@ -47,6 +47,11 @@ impl Which {
         Ok(Which { name, root, file, source: Source::File })
     }
 
+    /// There is a configuration, right or wrong.
+    pub fn exists(&self) -> bool {
+        self.source == Source::Demo || self.file.exists()
+    }
+
     pub fn config(&self) -> Result<Config, String> {
         let loaded = match self.source {
             Source::File => Config::load(&self.file, &self.root),

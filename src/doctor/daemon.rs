@@ -78,11 +78,11 @@ fn troubles(status: &Value) -> Vec<Finding> {
         found.push(Finding::wrong("suspended", what, todo));
     }
     // What may be lost comes first.
-    for kind in [Kind::Unrecorded, Kind::TurnsAway, Kind::Ordered, Kind::Other] {
+    for kind in [Kind::Unrecorded, Kind::Stops, Kind::TurnsAway, Kind::Ordered, Kind::Other] {
         for trouble in TROUBLES.iter().filter(|trouble| trouble.kind == kind) {
             let Some(why) = text(trouble.name) else { continue };
             let finding = match kind {
-                Kind::Unrecorded | Kind::TurnsAway => Finding::wrong,
+                Kind::Unrecorded | Kind::Stops | Kind::TurnsAway => Finding::wrong,
                 Kind::Ordered | Kind::Other => Finding::warning,
             };
             found.push(finding(trouble.name, plain(why), trouble.todo));
@@ -170,7 +170,7 @@ fn failure(errcode: Option<i64>, class: &str, count: u64) -> Finding {
     let name = errcode.map_or_else(|| class.to_owned(), |errcode| errcode.to_string());
     let what = [format!("{count} today: {name}"), format!("今天 {count} 条：{name}")];
     let see = ["see mega NAME failed", "查看 mega NAME failed"];
-    Finding::warning("failures", what, errcode.and_then(meaning::of).unwrap_or(see))
+    Finding::warning("failures", what, meaning::of_end(errcode, class).unwrap_or(see))
 }
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ pub struct Ledger {
     sent: Sent,
     /// What the last run left open, until it is settled. No row is requeued before.
     doubt: Doubt,
+    /// What was wrong before the statistics were there.
+    trouble: Option<String>,
     failures: Vec<Failure>,
     /// Of the failures, and of earlier ones.
     verdicts: Verdicts,
@@ -118,6 +120,7 @@ impl Ledger {
             keep: u64::from(config.server.failed_keep) * DAY,
             sent: Sent::open(config)?,
             doubt: Doubt::None,
+            trouble: None,
             failures: Vec::new(),
             verdicts: Verdicts::open(config),
             last: false,
@@ -138,6 +141,7 @@ impl Ledger {
         let rows = self.database.write(|write| doubt::in_doubt(write)).or_else(|why| {
             // A full disk can be read.
             log::error!("{why}; failed messages are kept in the queue until they can be recorded");
+            self.trouble = Some(why);
             let read = Database::read_only(&path)?;
             let rows = read.map(|read| doubt::in_doubt(&read)).transpose();
             rows.map(Option::unwrap_or_default).map_err(|error| error.to_string())
@@ -153,7 +157,8 @@ impl Ledger {
             }
         };
         let ids = rows.iter().filter_map(|row| ClientMsgId::new(row.id.as_bytes())).collect();
-        if !rows.is_empty() {
+        // What could not be written is tried again, whether or not there is anything to write.
+        if !rows.is_empty() || self.trouble.is_some() {
             self.doubt = Doubt::Rows(rows, Vec::new());
         }
         ids
@@ -162,6 +167,14 @@ impl Ledger {
     /// Verdicts of the last run that could not be recorded, by the number of the message.
     pub fn kept(&self) -> HashMap<u64, Kept> {
         self.verdicts.earlier().clone()
+    }
+
+    /// Tells of what was wrong so far, until it is not any more.
+    pub fn show(&mut self, stats: &Stats) {
+        if let Some(why) = self.trouble.take() {
+            self.retry = Some(Instant::now() + RETRY);
+            *stats.ledger.lock() = Some(why);
+        }
     }
 
     /// What the queue holds of them.

@@ -140,7 +140,7 @@ impl Desk {
             "token_expires_seconds": token.map(|(_, lasts)| lasts.as_secs()),
             "memory_held": self.account.total(),
             "memory_limit": config.setting.memory_limit,
-            "clients": self.account.conns(),
+            "clients": self.account.clients,
             "clients_limit": config.setting.max_conn,
             "busiest_templates": busiest.collect::<Vec<_>>(),
             "folders": {

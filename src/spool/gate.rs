@@ -231,7 +231,7 @@ impl Gate {
         let why = told.reason.map_or(String::new(), |reason| reason.text.clone());
         let why = match fault {
             Fault::Unreachable if errcode.is_none() => format!("unreachable: {why}"),
-            Fault::Unreachable => format!("busy: {why}"),
+            Fault::Unreachable => format!("no usable answer: {why}"),
             Fault::Rate | Fault::Config => why,
         };
         let until = told.now + delay;

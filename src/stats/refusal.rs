@@ -52,6 +52,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn both_manuals_show_this_table_and_no_other_row() {
+        for (language, manual, head) in [
+            (0, include_str!("../../README.md"), "| reason | what was turned down |"),
+            (1, include_str!("../../README.zh-CN.md"), "| 原因 | 被拒绝的是什么 |"),
+        ] {
+            let after = manual.split_once(head).expect("the table's head").1;
+            let rows = after.lines().skip(2).take_while(|line| line.starts_with('|'));
+            let row = |it: &Refusal| format!("| `{}` | {} |", it.name(), it.meaning()[language]);
+            let table: Vec<String> = Refusal::ALL.iter().map(row).collect();
+            assert_eq!(rows.collect::<Vec<_>>(), table);
+        }
+    }
+
+    #[test]
     fn each_stands_where_its_number_says() {
         for (n, refusal) in Refusal::ALL.iter().enumerate() {
             assert_eq!(*refusal as usize, n);

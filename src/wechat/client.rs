@@ -7,6 +7,7 @@ use super::resolver::{Remembering, Shared};
 use super::tls;
 use super::transport::{self, Unconnected};
 use crate::config::Config;
+use crate::output::brief;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::header::{CONTENT_TYPE, HeaderValue};
@@ -260,7 +261,8 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host}: the call failed ({kind})")
         }
     };
-    Trouble { text, reached }
+    // A proxy, or whoever shows a certificate, has a say in it.
+    Trouble { text: brief(&text), reached }
 }
 
 /// What went wrong before a request was sent, or else the error as it is. Through a proxy it comes wrapped twice.

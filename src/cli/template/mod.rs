@@ -184,7 +184,7 @@ impl Editor<'_> {
 
     fn warn(&self, text: &str) {
         let warning = self.language.pick(["warning", "警告"]);
-        eprintln!("mega: {warning}: {text}");
+        crate::complain!("{warning}: {text}");
     }
 
     /// Keeps a change in the history. What was changed is changed, whether that can be done or not.
@@ -231,6 +231,7 @@ impl Editor<'_> {
 fn print(text: &str) {
     match stdout().is_terminal() {
         true => crate::say!("{}", printable_lines(text)),
-        false => crate::say!("{text}"),
+        // Whoever has seen enough reads no further.
+        false => drop(writeln!(stdout(), "{text}")),
     }
 }
