@@ -6,7 +6,7 @@ use crate::clock::unix_seconds;
 use crate::config::{Config, Pdo};
 use crate::stats::Stats;
 use crate::template::{
-    self, Change, Database, DatabaseError, Insert, Kept, Loaded, Row, Table, Terms,
+    self, Change, Database, DatabaseError, Insert, Instead, Kept, Loaded, Old, Row, Table, Terms,
 };
 use crate::traffic::batch::Reply;
 use crate::traffic::mailbox::{Mail, Mailbox};
@@ -74,26 +74,29 @@ impl Store {
                 store.take(rows, terms);
                 store.keep();
             }
-            Err(error) => store.fall_back(&error, terms)?,
+            Err(error) => match store.kept.instead_of(&error) {
+                Instead::Use(old) => store.fall_back(old, &error, terms),
+                Instead::Create => {
+                    let created = template::create(&store.pdo);
+                    store.database = Some(created.map_err(|error| error.to_string())?);
+                    store.take(Vec::new(), terms);
+                    store.keep();
+                }
+                Instead::Refuse(why) => return Err(format!("cannot load the templates: {why}")),
+            },
         }
         Ok(store)
     }
 
-    fn fall_back(&mut self, error: &DatabaseError, terms: Terms) -> Result<(), String> {
-        let cannot = format!("cannot load the templates: {error}");
+    fn fall_back(&mut self, old: Old, error: &DatabaseError, terms: Terms) {
         let path = self.kept.path.display();
-        let old = match self.kept.read() {
-            Ok(Some(old)) => old,
-            Ok(None) => return Err(cannot),
-            Err(why) => return Err(format!("{cannot}; nor those kept in {path}: {why}")),
-        };
         log::warn!(
-            "{cannot}; those kept in {path} are used until the database answers: it is asked again and again"
+            "cannot load the templates: {error}; those kept in {path} are used until the database answers: it is \
+             asked again and again"
         );
         tell(self.table.replace_all(old.rows, terms));
         self.stats.database.lock().loaded = Some(old.loaded);
         self.fails(&error.to_string());
-        Ok(())
     }
 
     pub fn table(&self) -> Arc<Table> {

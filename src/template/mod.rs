@@ -24,11 +24,11 @@ use crate::config::{Config, MissingVariables, Server};
 
 pub use caution::{Caution, Doubt, Summary, doubts};
 pub use data::check_data;
-pub use database::open;
-pub use kept::Kept;
+pub use database::{create, open};
+pub use kept::{Instead, Kept, Old};
 pub use look::{Look, look};
 pub use render::{Filling, Template};
-pub use row::{Database, DatabaseError, Row};
+pub use row::{Database, DatabaseError, Fault, Row};
 pub use unfit::Unfit;
 
 /// Lines about single templates that one load writes into the log.

@@ -72,7 +72,8 @@ pub fn run(config: &Config, command: Template) -> Result<u8, String> {
         true => step_down_to_write(config)?,
         false => step_down(config)?,
     }
-    let database = template::open(&config.pdo).map_err(|error| error.to_string())?;
+    let open = if let Template::Put(_) = &command { template::create } else { template::open };
+    let database = open(&config.pdo).map_err(|error| error.to_string())?;
     let mut editor = Editor { config, database, who, language: Language::of_environment() };
     match command {
         Template::List => editor.list(),
