@@ -29,11 +29,11 @@ pub struct Doctor {
 }
 
 pub fn doctor(config: &Config, options: &Doctor) -> Result<u8, String> {
-    let mut found = trial::offline(config);
+    let mut found = Vec::new();
     let daemon = running(config, DAEMON, &mut found);
     // Asked before there are threads, and before root is anybody else.
-    let running = daemon.map(|pid| Running { pid, status: status(config) });
-    found.extend(trial::run(config, daemon, TRIAL));
+    let running = daemon.as_ref().map(|it| Running { pid: it.pid, status: status(config) });
+    found.extend(trial::all(config, daemon.as_ref(), TRIAL));
     // Whoever cannot become the daemon's user was told so by the trial, and asks as who he is.
     let _ = step_down(config);
     found.extend(doctor::examine(config, running, REST));

@@ -6,15 +6,10 @@ use crate::exit;
 use crate::reload::{Report, Setting};
 use crate::wire::command;
 use crate::wire::question::Question;
-use std::time::Duration;
-
-/// A database that hangs is given up long before.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks a daemon that listens.
 pub fn reload(client: &mut Client, name: &str) -> Result<u8, String> {
     let language = Language::of_environment();
-    client.patience = PATIENCE;
     let answer = client.ask(Question::Reload, b"").and_then(|()| client.read());
     let answer = answer.map_err(|error| {
         format!("the daemon does not say what came of it: {error} (see its log)")

@@ -358,7 +358,7 @@ impl Config {
 
     /// The one that only tells how the daemon is stands beside it.
     pub fn monitor_socket(&self) -> PathBuf {
-        self.setting.pid_file.with_extension("monitor.sock")
+        self.setting.pid_file.with_extension("monitor")
     }
 
     /// Reads `file`; `root` is the folder that relative paths in it start from.
