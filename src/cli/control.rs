@@ -329,9 +329,9 @@ fn clear(places: &[Place]) {
     }
 }
 
-fn denied(why: &str) -> Result<u8, String> {
+pub fn denied(why: &str) -> Result<u8, String> {
     eprintln!("mega: {why}");
-    Ok(exit::UNKNOWN)
+    Ok(exit::NOT_PERMITTED)
 }
 
 /// Stops a daemon that answers, and tells how many messages it leaves; a code is that of one who may not.

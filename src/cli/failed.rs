@@ -3,10 +3,10 @@
 
 use super::control::{ask_ledger, is_running};
 use super::language::Language;
+use super::paths::Paths;
 use super::state::Target;
 use super::when;
 use crate::class::{Class, TABLE};
-use crate::config::Config;
 use crate::exit;
 use crate::ledger;
 use crate::ledger::database::Database;
@@ -105,11 +105,11 @@ impl Filters {
     }
 }
 
-pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
+pub fn failed(paths: &Paths, target: &Target, options: &Failed) -> Result<u8, String> {
     if let Some(Action::Dismiss { filters, everything }) = &options.action {
-        return dismiss(config, filters, *everything);
+        return dismiss(paths, target, filters, *everything);
     }
-    let path = &config.server.ledger_file;
+    let path = &paths.ledger;
     let Some(read) = Database::read_only(path)? else { return Ok(exit::OK) };
     let why = |error: rusqlite::Error| format!("the ledger {}: {error}", path.display());
     let every = [State::Failed, State::Moving, State::Requeued, State::Dismissed];
@@ -144,14 +144,18 @@ fn counted(errcode: Option<i64>, class: &str, count: u64, language: Language) ->
     format!("{name:>8} {count:>8}  {meaning}").trim_end().to_owned()
 }
 
-fn dismiss(config: &Config, filters: &Filters, everything: bool) -> Result<u8, String> {
+fn dismiss(
+    paths: &Paths,
+    target: &Target,
+    filters: &Filters,
+    everything: bool,
+) -> Result<u8, String> {
     if filters.are_none() && !everything {
         return Err("which ones? Give a filter, or --everything".into());
     }
-    let target = Target::of(config);
-    let step = |request: &Request| match is_running(&target) {
-        true => ask_ledger(&target, Question::Dismiss, request),
-        false => ledger::dismiss(&mut Database::new(&config.server.ledger_file), request),
+    let step = |request: &Request| match is_running(target) {
+        true => ask_ledger(target, Question::Dismiss, request),
+        false => ledger::dismiss(&mut Database::new(&paths.ledger), request),
     };
     let count = steps(filters, step, |_| {})?.count;
     crate::say!("{count} dismissed");

@@ -19,6 +19,7 @@ mod process;
 pub mod survey;
 mod way;
 
+pub use facts::path as facts_path;
 pub use listeners::{InUse, Listeners, bound};
 pub use own::change_hands;
 pub use pidfile::Probe;
@@ -26,8 +27,6 @@ pub use place::Place;
 pub use presence::Presence;
 pub use privileges::{Owner, group_id, raise_open_files_limit};
 pub use process::Process;
-
-pub use facts::{Facts, path as facts_path};
 
 use crate::config::Config;
 use crate::exit;
