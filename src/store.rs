@@ -148,19 +148,24 @@ impl Store {
             }
             _ => load(&config.pdo, terms.table_size).map(|(database, rows)| (Some(database), rows)),
         };
-        let (database, rows) = loaded.map_err(|error| {
+        let (mut database, rows) = loaded.map_err(|error| {
             if config.pdo == self.pdo {
                 self.fails(&error.to_string());
             }
             error.to_string()
         })?;
+        let asked = database.as_mut().or(self.database.as_mut());
+        let asked = asked.expect("invariant: one of them has loaded the rows");
+        let rows = all_in_use(&self.table, asked.as_mut(), rows, terms)?;
         if database.is_some() {
             self.database = database;
             self.pdo = config.pdo.clone();
             self.kept.turn_to(&self.pdo);
         }
         let changes = self.take(rows, terms);
-        let changed = Changed { templates: self.table.len(), changed: changes.len() };
+        let gone = changes.iter().filter(|change| change.now.is_none());
+        let gone = gone.map(|change| change.key.clone()).collect();
+        let changed = Changed { templates: self.table.len(), changed: changes.len(), gone };
         pass_on(history, changes);
         Ok(changed)
     }
@@ -176,10 +181,15 @@ impl Store {
         match asked {
             Err(error) => self.fails(&error.to_string()),
             Ok(None) => self.answers(),
-            Ok(Some((database, rows))) => {
-                self.database = Some(database);
-                let changes = self.take(rows, terms);
-                pass_on(history, changes);
+            Ok(Some((mut database, rows))) => {
+                match all_in_use(&self.table, database.as_mut(), rows, terms) {
+                    Ok(rows) => {
+                        self.database = Some(database);
+                        let changes = self.take(rows, terms);
+                        pass_on(history, changes);
+                    }
+                    Err(why) => self.fails(&why),
+                }
             }
         }
     }
@@ -259,6 +269,22 @@ impl Store {
         };
         self.trouble = Some(Trouble { why, again: now + pause, pause });
     }
+}
+
+/// The rows that a load brought, and with them those of templates in use that it had no room for: what is in use
+/// stays so as long as the database has it, or nothing changes.
+fn all_in_use(
+    table: &Table,
+    database: &mut dyn Database,
+    mut rows: Vec<Row>,
+    terms: Terms,
+) -> Result<Vec<Row>, String> {
+    if rows.len() > terms.table_size {
+        for key in table.missing_in(&rows) {
+            rows.extend(database.find(&key).map_err(|error| error.to_string())?);
+        }
+    }
+    table.keeping(rows, terms)
 }
 
 fn tell(loaded: Loaded) -> Vec<Change> {

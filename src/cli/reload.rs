@@ -3,6 +3,7 @@
 use super::language::Language;
 use crate::client::Client;
 use crate::exit;
+use crate::output::printable;
 use crate::reload::{Report, Setting};
 use crate::wire::command;
 use crate::wire::question::Question;
@@ -21,6 +22,7 @@ pub fn reload(client: &mut Client, name: &str) -> Result<u8, String> {
     let report: Report = serde_json::from_str(&answer.message)
         .map_err(|error| format!("its answer is garbled: {error}"))?;
     for warning in &report.warnings {
+        let warning = printable(warning);
         eprintln!("mega: {}: {warning}", language.pick(["warning", "警告"]));
     }
     show(name, &report, language).iter().for_each(|line| crate::say!("{line}"));
@@ -28,7 +30,7 @@ pub fn reload(client: &mut Client, name: &str) -> Result<u8, String> {
 }
 
 fn show(name: &str, report: &Report, language: Language) -> Vec<String> {
-    let Report { changed, restart, templates, templates_changed, .. } = report;
+    let Report { changed, restart, templates, templates_changed, templates_gone, .. } = report;
     let settings = changed.len();
     let mut lines = vec![language.pick([
         format!(
@@ -36,6 +38,10 @@ fn show(name: &str, report: &Report, language: Language) -> Vec<String> {
         ),
         format!("mega {name} 已重载；模板：{templates}（有改动：{templates_changed}），设置有改动：{settings}"),
     ])];
+    lines.extend(templates_gone.iter().map(|key| {
+        let key = printable(key);
+        language.pick([format!("  template removed: {key}"), format!("  模板已移除：{key}")])
+    }));
     lines.extend(changed.iter().map(|setting| line(setting, language)));
     if !restart.is_empty() {
         lines.push(language.pick([

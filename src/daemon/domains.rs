@@ -138,7 +138,7 @@ impl Domains {
 }
 
 /// Segments, those that are being created or were kept as damaged, and what is kept beside them.
-fn is_the_queues(name: &OsStr) -> bool {
+pub fn is_the_queues(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     const NAMES: [&str; 4] = ["sent-today", "verdicts", "paused", "cancels"];
     name.contains(".seg") || NAMES.iter().any(|own| name.starts_with(own))

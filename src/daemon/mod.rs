@@ -19,6 +19,7 @@ mod process;
 pub mod survey;
 mod way;
 
+pub use domains::is_the_queues;
 pub use facts::path as facts_path;
 pub use listeners::{InUse, Listeners, bound};
 pub use own::change_hands;

@@ -104,13 +104,13 @@ impl Kept {
                     rows.len()
                 ))
             }
-            (Fault::Missing, _) => Instead::Create,
+            (Fault::Missing, Ok(_)) => Instead::Create,
             (Fault::Away, Ok(None)) => Instead::Refuse(error.to_string()),
             (Fault::Away, Ok(Some(Old { database, .. }))) => Instead::Refuse(format!(
                 "{error}; nor can those be used that were kept in {path}: it is of another database \
                  ({database})"
             )),
-            (Fault::Away, Err(why)) => Instead::Refuse(format!(
+            (Fault::Away | Fault::Missing, Err(why)) => Instead::Refuse(format!(
                 "{error}; nor can those be used that were kept in {path}: {why}"
             )),
         }

@@ -15,6 +15,7 @@ mod sqlite;
 mod unfit;
 
 use foldhash::{HashMap, HashMapExt};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -180,6 +181,41 @@ impl Table {
         (insert, Loaded { warnings: doubts.lines().collect(), changes })
     }
 
+    /// The same rows, those first of which the table has a template: they are the last to be left out. An error
+    /// names those that could not stay, although the database has them.
+    pub fn keeping(&self, rows: Vec<Row>, terms: Terms) -> Result<Vec<Row>, String> {
+        let content = self.0.read();
+        let (mut first, rest): (Vec<Row>, Vec<Row>) =
+            (rows.into_iter()).partition(|row| content.templates.contains_key(row.key.as_bytes()));
+        let mut lost: Vec<String> = (first.iter())
+            .filter(|row| row.template.len() > terms.template_size)
+            .map(|Row { key, template, .. }| {
+                let (size, limit) = (template.len(), terms.template_size);
+                format!("template {key:?} has {size} bytes (server.template_size = {limit})")
+            })
+            .collect();
+        let over = first.iter().skip(terms.table_size);
+        lost.extend(over.map(|Row { key, .. }| {
+            format!(
+                "template {key:?} has no room any more (server.table_size = {})",
+                terms.table_size
+            )
+        }));
+        if !lost.is_empty() {
+            let lines = shortened(lost, "would be left out").join("\n");
+            return Err(format!("templates in use would be left out:\n{lines}"));
+        }
+        first.extend(rest);
+        Ok(first)
+    }
+
+    /// Keys of the table that are not among the rows.
+    pub fn missing_in(&self, rows: &[Row]) -> Vec<Box<[u8]>> {
+        let named: HashSet<&[u8]> = rows.iter().map(|row| row.key.as_bytes()).collect();
+        let content = self.0.read();
+        content.templates.keys().filter(|key| !named.contains(&***key)).cloned().collect()
+    }
+
     /// Makes `rows` the table's whole content, as far as the terms allow, which hold from now on.
     pub fn replace_all(&self, rows: Vec<Row>, terms: Terms) -> Loaded {
         let mut templates = HashMap::with_capacity(rows.len());
@@ -209,7 +245,7 @@ impl Table {
         }
         // A key that was left out is not known to have gone.
         let gone = left_out.is_empty();
-        let mut warnings = shortened(left_out);
+        let mut warnings = shortened(left_out, "left out");
         warnings.extend(doubts.lines());
         let old = {
             let mut present = self.0.write();
@@ -266,11 +302,11 @@ impl Terms {
     }
 }
 
-fn shortened(mut lines: Vec<String>) -> Vec<String> {
+fn shortened(mut lines: Vec<String>, what: &str) -> Vec<String> {
     if lines.len() > LINES {
         let more = lines.len() - LINES;
         lines.truncate(LINES);
-        lines.push(format!("{more} templates more left out"));
+        lines.push(format!("{more} templates more {what}"));
     }
     lines
 }
@@ -362,6 +398,22 @@ mod tests {
         let mut out = Vec::new();
         held.render("o1", b"", None, &mut out).unwrap();
         assert_eq!(out, b"x");
+    }
+
+    #[test]
+    fn what_is_in_use_comes_first_and_is_not_left_out_silently() {
+        let table = Table::new(2, 5, Filling::DEFAULT);
+        let terms = table.terms();
+        table.replace_all(vec![row("x", "1"), row("y", "2")], terms);
+        let keys = |rows: Vec<Row>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
+        let kept = table.keeping(vec![row("a", "1"), row("x", "3"), row("y", "4")], terms);
+        assert_eq!(keys(kept.unwrap()), ["x", "y", "a"]);
+        let why = table.keeping(vec![row("x", "123456"), row("a", "123456")], terms).unwrap_err();
+        assert!(why.contains("\"x\" has 6 bytes") && !why.contains("\"a\""), "{why}");
+        let less = Terms { table_size: 1, ..terms };
+        let why = table.keeping(vec![row("x", "1"), row("y", "2")], less).unwrap_err();
+        assert!(why.contains("\"y\" has no room") && !why.contains("\"x\""), "{why}");
+        assert_eq!(table.missing_in(&[row("x", "1"), row("b", "")]), [Box::from(&b"y"[..])]);
     }
 
     fn change(key: &str, before: Option<&str>, now: Option<&str>) -> Change {

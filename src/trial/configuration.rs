@@ -19,7 +19,7 @@ pub fn cautions(config: &Config) -> Vec<Finding> {
     let mut findings = exposed(config, mode, root);
     findings.extend(account(config));
     findings.extend(collisions(config));
-    findings.extend(charset(config));
+    findings.extend(charset_of(config));
     findings.extend(paths::shared(config));
     findings.extend(paths::too_long(config));
     findings
@@ -98,7 +98,7 @@ fn account(config: &Config) -> Vec<Finding> {
 }
 
 /// The daemon speaks utf8mb4 to the database, whatever stands there.
-fn charset(config: &Config) -> Option<Finding> {
+fn charset_of(config: &Config) -> Option<Finding> {
     let Dsn::Mysql { charset, .. } = &config.pdo.dsn else { return None };
     // MySQL's first utf8 is what the original's files have, and holds less.
     let known = ["utf8mb4", "utf8", "utf8mb3"];
@@ -174,6 +174,18 @@ mod tests {
         let good = "app_id = wx10c4b54cf0aae125\napp_secret = e01207cc547f62d73f5099aae83a9f15";
         assert!(account(good).is_empty());
         assert_eq!(account("app_id = wx10c4b54cf0aae125"), ["wechat.app_secret"]);
+    }
+
+    #[test]
+    fn only_a_charset_that_the_originals_files_have_is_taken_for_utf8mb4() {
+        let of = |charset: &str| {
+            charset_of(&config(&format!(
+                "[pdo]\ndsn = \"mysql:host=h;dbname=d;charset={charset}\""
+            )))
+        };
+        assert!(["utf8", "UTF8MB4", "utf8mb3"].iter().all(|name| of(name).is_none()));
+        assert!(of("latin1").is_some_and(|found| found.what[0].starts_with("charset=latin1")));
+        assert!(charset_of(&config("")).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::{Finding, Level, Trial};
 use crate::config::{Config, Dsn};
-use crate::daemon::{facts_path, has_monitors};
+use crate::daemon::{facts_path, has_monitors, is_the_queues};
 use crate::day_file;
 use rustix::net::SocketAddrUnix;
 use std::fs::Metadata;
@@ -69,6 +69,13 @@ pub fn shared(config: &Config) -> Vec<Finding> {
             findings.extend(earlier.map(|other| same_file(other.key, key, path)));
         }
     }
+    // One that has the name of a file of the queue's, in its folder.
+    let queue = clean(&config.server.queue_file_path);
+    let takes =
+        |path: &Path| path.parent() == Some(&*queue) && path.file_name().is_some_and(is_the_queues);
+    let within = single(config).into_iter().filter(|place| takes(&clean(&place.path)));
+    findings
+        .extend(within.map(|place| same_file("server.queue_file_path", place.key, &place.path)));
     findings
 }
 
@@ -200,6 +207,10 @@ mod tests {
         assert!(shared("[log]\nlog_file = x\n[setting]\nlog_file = x").is_empty());
         for (more, subject) in [
             ("[setting]\npid_file = run/w.templates", "setting.pid_file, server.ledger_file"),
+            (
+                "[setting]\npid_file = run/w.queue/verdicts",
+                "server.queue_file_path, setting.pid_file",
+            ),
             ("[pdo]\ndsn = sqlite:run/w.sock", "setting.pid_file, pdo.dsn"),
             (
                 "[setting]\nadmin_group = g\nlog_file = run/w.monitor",
