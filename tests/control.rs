@@ -269,7 +269,7 @@ fn whoever_gives_a_frozen_daemon_an_order_is_told_what_to_do_and_soon() {
     let pid = site.pid();
     site.signal(pid, rustix::process::Signal::STOP);
     let orders: [&[&str]; 5] =
-        [&["pause"], &["reload"], &["push", "o", KEY], &["requeue", "--everything"], &["stop"]];
+        [&["pause"], &["reload"], &["push", "o", KEY], &["requeue"], &["stop"]];
     let since = Instant::now();
     let running: Vec<_> = orders
         .iter()

@@ -443,7 +443,7 @@ fn status_of(client: &mut Client) -> Result<Value, String> {
 
 /// A daemon answers on the administration socket.
 pub fn is_running(target: &Target) -> bool {
-    matches!(find(target, PATIENCE), State::Listens(..))
+    matches!(find_settled(target, PATIENCE), State::Listens(..))
 }
 
 /// Takes one step of an order to the ledger.

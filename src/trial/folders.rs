@@ -29,6 +29,13 @@ fn words(path: &Path, why: Unusable, trial: &Trial) -> (Text, Text) {
         (what, todo)
     };
     match why {
+        Unusable::NotWritable if trial.owner.ids().0.is_root() => (
+            [format!("not even root can write to {shown}"), format!("连 root 也无法写入 {shown}")],
+            [
+                "see lsattr (chattr -i ends it), and whether the disk is mounted read-only".into(),
+                "用 lsattr 查看（chattr -i 可取消），并检查磁盘是否只读挂载".into(),
+            ],
+        ),
         Unusable::NotWritable => chown([
             format!("the user {name} cannot write to {shown}"),
             format!("用户 {name} 无法写入 {shown}"),
