@@ -322,10 +322,10 @@ fn what_clients_meet_is_taken_over() {
     first.push(1, "o", "null");
     assert_eq!(first.read().code, 200);
     site.client().assert_closed();
-    // A text that is too long now is left out, and the others stay.
-    let text = reload(&site, "[server]\ntemplate_size = 10\n[setting]\nmax_conn = 100");
-    assert!(text.contains("templates: 0 (changed: 0)"), "{text}");
-    assert_eq!(site.count("templates"), 0);
+    // No setting takes a template away that is in use.
+    set(&site, "[server]\ntemplate_size = 10\n[setting]\nmax_conn = 100");
+    assert!(refused(site.run(&["reload"])).contains("template_size = 10"));
+    assert_eq!((site.count("templates"), site.count("clients_limit")), (1, 1));
 }
 
 /// The database as one that is there and no database.
@@ -407,7 +407,10 @@ fn a_misspelt_path_of_the_database_takes_no_template_away_and_creates_nothing() 
     assert_eq!((site.pid(), site.count("templates")), (pid, 1));
     assert_eq!(site.ok(&["push", "o", KEY, "first=1"]), "200\n");
     // Who stores a template there means it.
-    site.put_template("other", TEMPLATE);
+    let file = site.folder.path().join("template.json");
+    let put = site.run(&["template", "put", "other", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&put.stdout).into_owned();
+    assert!(told.contains("other stored"), "{told}");
     site.ok(&["restart"]);
     assert_eq!(site.count("templates"), 1);
     // The same where the file is there and has no table of templates.

@@ -220,7 +220,9 @@ impl Table {
     pub fn replace_all(&self, rows: Vec<Row>, terms: Terms) -> Loaded {
         let mut templates = HashMap::with_capacity(rows.len());
         let (mut left_out, mut doubts) = (Vec::new(), Summary::default());
+        let mut seen = HashSet::with_capacity(rows.len());
         for row in rows {
+            seen.insert(row.key.clone().into_bytes());
             let size = row.template.len();
             let insert = if size > terms.template_size {
                 Insert::OverTemplateSize
@@ -243,8 +245,6 @@ impl Table {
                 )),
             }
         }
-        // A key that was left out is not known to have gone.
-        let gone = left_out.is_empty();
         let mut warnings = shortened(left_out, "left out");
         warnings.extend(doubts.lines());
         let old = {
@@ -256,15 +256,16 @@ impl Table {
             }
             std::mem::replace(&mut *present, Content { terms, templates })
         };
-        let (changes, more) = self.changes(&old.templates, gone);
+        let (changes, more) = self.changes(&old.templates, &seen);
         if more > 0 {
             warnings.push(format!("{more} changed templates more are not kept in the history"));
         }
         Loaded { warnings, changes }
     }
 
-    /// What is another than it was in `old`, and how many more; the first load changes nothing.
-    fn changes(&self, old: &Templates, gone: bool) -> (Vec<Change>, usize) {
+    /// What is another than it was in `old`, and how many more; the first load changes nothing. A key of those that
+    /// the database has is not gone, only left out.
+    fn changes(&self, old: &Templates, has: &HashSet<Vec<u8>>) -> (Vec<Change>, usize) {
         if old.is_empty() {
             return (Vec::new(), 0);
         }
@@ -275,7 +276,7 @@ impl Table {
         let new = templates.iter().filter(|(key, entry)| {
             old.get(*key).is_none_or(|old| old.template.text() != entry.template.text())
         });
-        let gone = old.keys().filter(|key| gone && !templates.contains_key(*key));
+        let gone = old.keys().filter(|key| !has.contains(&***key));
         let keys = new.map(|(key, _)| key).chain(gone);
         let mut keys: Vec<&[u8]> = keys.map(|key| &**key).collect();
         keys.sort_unstable();
@@ -440,7 +441,10 @@ mod tests {
             ]
         );
         // What was left out may still be there.
-        assert_eq!(load(&[("b", "123456"), ("d", "x")]), [change("d", None, Some("x"))]);
+        assert_eq!(
+            load(&[("b", "123456"), ("d", "x")]),
+            [change("c", Some("3"), None), change("d", None, Some("x"))]
+        );
         let (insert, loaded) = table.reload(&row("d", "y"));
         assert_eq!(insert, Insert::Stored);
         assert_eq!(loaded.changes, [change("d", Some("x"), Some("y"))]);

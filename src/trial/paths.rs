@@ -6,10 +6,12 @@ use super::{Finding, Level, Trial};
 use crate::config::{Config, Dsn};
 use crate::daemon::{facts_path, has_monitors, is_the_queues};
 use crate::day_file;
-use rustix::net::SocketAddrUnix;
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+
+/// Bytes of a socket's name, without the zero at its end (unix(7)).
+const SOCKET_NAME: usize = 107;
 
 /// What is to stand in a place, once something does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,16 +75,17 @@ pub fn shared(config: &Config) -> Vec<Finding> {
     let queue = clean(&config.server.queue_file_path);
     let takes =
         |path: &Path| path.parent() == Some(&*queue) && path.file_name().is_some_and(is_the_queues);
-    let within = single(config).into_iter().filter(|place| takes(&clean(&place.path)));
-    findings
-        .extend(within.map(|place| same_file("server.queue_file_path", place.key, &place.path)));
+    let mut within = single(config).into_iter().filter(|place| takes(&clean(&place.path)));
+    findings.extend(
+        within.next().map(|place| same_file("server.queue_file_path", place.key, &place.path)),
+    );
     findings
 }
 
-/// Sockets whose names the kernel does not take: it has 107 bytes for one (unix(7)).
+/// Sockets whose names are longer than every program can give them.
 pub fn too_long(config: &Config) -> Vec<Finding> {
     let sockets = single(config).into_iter().filter(|place| place.kind == Kind::Socket);
-    let long = sockets.filter(|place| SocketAddrUnix::new(&place.path).is_err());
+    let long = sockets.filter(|place| place.path.as_os_str().len() > SOCKET_NAME);
     let finding = |Place { key, path, .. }: Place| {
         let (shown, bytes) = (path.display(), path.as_os_str().len());
         let what = [
