@@ -3,10 +3,10 @@
 
 use super::control::{ask_ledger, is_running, status_of};
 use super::language::Language;
+use super::paths::Paths;
 use super::state::{Target, if_running};
 use super::when;
 use crate::class::{Class, TABLE};
-use crate::config::Config;
 use crate::exit;
 use crate::ledger;
 use crate::ledger::database::Database;
@@ -106,18 +106,18 @@ impl Filters {
     }
 }
 
-pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
+pub fn failed(paths: &Paths, target: &Target, options: &Failed) -> Result<u8, String> {
     if let Some(Action::Dismiss { filters, everything }) = &options.action {
-        return dismiss(config, filters, *everything);
+        return dismiss(paths, target, filters, *everything);
     }
-    let shown = show(config, options);
-    tell_unrecorded(config);
+    let shown = show(paths, options);
+    tell_unrecorded(target);
     shown
 }
 
 /// What has failed and is not in the file yet, only the running daemon knows.
-fn tell_unrecorded(config: &Config) {
-    let Ok(Some(mut client)) = if_running(&Target::of(config), PATIENCE) else { return };
+fn tell_unrecorded(target: &Target) {
+    let Ok(Some(mut client)) = if_running(target, PATIENCE) else { return };
     let Ok(status) = status_of(&mut client) else { return };
     if let Some(count @ 1..) = status["unrecorded"].as_u64() {
         let why = status["ledger"].as_str().unwrap_or("they are being written");
@@ -133,8 +133,8 @@ fn tell_unrecorded(config: &Config) {
     }
 }
 
-fn show(config: &Config, options: &Failed) -> Result<u8, String> {
-    let path = &config.server.ledger_file;
+fn show(paths: &Paths, options: &Failed) -> Result<u8, String> {
+    let path = &paths.ledger;
     let Some(read) = Database::read_only(path)? else { return Ok(exit::OK) };
     let why = |error: rusqlite::Error| format!("the ledger {}: {error}", path.display());
     let every = [State::Failed, State::Moving, State::Requeued, State::Dismissed];
@@ -169,14 +169,18 @@ fn counted(errcode: Option<i64>, class: &str, count: u64, language: Language) ->
     format!("{name:>8} {count:>8}  {meaning}").trim_end().to_owned()
 }
 
-fn dismiss(config: &Config, filters: &Filters, everything: bool) -> Result<u8, String> {
+fn dismiss(
+    paths: &Paths,
+    target: &Target,
+    filters: &Filters,
+    everything: bool,
+) -> Result<u8, String> {
     if filters.are_none() && !everything {
         return Err("which ones? Give a filter, or --everything".into());
     }
-    let target = Target::of(config);
-    let step = |request: &Request| match is_running(&target) {
-        true => ask_ledger(&target, Question::Dismiss, request),
-        false => ledger::dismiss(&mut Database::new(&config.server.ledger_file), request),
+    let step = |request: &Request| match is_running(target) {
+        true => ask_ledger(target, Question::Dismiss, request),
+        false => ledger::dismiss(&mut Database::new(&paths.ledger), request),
     };
     let count = steps(filters, step, |_| {})?.count;
     crate::say!("{count} dismissed");

@@ -10,6 +10,7 @@ mod find;
 mod findings;
 mod health;
 mod language;
+mod paths;
 mod queue;
 mod reload;
 mod request;
@@ -21,9 +22,9 @@ mod template;
 mod when;
 mod which;
 
-use crate::daemon::step_down;
 use crate::exit;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use paths::Paths;
 use std::path::PathBuf;
 use which::Which;
 
@@ -168,6 +169,10 @@ impl Line {
             which.target(config.as_ref().ok())
         };
         match self.command {
+            Command::Start(_) | Command::Restart if which.is_closed() => {
+                let why = config.err().unwrap_or_default();
+                control::denied(&control::goes_on(&which.target(None), why))
+            }
             Command::Start(Start { foreground }) => {
                 let mut config = config?;
                 if foreground {
@@ -206,21 +211,18 @@ impl Line {
             Command::Cancel(options) => cancel::cancel(&target(), options),
             Command::LogLevel { level } => steer::log_level(&target(), level),
             Command::Check(options) => check::check(read()?, &options),
-            Command::Doctor(options) => doctor::doctor(read()?, &options),
+            Command::Doctor(options) => match &config {
+                Ok(config) => doctor::doctor(config, &options),
+                Err(why) => doctor::without_configuration(why, &which.target(None), &options),
+            },
             Command::Template(command) => template::run(read()?, command),
             Command::Failed(options) => {
-                step_down(read()?)?;
-                failed::failed(read()?, &options)
+                let target = target();
+                failed::failed(&Paths::find(read(), &target)?, &target, &options)
             }
             Command::Requeue(options) => requeue::requeue(&target(), &options),
-            Command::Find(options) => {
-                step_down(read()?)?;
-                find::find(read()?, &options)
-            }
-            Command::Queue(command) => {
-                step_down(read()?)?;
-                queue::run(read()?, &command)
-            }
+            Command::Find(options) => find::find(&Paths::find(read(), &target())?, &options),
+            Command::Queue(command) => queue::run(&Paths::find(read(), &target())?, &command),
             Command::Push(message) => request::push(&target(), &message),
             Command::Send(message) => request::send(&target(), &message),
             Command::Tset { key } => request::tset(&target(), &key),

@@ -267,6 +267,10 @@ impl<'a> Reader<'a> {
                 self.reject(entry, "the key must be an errcode, such as 43101");
                 continue;
             };
+            if code == 0 {
+                self.reject(entry, "0 is WeChat's word for success, and means nothing else");
+                continue;
+            }
             match value::word(key, &entry.value) {
                 Ok(class) => {
                     classes.retain(|(earlier, _)| *earlier != code);

@@ -130,7 +130,7 @@ fn what_fails_while_somebody_else_holds_the_ledger_is_kept_within_a_second() {
         scope.spawn(|| ledger.run(links));
         for number in 0..4 {
             let fields = crate::queue::New { openid: b"o", key: b"k", data: b"null" };
-            let message = crate::queue::Message::in_memory(1, number, 5, fields);
+            let message = crate::queue::Message::in_memory(1, number, 5, fields, b"");
             let reason = crate::traffic::job::Reason::text("no");
             let failure = Failure::new(message, Class::Permanent, reason, 7, None);
             let failed = Instant::now();

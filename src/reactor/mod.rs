@@ -36,6 +36,7 @@ use crate::template::Table;
 use crate::traffic::batch::{ConnId, ReplyTo};
 use crate::traffic::ledger::Ask;
 use crate::traffic::mailbox::Letters;
+use crate::traffic::steer::Halt;
 use crate::traffic::{Event, Tset};
 use crate::wechat::token::Tokens;
 use crate::wire::command;
@@ -89,6 +90,8 @@ pub struct Links {
     pub store: Sender<Tset>,
     /// Asks main for a reload, which answers through the mailbox.
     pub reload: Box<dyn Fn(ReplyTo) + Send>,
+    /// Asks main for the daemon's end, on behalf of somebody.
+    pub stop: Box<dyn Fn(Halt, String) + Send>,
     pub ledger: Sender<Ask>,
     /// Where clients connect to, as bound.
     pub listen: Vec<SocketAddr>,

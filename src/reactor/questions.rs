@@ -47,6 +47,13 @@ impl Desk {
                 (self.links.reload)(to);
                 Next::Frame
             }
+            Question::Stop => match serde_json::from_slice(body) {
+                Ok(halt) => {
+                    (self.links.stop)(halt, conn.asker());
+                    self.answer(conn, command::OK, opaque, b"")
+                }
+                Err(error) => self.misunderstood(conn, opaque, &error.to_string()),
+            },
             Question::Listeners => {
                 self.heir = Some(opaque);
                 Next::Frame

@@ -51,6 +51,7 @@ impl Bench {
             spool: to_spool,
             store: to_store,
             reload: Box::new(|_| {}),
+            stop: Box::new(|_, _| {}),
             ledger: bounded(1).0,
             listen: vec![address],
         };

@@ -59,12 +59,14 @@ pub struct Reload {
 }
 
 /// What a reload has made of the templates.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Changed {
     /// So many are in the table now.
     pub templates: usize,
-    /// So many have another text than before.
+    /// So many have another text than before, those included that are gone.
     pub changed: usize,
+    /// The keys of those.
+    pub gone: Vec<String>,
 }
 
 /// The spool is to go by this configuration.

@@ -245,7 +245,14 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
     };
     let text = match error {
         Error::HostNotFound => format!("{host} cannot be resolved"),
-        Error::Timeout(which) => format!("{host} did not answer in time ({which:?})"),
+        Error::Timeout(which) => {
+            let limit = match which {
+                Timeout::Resolve => "its name was not looked up",
+                Timeout::Connect => "wechat.connect_timeout",
+                _ => "wechat.timeout",
+            };
+            format!("{host} did not answer in time ({limit})")
+        }
         // That is how a handshake that failed comes out of the stream.
         Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             format!("{host} is not trusted: {error}")
