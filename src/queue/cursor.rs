@@ -44,7 +44,7 @@ impl Queue {
             let payload = ahead.bytes(record::payload(position.at, record.length));
             let message = issue(self.origin, position, record, payload, now);
             let index = self.index(position.segment).expect("invariant Q3: its segment is kept");
-            self.mark(index, position.at, Change::Attempts(message.attempts()));
+            self.mark(index, position.at, handed_out(&message, now));
             return Some(message);
         }
         None
@@ -240,7 +240,7 @@ impl Queue {
                 {
                     let payload = file.bytes(record::payload(position.at, record.length));
                     let message = issue(self.origin, position, record, payload, now);
-                    self.mark(index, position.at, Change::Attempts(message.attempts()));
+                    self.mark(index, position.at, handed_out(&message, now));
                     return Some(message);
                 }
                 let why = match file.take_unreadable() {
@@ -271,6 +271,13 @@ fn issue(origin: u64, position: Position, record: Record, payload: &[u8], now: u
     let unclear = record.unclear.min(now);
     let record = Record { attempts, unclear, ..record };
     Message::on_disk(origin, Ticket(position), record, payload, now)
+}
+
+/// Q8
+fn handed_out(message: &Message, now: u64) -> Change {
+    let Record { attempts, due, unclear, .. } = *message.record();
+    let unclear = if unclear == 0 { now } else { unclear };
+    Change::Tries { attempts, due, unclear }
 }
 
 /// It will be the same when it is tried again, unlike a want of descriptors or memory.

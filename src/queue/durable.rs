@@ -28,7 +28,8 @@ impl Queue {
         tails.map(|segment| segment.unwritten()).take_while(|bytes| *bytes > 0).sum()
     }
 
-    pub(super) fn write_marks(&mut self) {
+    /// Puts what became of messages into the files; it survives the end of the process from then on.
+    pub fn write_marks(&mut self) {
         let marked = self.busy.iter().filter_map(|number| self.index(*number));
         let marked = marked.filter(|index| self.segments[*index].is_behind());
         for index in marked.collect::<Vec<_>>() {

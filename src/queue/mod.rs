@@ -33,6 +33,9 @@
 //!   the tail's header names a bound that lies above every id of the segments before it.
 //! - Q7: a segment names the one before it that may hold messages, and is told of another before that
 //!   one goes. So the next start misses what somebody took away.
+//! - Q8: a record that is handed out says so as an attempt of unknown outcome, from then on. Whoever hands it on
+//!   has that written before (`write_marks`); what its outcome is, or that there was none, takes it back. So the
+//!   next start knows what was in somebody's hands, and since when.
 //! - M1: what the page cache shows is believed only if a sync has covered it. Nothing is stored
 //!   before what it depends on is durable, and opening writes again what no sync is known to cover.
 //!
@@ -275,8 +278,8 @@ impl Queue {
             }
             Err(_) => {
                 if let Some(index) = self.index(place.segment) {
-                    let unclear = message.record().unclear;
-                    self.mark(index, place.at, Change::Times { due, unclear });
+                    let Record { attempts, unclear, .. } = *message.record();
+                    self.mark(index, place.at, Change::Tries { attempts, due, unclear });
                 }
                 self.keep_until(old, due);
             }
@@ -289,8 +292,9 @@ impl Queue {
         let Some(ticket) = message.ticket() else { return };
         let Ticket(position) = ticket;
         if let Some(index) = self.index(position.segment) {
-            let attempts = message.record().attempts.saturating_sub(1);
-            self.mark(index, position.at, Change::Attempts(attempts));
+            let Record { attempts, due, unclear, .. } = *message.record();
+            let attempts = attempts.saturating_sub(1);
+            self.mark(index, position.at, Change::Tries { attempts, due, unclear });
         }
         self.keep_until(ticket, 0);
     }
@@ -412,6 +416,7 @@ impl Queue {
 
     fn mark(&mut self, index: usize, at: usize, change: Change) {
         let segment = &mut self.segments[index];
+        let change = segment.change(change);
         segment.mark(at, change);
         let number = segment.number;
         self.busy.insert(number);

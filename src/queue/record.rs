@@ -19,7 +19,8 @@
 //!     63    1  length of an own client_msg_id, 0: it is made of the queue's and the message's id
 //!     64       payload, padded with zeros to a multiple of 8
 //! ```
-//! State, attempts, due and unclear change in place, so they are outside the checksum. The two times
+//! State, attempts, due and unclear change in place, so they are outside the checksum. While a message is handed
+//! out, the outcome of that attempt is unknown too, and `unclear` says since when (Q8). The two times
 //! have one of their own: Unix time in ms in the lower 48 bits, a check of it in the upper 16.
 //! In a segment of version 1 the lengths stand at 8 and what follows them up to `enqueued` behind
 //! them; due and unclear are plain, at 48 and 56, under the checksum and never changed.
@@ -310,9 +311,17 @@ fn says_done(state: u8) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub enum Change {
     Done,
+    /// In a segment of version 1.
     Attempts(u8),
-    Times { due: u64, unclear: u64 },
+    Tries {
+        attempts: u8,
+        due: u64,
+        unclear: u64,
+    },
 }
+
+/// Bytes of the longest change.
+pub const CHANGE: usize = 24 - ATTEMPTS;
 
 impl Change {
     /// Calls `put` with where it is written, from the record's beginning, and what.
@@ -320,10 +329,11 @@ impl Change {
         match self {
             Change::Done => put(STATE, &[DONE]),
             Change::Attempts(attempts) => put(ATTEMPTS, &[attempts]),
-            Change::Times { due, unclear } => {
-                let mut bytes = [0; 16];
-                LittleEndian::write_u64_into(&[time(due), time(unclear)], &mut bytes);
-                put(DUE, &bytes);
+            Change::Tries { attempts, due, unclear } => {
+                let mut bytes = [attempts; CHANGE];
+                LittleEndian::write_u16(&mut bytes[1..3], MARK);
+                LittleEndian::write_u64_into(&[time(due), time(unclear)], &mut bytes[3..]);
+                put(ATTEMPTS, &bytes);
             }
         }
     }

@@ -79,8 +79,14 @@ struct Count {
 
 #[derive(Debug, Clone, Copy)]
 struct Mark {
-    bytes: [u8; 16],
-    length: usize,
+    bytes: [u8; record::CHANGE],
+    length: u8,
+}
+
+impl Mark {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
 }
 
 impl Segment {
@@ -200,19 +206,24 @@ impl Segment {
         at
     }
 
+    /// What of a change this format has room for: in the first one times do not change, and only a restart will
+    /// have forgotten them.
+    pub fn change(&self, change: Change) -> Change {
+        match change {
+            Change::Tries { attempts, .. } if self.version == 1 => Change::Attempts(attempts),
+            change => change,
+        }
+    }
+
     /// Changes a record in place. It is in the file after `write_marks`.
     pub fn mark(&mut self, at: usize, change: Change) {
-        if self.version == 1 && matches!(change, Change::Times { .. }) {
-            // There they are not to be changed; only a restart will have forgotten.
-            return;
-        }
         if self.missing && self.file.is_none() {
             return;
         }
         change.encode(|offset, new| {
-            let mut bytes = [0; 16];
+            let mut bytes = [0; record::CHANGE];
             bytes[..new.len()].copy_from_slice(new);
-            self.marks.push((at + offset, Mark { bytes, length: new.len() }));
+            self.marks.push((at + offset, Mark { bytes, length: new.len() as u8 }));
         });
     }
 
@@ -413,14 +424,14 @@ impl Segment {
 /// of their offsets.
 fn write_near(file: &dyn File, marks: &[(usize, Mark)]) -> io::Result<()> {
     let start = marks.first().map_or(0, |(at, _)| *at);
-    let end = marks.iter().map(|(at, mark)| at + mark.length).max().unwrap_or(start);
+    let end = marks.iter().map(|(at, mark)| at + mark.bytes().len()).max().unwrap_or(start);
     let together = match marks {
-        [(at, mark)] => file.write(*at, &mark.bytes[..mark.length]),
+        [(at, mark)] => file.write(*at, mark.bytes()),
         _ => {
             let mut bytes = vec![0; end - start];
             file.read(start, &mut bytes).and_then(|()| {
                 for (at, mark) in marks {
-                    bytes[at - start..][..mark.length].copy_from_slice(&mark.bytes[..mark.length]);
+                    bytes[at - start..][..mark.bytes().len()].copy_from_slice(mark.bytes());
                 }
                 file.write(start, &bytes)
             })
@@ -430,6 +441,6 @@ fn write_near(file: &dyn File, marks: &[(usize, Mark)]) -> io::Result<()> {
         return Ok(());
     }
     // One that cannot be written takes none of the others with it.
-    let single = |(at, mark): &(usize, Mark)| file.write(*at, &mark.bytes[..mark.length]);
+    let single = |(at, mark): &(usize, Mark)| file.write(*at, mark.bytes());
     marks.iter().map(single).fold(Ok(()), io::Result::and)
 }

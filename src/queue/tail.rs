@@ -50,10 +50,13 @@ impl Queue {
             self.rotate(now)?;
         }
         let tail = self.tail();
+        let begins = tail.unwritten() == 0;
         let at = tail.append(&record, parts);
         tail.unread += 1;
         let segment = tail.number;
-        self.busy.insert(segment);
+        if begins {
+            self.busy.insert(segment);
+        }
         self.depth += 1;
         self.bytes += size as u64;
         Ok(Position { segment, at })

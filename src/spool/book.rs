@@ -31,9 +31,10 @@ impl Spool {
         let Some(verdict) = verdict else { return self.take_back(job, now) };
         self.books.account.came_to(verdict.class());
         called.inspect(|took| self.stats.latency.record(*took));
+        let went = may_have_gone(verdict.class(), called);
         let called = called.map(|took| took.as_millis() as u32);
         let probe = job.probe;
-        let closed = self.throttle.hear(&verdict, probe, now);
+        let closed = self.throttle.hear(&verdict, went, probe, now);
         match job.waiting {
             None => {
                 self.pushes.land();
@@ -171,6 +172,15 @@ impl Spool {
             Some(_) => account.sends.delivered += 1,
         }
         self.ends.log(message, waiting, learnt, now);
+    }
+}
+
+/// WeChat was called, and may have heard of the message. Of one that a worker had when it failed nobody knows.
+fn may_have_gone(class: Class, called: Option<Duration>) -> bool {
+    match class {
+        Class::Unreachable => false,
+        Class::Internal => true,
+        _ => called.is_some(),
     }
 }
 

@@ -62,6 +62,7 @@ impl Spool {
         account.queue.retrying = self.queue.retrying() as u64;
         account.queue.oldest = oldest;
         account.day = self.throttle.day();
+        account.day.sent += account.hands.in_flight();
         self.stats.publish(account);
     }
 

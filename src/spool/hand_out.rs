@@ -45,15 +45,27 @@ impl Spool {
         }
         loop {
             let allowance = self.allowance(now);
-            if allowance == Allowance::Shut {
-                return;
+            // D1 in `quota`.
+            if allowance == Allowance::Shut
+                || !self.something_waits()
+                || !self.throttle.reserve(now)
+            {
+                break;
             }
-            let Some(mut job) = self.next_job(now) else { return };
+            let Some(mut job) = self.next_job(now) else { break };
             job.probe = allowance == Allowance::Probe;
             job.round = self.round;
             self.throttle.spend(job.probe);
-            self.hand(job, now);
+            self.handing.push(job);
         }
+        if self.handing.is_empty() {
+            return;
+        }
+        // Q8: whatever end comes now, the next start knows who had them.
+        self.queue.write_marks();
+        let mut handing = std::mem::take(&mut self.handing);
+        handing.drain(..).for_each(|job| self.hand(job, now));
+        self.handing = handing;
     }
 
     fn hand(&mut self, job: Job, now: Now) {

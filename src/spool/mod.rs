@@ -3,7 +3,7 @@
 //! Never touches a socket, never waits for a worker, and calls no file operation that may be slow
 //! but the sync that `sync = always` promises.
 //!
-//! Its state is in parts that own their rules: `intake`, `answers`, `throttle` (gate, pace, day), `pushes`,
+//! Its state is in parts that own their rules: `intake`, `answers`, `throttle` (gate, pace, quota), `pushes`,
 //! `sends`, `ends`, `syncing`, `rhythm`.
 //!
 //! - S1: a push is answered 200 only after `commit`, that is when it is as safe as `sync` asks.
@@ -23,6 +23,7 @@ mod intake;
 mod pace;
 mod pause;
 mod pushes;
+mod quota;
 mod requeue;
 mod rhythm;
 mod sends;
@@ -36,6 +37,7 @@ use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
 use crate::stats::{Account, Stats};
+use crate::traffic::job::Job;
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{self, Configure, Event, Inside};
@@ -82,6 +84,8 @@ pub struct Spool {
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
     round: u64,
+    /// Taken to be handed out in this turn.
+    handing: Vec<Job>,
     /// The janitor has one.
     chore_under_way: bool,
     /// Until when workers may bring back what they hold.
@@ -116,6 +120,7 @@ impl Spool {
             sends: Sends::new()?,
             rhythm: Rhythm::new(now.at),
             round: inside.round.current(),
+            handing: Vec::new(),
             chore_under_way: false,
             stopping: None,
             said: Seldom::default(),
@@ -233,7 +238,6 @@ impl Spool {
         let now = Now::read();
         self.intake.look(&self.stats, &self.queue);
         self.sends.wake(now.at);
-        self.throttle.save(now.at, false);
         self.ends.flush(now.at, false);
         if self.intake.is_due(now.at) {
             self.queue.order_spare(now.ms);
@@ -307,7 +311,7 @@ impl Spool {
                 self.pushes.in_flight()
             );
         }
-        self.throttle.save(Instant::now(), true);
+        self.throttle.close();
         let synced = self.queue.sync_all();
         self.answers.mail();
         self.publish(Now::read());
