@@ -197,6 +197,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_wechat_cannot_have_heard_of_has_not_gone_out() {
+        let called = Some(Duration::from_millis(1));
+        for (class, with, without) in [
+            (Class::Ok, true, false),
+            (Class::Permanent, true, false),
+            (Class::Unclear, true, false),
+            (Class::Config, true, false),
+            (Class::Unreachable, false, false),
+            (Class::Internal, true, true),
+        ] {
+            let gone = (may_have_gone(class, called), may_have_gone(class, None));
+            assert_eq!(gone, (with, without), "{class:?}");
+        }
+    }
+
+    #[test]
     fn the_pause_doubles_up_to_its_cap() {
         let second = Duration::from_secs(1);
         for (attempts, around) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (255, 60.0)] {

@@ -63,7 +63,8 @@ impl Spool {
         account.queue.oldest = oldest;
         account.day = self.throttle.day();
         account.day.sent += account.hands.in_flight();
-        self.stats.publish(account);
+        let cancels = &mut self.cancels;
+        self.stats.publish(account, |shown| cancels.show(shown));
     }
 
     /// When the push was accepted that is the next to go out, or, where some are on their way, the last one that

@@ -63,6 +63,13 @@ const WRITE_OUT: usize = 256 * 1024;
 /// Why the spool had to end by itself.
 pub struct SyncFailed(pub io::Error);
 
+/// Who hears, once, that it was drained and nothing is left: the daemon stops then.
+enum Drained {
+    Nobody,
+    Tell(Box<dyn FnOnce() + Send>),
+    Told,
+}
+
 pub struct Spool {
     config: Arc<Config>,
     stats: Arc<Stats>,
@@ -78,8 +85,7 @@ pub struct Spool {
     cancels: Cancels,
     /// By whom and since when (seconds since 1970): requests are refused.
     draining: Option<(String, u64)>,
-    /// Told once, when it is drained and nothing is left.
-    drained: Option<Box<dyn FnOnce() + Send>>,
+    drained: Drained,
     syncing: Syncing,
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
@@ -113,7 +119,7 @@ impl Spool {
             throttle: Throttle::open(&config, Arc::clone(&stats), now)?,
             cancels: Cancels::none(&config.server.queue_file_path),
             draining: None,
-            drained: None,
+            drained: Drained::Nobody,
             syncing: Syncing::new(config.queue.sync),
             intake: Intake::default(),
             pushes: Pushes::default(),
@@ -142,7 +148,7 @@ impl Spool {
 
     /// What is to be called when it was drained and nothing is left.
     pub fn when_drained(&mut self, tell: impl FnOnce() + Send + 'static) {
-        self.drained = Some(Box::new(tell));
+        self.drained = Drained::Tell(Box::new(tell));
     }
 
     /// Runs until it is stopped; returns how many messages are left in the queue.
@@ -228,7 +234,7 @@ impl Spool {
     fn cannot_keep(&mut self, error: io::Error, now: Now) -> SyncFailed {
         self.answers.not_kept(&format!("the queue cannot be made durable: {error}"));
         self.stop(Duration::ZERO, now);
-        self.give_up_in_flight();
+        self.give_up_in_flight(now);
         self.answers.mail();
         SyncFailed(error)
     }
@@ -289,10 +295,10 @@ impl Spool {
     }
 
     /// Tells who waits for a send that a worker still holds (S2).
-    fn give_up_in_flight(&mut self) {
-        for to in self.sends.give_up_in_flight() {
-            self.books.account.sends.given_up += 1;
-            self.answers.not_now(to, "stopping");
+    fn give_up_in_flight(&mut self, now: Now) {
+        for (mut message, waiting) in self.sends.give_up_in_flight() {
+            message.count_attempt();
+            self.give_up_send(&message, waiting, "stopping", "stopping", now);
         }
     }
 
@@ -303,7 +309,7 @@ impl Spool {
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {
-        self.give_up_in_flight();
+        self.give_up_in_flight(Now::read());
         if self.pushes.in_flight() > 0 {
             log::warn!(
                 "{} messages were given up while WeChat had not answered; they go out again at \
@@ -312,6 +318,7 @@ impl Spool {
             );
         }
         self.throttle.close();
+        self.cancels.close();
         let synced = self.queue.sync_all();
         self.answers.mail();
         self.publish(Now::read());

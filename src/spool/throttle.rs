@@ -135,6 +135,20 @@ impl Throttle {
         begun
     }
 
+    /// Something else than an operator wants it paused, who may have paused it already: both reasons hold.
+    pub fn pause_besides(&mut self, why: String, now: Now) -> io::Result<()> {
+        let paused = match self.pause.now() {
+            Some(paused) if paused.why.contains(&why) => return Ok(()),
+            Some(paused) => {
+                let both = [paused.why.as_str(), &why].map(str::trim);
+                let both = both.into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>();
+                Paused { why: both.join("; "), ..paused.clone() }
+            }
+            None => Paused { by: "mega".into(), why, since: now.unix },
+        };
+        self.pause(paused).1
+    }
+
     /// What else stops sending is as it was. Returns how it was before.
     pub fn resume(&mut self, by: &str) -> io::Result<Option<Paused>> {
         let before = self.pause.end()?;
