@@ -134,6 +134,32 @@ fn a_send_in_the_shadow_of_the_days_limit_is_answered_at_once() {
 }
 
 #[test]
+fn no_kill_lets_more_out_than_the_days_limit() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "[wechat]\ndaily_limit = 10");
+    for pushed in [8, 16, 24] {
+        site.push_many(8);
+        wait_for("what may go out", || sandbox.delivered() == pushed.min(10));
+        wait_for("the queue to be marked", || site.count("queue_depth") == pushed.max(10) - 10);
+        assert_eq!(site.count("sent_today"), pushed.min(10));
+        site.kill();
+        site.start();
+        assert_eq!(site.count("sent_today"), pushed.min(10), "after the kill");
+    }
+    assert_eq!(sandbox.delivered(), 10);
+}
+
+#[test]
+fn what_workers_hold_has_gone_out_and_what_lies_ready_for_them_has_not() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 60_000 }));
+    let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4\nstop_timeout = 1s");
+    site.push_many(50);
+    wait_for("all workers to hold one", || site.count("in_flight") == 4);
+    assert_eq!(site.count("sent_today"), 4);
+}
+
+#[test]
 fn sends_and_pushes_in_one_channel_have_room_for_both() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"latency_ms": 5}));

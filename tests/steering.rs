@@ -172,6 +172,55 @@ fn what_is_queued_and_meant_is_cancelled_and_the_rest_goes_out() {
 }
 
 #[test]
+fn an_empty_beginning_does_not_mean_everybody() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    site.ok(&["pause"]);
+    site.push_many(5);
+    for meant in [["--openid", ""], ["--key", ""]] {
+        for more in [&["--dry-run"][..], &[]] {
+            let said = site.run(&[&["cancel"], &meant[..], more].concat());
+            let why = String::from_utf8_lossy(&said.stderr);
+            assert!(!said.status.success() && why.contains("must not be empty"), "{why}");
+        }
+    }
+    assert_eq!(site.count("queue_depth"), 5);
+}
+
+#[test]
+fn what_a_kill_finds_in_workers_hands_is_cancelled_as_of_unknown_outcome() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 60_000 }));
+    let mut site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
+    site.push_many(50);
+    wait_for("all workers to hold one", || site.count("in_flight") == 4);
+    site.ok(&["pause"]);
+    site.kill();
+    site.start();
+    let told = site.ok(&["cancel", "--key", KEY]);
+    assert!(told.starts_with("50 cancelled"), "{told}");
+    let listed = site.ok(&["failed", "--class", "cancelled"]);
+    assert_eq!(listed.matches("an earlier attempt has an unknown outcome").count(), 4, "{listed}");
+}
+
+#[test]
+fn whoever_waits_for_an_order_waits_over_a_kill_too() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "");
+    site.ok(&["pause"]);
+    site.push_many(20_000);
+    let mut waiting = site.command(&["cancel", "--openid", "o"]);
+    let waiting = waiting.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("some to be cancelled", || site.status()["pushes"]["cancelled"] != 0);
+    site.kill();
+    site.start();
+    let ended = waiting.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && told.contains("cancelled"), "{told}");
+    assert_eq!((failed(&site, "cancelled"), site.count("queue_depth")), (20_000, 0));
+}
+
+#[test]
 fn what_was_to_be_cancelled_never_goes_out_whatever_kills_the_daemon() {
     let sandbox = Sandbox::start();
     let mut site = Site::started(&sandbox, "");

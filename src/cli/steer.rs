@@ -44,16 +44,36 @@ pub fn pause(target: &Target, Pause { why }: Pause) -> Result<u8, String> {
     let before: Steered = ask(target, Question::Pause, &Why { why })?;
     let (name, queued) = (&target.name, before.queued);
     let language = Language::of_environment();
-    crate::say!(
-        "{}",
-        language.pick([
+    let text = match (before.stopping, before.draining) {
+        (true, _) => [
+            format!(
+                "mega {name} stops; the pause is kept: the next start sends nothing, and takes messages in, until: \
+                 mega {name} resume"
+            ),
+            format!(
+                "mega {name} 正在停止；暂停已保存：下次启动后接收消息但不发送，直到：mega {name} resume"
+            ),
+        ],
+        (false, true) => [
+            format!(
+                "mega {name} is paused and drained: requests are refused, {queued} messages are left, and it \
+                 neither sends them nor stops before: mega {name} resume"
+            ),
+            format!(
+                "mega {name} 已暂停发送，并且正在排空：拒绝新请求，还剩 {queued} 条消息；既不发送也不停止，直到：mega {name} resume"
+            ),
+        ],
+        (false, false) => [
             format!(
                 "mega {name} is paused: messages are taken in and kept, {queued} are queued; it goes on \
                  after: mega {name} resume"
             ),
-            format!("mega {name} 已暂停发送：照常接收并保存消息，队列中有 {queued} 条；恢复发送：mega {name} resume"),
-        ])
-    );
+            format!(
+                "mega {name} 已暂停发送：照常接收并保存消息，队列中有 {queued} 条；恢复发送：mega {name} resume"
+            ),
+        ],
+    };
+    crate::say!("{}", language.pick(text));
     if let Some(before) = before.paused {
         crate::say!("{}", it_was(&before, language));
     }

@@ -52,9 +52,18 @@ impl Ear {
         let shown = self.path.display();
         let failed = |error| format!("cannot create the administration socket {shown}: {error}");
         let listener = admin::bind(&self.path).map_err(failed)?;
-        self.admitted.as_ref().map_or(Ok(()), |admitted| admitted.admit(&self.path))?;
         self.bound = identity(&self.path);
         Ok(listener)
+    }
+
+    /// Lets those use it who may beside the daemon's user.
+    fn admit(&self) -> Result<(), String> {
+        self.admitted.as_ref().map_or(Ok(()), |admitted| admitted.admit(&self.path))
+    }
+
+    fn open(&mut self) -> Result<UnixListener, String> {
+        let listener = self.bind()?;
+        self.admit().map(|()| listener)
     }
 
     /// A new one where the old one was removed.
@@ -65,6 +74,12 @@ impl Ear {
         let listener = self.bind();
         let again = listener.as_ref().map(|_| ()).map_err(Clone::clone);
         tell(&self.path, again, &mut self.trouble);
+        // Those who may always ask are heard all the same.
+        if listener.is_ok()
+            && let Err(why) = self.admit()
+        {
+            log::warn!("{why}; only root and the daemon's user can ask it there");
+        }
         listener.ok()
     }
 
@@ -103,7 +118,7 @@ impl Presence {
 
     /// Before there are threads.
     pub fn listen(&mut self) -> Result<(UnixListener, Option<UnixListener>), String> {
-        Ok((self.admin.bind()?, self.monitor.as_mut().map(Ear::bind).transpose()?))
+        Ok((self.admin.open()?, self.monitor.as_mut().map(Ear::open).transpose()?))
     }
 
     /// The daemon is ready. Where the facts cannot be written it goes on without.
@@ -182,4 +197,25 @@ fn tell(path: &Path, again: Result<(), String>, trouble: &mut Seldom) {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     path.symlink_metadata().ok().map(|stat| (stat.dev(), stat.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_put_back_is_heard_though_a_group_cannot_be_let_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::demo(folder.path()).unwrap();
+        config.setting.admin_group = Some("there-is-no-such-group".into());
+        let path = folder.path().join("admin.sock");
+        let mut ear = Ear::new(path.clone(), groups::admins(&config));
+        assert!(ear.open().is_err(), "at the start it is an error");
+        let _first = ear.bind().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let listener = ear.look().expect("a new one");
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(listener.accept().is_ok());
+        assert!(ear.look().is_none(), "it is there");
+    }
 }

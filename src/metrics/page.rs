@@ -7,7 +7,7 @@ use super::text::Text;
 use crate::class::TABLE;
 use crate::clock::{unix_seconds, wechat_day};
 use crate::logger;
-use crate::stats::{Account, Cause, Counts, Reading, Refusal, Stats, TROUBLES};
+use crate::stats::{Account, Cause, Reading, Refusal, Stats, TROUBLES};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -152,8 +152,8 @@ fn times(text: &mut Text, stats: &Stats) {
         ("mega_queue_age_seconds", "Age of pushes when WeChat took them.", &stats.age),
         ("mega_sync_seconds", "How long making the queue durable takes.", &stats.sync),
     ] {
-        let Counts { bounds, counts, sum } = histogram.read();
-        text.histogram(name, help).times(bounds, &counts, sum);
+        let counts = histogram.read();
+        text.histogram(name, help).times(counts.bounds(), &counts.buckets(), counts.sum);
     }
 }
 

@@ -43,6 +43,11 @@ impl Which {
         *self == Which::default()
     }
 
+    /// A key or a beginning is given, and nothing is in it: every openid begins so.
+    pub fn has_empty(&self) -> bool {
+        [&self.key, &self.openid].into_iter().flatten().any(String::is_empty)
+    }
+
     fn is(&self, enqueued: u64, openid: &[u8], key: &[u8]) -> bool {
         self.key.as_ref().is_none_or(|wanted| wanted.as_bytes() == key)
             && self.openid.as_ref().is_none_or(|wanted| openid.starts_with(wanted.as_bytes()))

@@ -4,6 +4,7 @@ use super::Position;
 use super::client_msg_id::ClientMsgId;
 use super::record::{Parts, Record};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Where a message stands in the queue; only the queue can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,11 +14,12 @@ pub struct Ticket(pub(super) Position);
 #[derive(Default, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(pub(super) u64);
 
+#[derive(Clone)]
 pub struct Message {
     /// What its client_msg_id is made of, beside its id: a queue, or the run of a process for a send.
     origin: u64,
     record: Record,
-    payload: Box<[u8]>,
+    payload: Arc<[u8]>,
     /// None for a send: somebody waits for its result, so it is never stored.
     ticket: Option<Ticket>,
     /// Unix time in ms of this hand-out.

@@ -19,6 +19,9 @@ pub fn cancelling(body: &[u8]) -> Result<Steering, String> {
     if which.is_any() {
         return Err("nothing says which messages".into());
     }
+    if which.has_empty() {
+        return Err("a key or an openid is empty, which would mean all of them".into());
+    }
     let longest = [&which.key, &which.openid].into_iter().flatten().map(|text| text.len()).max();
     if longest > Some(LONGEST) {
         return Err(format!("a key or an openid has at most {LONGEST} bytes"));
@@ -57,6 +60,12 @@ mod tests {
         }
         for wrong in ["", "[]", r#"{"which":{"kye":"k"}}"#, r#"{"which":{"since":-1}}"#] {
             assert!(cancelling(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        for all in [r#"{"openid":""}"#, r#"{"key":""}"#, r#"{"openid":"","key":"k"}"#] {
+            for dry_run in [false, true] {
+                let body = format!(r#"{{"which":{all},"dry_run":{dry_run}}}"#);
+                assert!(cancelling(body.as_bytes()).unwrap_err().contains("is empty"), "{body}");
+            }
         }
         let order = cancelling(br#"{"which":{"key":"k"},"dry_run":true}"#);
         assert!(matches!(order, Ok(Steering::Cancel { purpose: Purpose::Count, .. })), "{order:?}");

@@ -32,11 +32,11 @@ impl Spool {
         let Some(verdict) = verdict else { return self.take_back(job, now) };
         self.books.account.came_to(verdict.class());
         called.inspect(|took| self.stats.latency.record(*took));
+        let went = may_have_gone(verdict.class(), called);
         let called = called.map(|took| took.as_millis() as u32);
         let probe = job.probe;
         // Also a probe that the gate stays closed after: whoever hands out in a round that is over hands out in vain.
-        let over =
-            verdict.ends_round() | self.throttle.hear(&verdict, job.message.openid(), probe, now);
+        let over = verdict.ends_round() | self.throttle.hear(&job, &verdict, went, now);
         match job.waiting {
             None => {
                 self.pushes.land();
@@ -212,6 +212,15 @@ impl Spool {
     }
 }
 
+/// WeChat was called, and may have heard of the message. Of one that a worker had when it failed nobody knows.
+fn may_have_gone(class: Class, called: Option<Duration>) -> bool {
+    match class {
+        Class::Unreachable => false,
+        Class::Internal => true,
+        _ => called.is_some(),
+    }
+}
+
 /// The pause after the n-th attempt: doubling from `base` to `cap`, a quarter more or less by
 /// chance so that messages which failed together do not come back together.
 fn backoff(base: Duration, cap: Duration, attempts: u8) -> Duration {
@@ -223,6 +232,22 @@ fn backoff(base: Duration, cap: Duration, attempts: u8) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_wechat_cannot_have_heard_of_has_not_gone_out() {
+        let called = Some(Duration::from_millis(1));
+        for (class, with, without) in [
+            (Class::Ok, true, false),
+            (Class::Permanent, true, false),
+            (Class::Unclear, true, false),
+            (Class::Config, true, false),
+            (Class::Unreachable, false, false),
+            (Class::Internal, true, true),
+        ] {
+            let gone = (may_have_gone(class, called), may_have_gone(class, None));
+            assert_eq!(gone, (with, without), "{class:?}");
+        }
+    }
 
     #[test]
     fn the_pause_doubles_up_to_its_cap() {

@@ -13,7 +13,7 @@ use crate::queue::{Mark, Message, Purpose, Queue, Rule, Swept, Which};
 use crate::traffic::batch::ReplyTo;
 use crate::traffic::job::Reason;
 use crate::traffic::ledger::Failure;
-use crate::traffic::steer::{Cancelling, Paused};
+use crate::traffic::steer::Cancelling;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -35,9 +35,8 @@ const REMEMBERED: usize = 16;
 const LOOKS_BETWEEN: usize = 48;
 const LOOKS_IDLE: usize = 1_024;
 
-/// How often a sweep that waits for the disk looks again, and how often status hears of it.
+/// How often a sweep that waits for the disk looks again.
 const AGAIN: Duration = Duration::from_millis(100);
-const SHOWN: Duration = Duration::from_millis(100);
 
 /// An order as the file has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +48,25 @@ struct Kept {
     since: u64,
     which: Which,
     before: Mark,
+    /// So many were ended when this was written, and whether more may have been before or since.
+    #[serde(default)]
+    ended: u64,
+    #[serde(default = "nobody_counted")]
+    at_least: bool,
+}
+
+/// Of a file that an earlier version has written.
+fn nobody_counted() -> bool {
+    true
+}
+
+/// When the file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// More is ended before it is written again.
+    Runs,
+    /// Nothing is ended any more.
+    Ends,
 }
 
 struct Order {
@@ -72,7 +90,7 @@ enum Stage {
 
 impl Order {
     fn new(kept: Kept, purpose: Purpose, total: u64) -> Order {
-        let (stage, in_hands, round, scanned, count) = (Stage::Waits, 0, 0, 0, 0);
+        let (stage, in_hands, round, scanned, count) = (Stage::Waits, 0, 0, 0, kept.ended);
         Order { kept, purpose, stage, in_hands, round, total, scanned, count }
     }
 
@@ -93,8 +111,15 @@ impl Order {
             total,
             scanned: if done { total } else { self.scanned.min(total) },
             count: self.count,
+            at_least: self.kept.at_least,
+            waits: None,
             done,
         }
+    }
+
+    fn to_keep(&self, moment: Moment) -> Kept {
+        let at_least = moment == Moment::Runs || self.kept.at_least;
+        Kept { ended: self.count, at_least, ..self.kept.clone() }
     }
 }
 
@@ -108,7 +133,8 @@ pub struct Cancels {
     waits: bool,
     /// When an order that has ended could not be taken out of the file.
     failed: Option<Instant>,
-    shown: Option<Instant>,
+    /// Which orders there are has changed since they were shown.
+    changed: bool,
 }
 
 impl Cancels {
@@ -128,19 +154,12 @@ impl Cancels {
             queue.cancel(order.rule());
             cancels.orders.push(order);
         }
+        if !cancels.orders.is_empty()
+            && let Err(error) = cancels.save(Moment::Runs)
+        {
+            log::warn!("how many messages are cancelled may be told wrong after a crash: {error}");
+        }
         Ok(cancels)
-    }
-
-    /// The orders of before cannot be read, and are set aside. Why nothing may be sent, so.
-    pub fn unreadable(folder: &Path, error: &io::Error) -> (Cancels, String) {
-        let (path, bad) = (folder.join(CANCELS), folder.join(BAD));
-        let moved = std::fs::rename(&path, &bad).is_ok();
-        let kept = if moved { bad } else { path };
-        let why = format!(
-            "which messages were to be cancelled cannot be read from {}: {error}; cancel them again",
-            kept.display()
-        );
-        (Cancels::none(folder), why)
     }
 
     pub fn none(folder: &Path) -> Cancels {
@@ -152,19 +171,28 @@ impl Cancels {
             sweeps: false,
             waits: false,
             failed: None,
-            shown: None,
+            changed: true,
         }
     }
 
-    fn save(&self) -> io::Result<()> {
+    fn save(&self, moment: Moment) -> io::Result<()> {
         let kept = self.orders.iter().filter(|order| order.purpose == Purpose::End);
-        let kept: Vec<&Kept> = kept.map(|order| &order.kept).collect();
+        let kept: Vec<Kept> = kept.map(|order| order.to_keep(moment)).collect();
         match kept.is_empty() {
             true => file::remove(&self.path),
             false => {
                 let text = serde_json::to_vec(&kept)?;
                 file::replace(&self.path, |file| file.write_all(&text))
             }
+        }
+    }
+
+    /// Keeps how much of them is carried out: nothing is ended any more in this run.
+    pub fn close(&self) {
+        if !self.orders.is_empty()
+            && let Err(error) = self.save(Moment::Ends)
+        {
+            log::warn!("how many messages were cancelled so far cannot be kept: {error}");
         }
     }
 
@@ -188,6 +216,22 @@ impl Cancels {
         let under_way = self.orders.iter().map(|order| order.told(false));
         self.ended.iter().cloned().chain(under_way).collect()
     }
+
+    /// Shows how far they have come.
+    pub fn show(&mut self, shown: &mut Vec<Cancelling>) {
+        if std::mem::take(&mut self.changed) {
+            *shown = self.told();
+            return;
+        }
+        for order in &self.orders {
+            let number = order.kept.number;
+            if let Some(shown) = shown.iter_mut().rfind(|shown| shown.number == number) {
+                shown.count = order.count;
+                shown.total = order.total.max(order.count);
+                shown.scanned = order.scanned.min(shown.total);
+            }
+        }
+    }
 }
 
 impl Spool {
@@ -206,17 +250,22 @@ impl Spool {
         }
         let number = now.ms.max(self.cancels.last + 1);
         let before = self.queue.order_mark();
-        let kept = Kept { number, by, since: now.unix, which, before };
+        let (ended, at_least) = (0, false);
+        let kept = Kept { number, by, since: now.unix, which, before, ended, at_least };
         let order = Order::new(kept, purpose, self.queue.depth());
+        let (told, rule) = (order.told(false), order.rule());
         self.cancels.last = number;
-        let told = order.told(false);
+        self.cancels.orders.push(order);
+        self.cancels.changed = true;
         if purpose == Purpose::Count {
-            self.cancels.orders.push(order);
             return self.steered(to, &told);
         }
-        log::warn!("messages are cancelled by {}: {}", order.kept.by, order.kept.which);
-        self.queue.cancel(order.rule());
-        self.cancels.orders.push(order);
+        if let Err(error) = self.cancels.save(Moment::Runs) {
+            self.cancels.orders.pop();
+            return self.not_ordered(to, &error);
+        }
+        log::warn!("messages are cancelled by {}: {}", told.by, told.which);
+        self.queue.cancel(rule);
         // What no worker has begun comes back, and is looked at before it is handed out again.
         if let Some(message) = self.pushes.take_peeked() {
             self.queue.give_back(&message);
@@ -225,24 +274,34 @@ impl Spool {
         if let Some(order) = self.cancels.order(number) {
             (order.round, order.in_hands) = (self.round, self.pushes.in_flight());
         }
-        match self.cancels.save() {
-            Ok(()) => self.steered(to, &told),
-            Err(error) => {
-                let why = format!(
-                    "they are being cancelled, but a restart will forget those that are left: {error} (see \
-                     server.queue_file_path)"
-                );
-                log::error!("{why}");
-                self.not_steered(to, why);
-            }
+        self.steered(to, &told);
+    }
+
+    /// What a restart would forget is not begun.
+    fn not_ordered(&mut self, to: ReplyTo, error: &io::Error) {
+        let why = format!(
+            "nothing is cancelled: the order cannot be kept: {error} (see server.queue_file_path); until it can \
+             be, nothing is sent after: mega {} pause",
+            self.config.name
+        );
+        log::error!("{why}");
+        // It may stand there all the same.
+        if let Err(error) = self.cancels.save(Moment::Runs) {
+            log::error!(
+                "the next start may carry an order to cancel out that was refused: {error}"
+            );
         }
+        self.not_steered(to, why);
     }
 
     pub(super) fn tell_progress(&mut self, to: ReplyTo, number: u64) {
-        match self.cancels.told().into_iter().find(|told| told.number == number) {
-            Some(told) => self.steered(to, &told),
-            None => self.not_steered(to, format!("no order {number} is known (any more)")),
-        }
+        let told = self.cancels.told().into_iter().find(|told| told.number == number);
+        let ledger = || self.stats.ledger.lock().clone().filter(|_| self.ends.cancelling() > 0);
+        let told = told.map(|told| match told.done {
+            true => told,
+            false => Cancelling { waits: ledger(), ..told },
+        });
+        self.steered(to, &told);
     }
 
     /// Ends a message that nobody else has.
@@ -300,11 +359,7 @@ impl Spool {
         orders
             .filter(|order| order.stage == Stage::Sweeps)
             .for_each(|order| order.scanned += looked);
-        self.end_orders(now)?;
-        if self.cancels.shown.is_none_or(|at| now.at >= at + SHOWN) {
-            self.show_cancels(now);
-        }
-        Ok(())
+        self.end_orders(now)
     }
 
     /// Begins the next sweep, if there is one to do: for a count alone, or for all that is to be ended.
@@ -363,7 +418,7 @@ impl Spool {
         if over.iter().any(|order| order.purpose == Purpose::End) {
             // Their marks are on the disk before the order is forgotten.
             self.queue.sync_all().map_err(|error| self.cannot_keep(error, now))?;
-            if let Err(error) = self.cancels.save() {
+            if let Err(error) = self.cancels.save(Moment::Runs) {
                 log::error!("an order to cancel that has ended cannot be forgotten: {error}");
                 self.cancels.failed = Some(now.at + Duration::from_secs(1));
                 self.cancels.orders.extend(over);
@@ -381,26 +436,32 @@ impl Spool {
         while self.cancels.ended.len() > REMEMBERED {
             self.cancels.ended.pop_front();
         }
-        self.show_cancels(now);
+        self.cancels.changed = true;
         Ok(())
-    }
-
-    pub(super) fn show_cancels(&mut self, now: Now) {
-        self.cancels.shown = Some(now.at);
-        *self.stats.cancels.lock() = self.cancels.told();
     }
 
     /// Reads the orders of before. Where they cannot be read, nothing is sent until somebody has looked.
     pub(super) fn open_cancels(&mut self, now: Now) {
         let folder = self.config.server.queue_file_path.clone();
-        self.cancels = Cancels::open(&folder, &mut self.queue).unwrap_or_else(|error| {
-            let (cancels, why) = Cancels::unreadable(&folder, &error);
-            let paused = Paused { by: "mega".into(), why, since: now.unix };
-            if let (_, Err(error)) = self.throttle.pause(paused) {
-                log::error!("the pause cannot be kept: {error}");
-            }
-            cancels
-        });
-        self.show_cancels(now);
+        match Cancels::open(&folder, &mut self.queue) {
+            Ok(cancels) => self.cancels = cancels,
+            Err(error) => self.set_aside(&folder, &error, now),
+        }
+    }
+
+    /// The pause is safe before the file goes out of the way of the next start.
+    fn set_aside(&mut self, folder: &Path, error: &io::Error, now: Now) {
+        let (path, bad) = (folder.join(CANCELS), folder.join(BAD));
+        let why = format!(
+            "which messages were to be cancelled cannot be read from {} (see {BAD} beside it): {error}; cancel \
+             them again, then resume",
+            path.display()
+        );
+        let moved = self.throttle.pause_besides(why, now).and_then(|()| std::fs::rename(path, bad));
+        if let Err(error) = moved {
+            log::error!(
+                "{CANCELS} stays in its place, and the next start is paused again: {error}"
+            );
+        }
     }
 }

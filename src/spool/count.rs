@@ -63,7 +63,9 @@ impl Spool {
         account.queue.retrying = self.queue.retrying() as u64;
         account.queue.oldest = oldest;
         account.day = self.throttle.day();
-        self.stats.publish(account);
+        account.day.sent += account.hands.in_flight();
+        let cancels = &mut self.cancels;
+        self.stats.publish(account, |shown| cancels.show(shown));
     }
 
     /// When the push was accepted that is the next to go out, or, where some are on their way, the last one that

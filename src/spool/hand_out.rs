@@ -8,7 +8,7 @@ use super::gate::Allowance;
 use crate::class::Class;
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
-use crate::traffic::job::{Job, Reason};
+use crate::traffic::job::{Job, Reason, Waiting};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -47,15 +47,18 @@ impl Spool {
         while let Some(job) = self.next_allowed(now) {
             jobs.push(job);
         }
-        // What became of others goes into the files with it (Q2).
-        self.queue.write_marks();
+        if !jobs.is_empty() {
+            // Q2: whatever end comes now, the next start knows who had them.
+            self.queue.write_marks();
+        }
         jobs.drain(..).for_each(|job| self.hand(job, now));
         self.leaving = jobs;
     }
 
     fn next_allowed(&mut self, now: Now) -> Option<Job> {
         let allowance = self.allowance(now);
-        if allowance == Allowance::Shut {
+        // D1 in `quota`.
+        if allowance == Allowance::Shut || !self.something_waits() || !self.throttle.reserve(now) {
             return None;
         }
         let mut job = self.next_job(now)?;
@@ -104,7 +107,7 @@ impl Spool {
 
     /// The next push, if it was accepted before that.
     fn next_push(&mut self, before: Option<Mark>, now: Now) -> Option<Job> {
-        let message = self.pushes.take_peeked().or_else(|| self.next_sure_push(now))?;
+        let message = self.next_sure_push(now)?;
         if before.is_some_and(|before| !message.is_before(&before)) {
             self.pushes.peek(message);
             return None;
@@ -117,7 +120,9 @@ impl Spool {
     /// and too long ago for WeChat to recognise it by its client_msg_id has failed.
     fn next_sure_push(&mut self, now: Now) -> Option<Message> {
         while self.ends.have_room() {
-            let mut message = self.queue.take(now.ms)?;
+            // One that had to let a send go first may have waited long since.
+            let peeked = self.pushes.take_peeked();
+            let mut message = peeked.or_else(|| self.queue.take(now.ms))?;
             if let Some(kept) = self.ends.decided(&message) {
                 self.end_failed(kept.with(message), now);
                 continue;
@@ -168,12 +173,25 @@ impl Spool {
         why: impl Into<Cow<'static, str>>,
         now: Now,
     ) {
-        let Some(waiting) = job.waiting else { return };
+        if let Some(waiting) = job.waiting {
+            self.give_up_send(&job.message, waiting, class, why, now);
+        }
+    }
+
+    /// The client that waits for it is told, and so is the message log.
+    pub(super) fn give_up_send(
+        &mut self,
+        message: &Message,
+        waiting: Waiting,
+        class: &'static str,
+        why: impl Into<Cow<'static, str>>,
+        now: Now,
+    ) {
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
-        self.ends.log(&job.message, Some(&waiting), learnt, now);
+        self.ends.log(message, Some(&waiting), learnt, now);
         self.books.account.sends.given_up += 1;
         let why = why.into();
-        for to in self.ids.answered(&job.message, None, now.at) {
+        for to in self.ids.answered(message, None, now.at) {
             self.answers.not_now(to, why.clone());
         }
         self.answers.not_now(waiting.to, why);

@@ -3,7 +3,7 @@
 //! Never touches a socket, never waits for a worker, and calls no file operation that may be slow
 //! but the sync that `sync = always` promises.
 //!
-//! Its state is in parts that own their rules: `intake`, `answers`, `throttle` (gate, pace, day), `pushes`,
+//! Its state is in parts that own their rules: `intake`, `answers`, `throttle` (gate, pace, quota), `pushes`,
 //! `sends`, `ends`, `syncing`, `rhythm`.
 //!
 //! - S1: a push is answered 200 only after `commit`, that is when it is as safe as `sync` asks.
@@ -24,6 +24,7 @@ mod intake;
 mod pace;
 mod pause;
 mod pushes;
+mod quota;
 mod requeue;
 mod rhythm;
 mod sends;
@@ -64,6 +65,13 @@ const WRITE_OUT: usize = 256 * 1024;
 /// Why the spool had to end by itself.
 pub struct SyncFailed(pub io::Error);
 
+/// Who hears, once, that it was drained and nothing is left: the daemon stops then.
+enum Drained {
+    Nobody,
+    Tell(Box<dyn FnOnce() + Send>),
+    Told,
+}
+
 pub struct Spool {
     config: Arc<Config>,
     stats: Arc<Stats>,
@@ -80,8 +88,7 @@ pub struct Spool {
     cancels: Cancels,
     /// By whom and since when (seconds since 1970): requests are refused.
     draining: Option<(String, u64)>,
-    /// Told once, when it is drained and nothing is left.
-    drained: Option<Box<dyn FnOnce() + Send>>,
+    drained: Drained,
     syncing: Syncing,
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
@@ -116,7 +123,7 @@ impl Spool {
             throttle: Throttle::open(&config, Arc::clone(&stats), now)?,
             cancels: Cancels::none(&config.server.queue_file_path),
             draining: None,
-            drained: None,
+            drained: Drained::Nobody,
             syncing: Syncing::new(config.queue.sync),
             intake: Intake::default(),
             pushes: Pushes::default(),
@@ -145,7 +152,7 @@ impl Spool {
 
     /// What is to be called when it was drained and nothing is left.
     pub fn when_drained(&mut self, tell: impl FnOnce() + Send + 'static) {
-        self.drained = Some(Box::new(tell));
+        self.drained = Drained::Tell(Box::new(tell));
     }
 
     /// Runs until it is stopped; returns how many messages are left in the queue.
@@ -232,7 +239,7 @@ impl Spool {
     fn cannot_keep(&mut self, error: io::Error, now: Now) -> SyncFailed {
         self.answers.not_kept(&format!("the queue cannot be made durable: {error}"));
         self.stop(Duration::ZERO, now);
-        self.give_up_in_flight();
+        self.give_up_in_flight(now);
         self.answers.mail();
         SyncFailed(error)
     }
@@ -242,7 +249,6 @@ impl Spool {
         let now = Now::read();
         self.intake.look(&self.stats, &self.queue);
         self.sends.wake(now.at);
-        self.throttle.save(now.at, false);
         self.ends.flush(now.at, false);
         if self.intake.is_due(now.at) {
             self.queue.order_spare(now.ms);
@@ -294,10 +300,10 @@ impl Spool {
     }
 
     /// Tells who waits for a send that a worker still holds (S2).
-    fn give_up_in_flight(&mut self) {
-        for to in self.sends.give_up_in_flight() {
-            self.books.account.sends.given_up += 1;
-            self.answers.not_now(to, "stopping");
+    fn give_up_in_flight(&mut self, now: Now) {
+        for (mut message, waiting) in self.sends.give_up_in_flight() {
+            message.count_attempt();
+            self.give_up_send(&message, waiting, "stopping", "stopping", now);
         }
         for to in self.ids.give_up() {
             self.answers.not_now(to, "stopping");
@@ -313,7 +319,7 @@ impl Spool {
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {
-        self.give_up_in_flight();
+        self.give_up_in_flight(Now::read());
         if self.pushes.in_flight() > 0 {
             log::warn!(
                 "{} messages were given up while WeChat had not answered; they go out again at \
@@ -321,7 +327,8 @@ impl Spool {
                 self.pushes.in_flight()
             );
         }
-        self.throttle.save(Instant::now(), true);
+        self.throttle.close();
+        self.cancels.close();
         let synced = self.queue.sync_all();
         self.answers.mail();
         self.publish(Now::read());

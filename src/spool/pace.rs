@@ -1,11 +1,6 @@
-//! How fast messages go out: at most so many a second and a day, and slower for a while when WeChat
-//! says that it is busy. Part of the spool's state; knows neither messages nor threads.
+//! How fast messages go out: at most so many a second, and slower for a while when WeChat says that it is
+//! busy. Part of the spool's state; knows neither messages nor threads.
 
-use crate::clock::{until_next_wechat_day, wechat_day};
-use crate::file;
-use rustix::fs::OFlags;
-use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What was not sent in time may be made up for within so much of a second.
@@ -23,16 +18,9 @@ const CALM: u32 = 10;
 
 pub struct Pace {
     per_second: Option<f64>,
-    daily_limit: Option<u64>,
     /// Messages that may go now; below 1 the next one has to wait.
     credit: f64,
     credited: Instant,
-    /// Days since 1970 at UTC+8, and what went out in this one.
-    day: u64,
-    sent_today: u64,
-    saved: u64,
-    /// Survives a restart: the day's limit does not begin anew.
-    file: PathBuf,
     /// The pace, a second, while WeChat is busy, and what it was before.
     slow: Option<f64>,
     before: f64,
@@ -44,17 +32,11 @@ pub struct Pace {
 
 impl Pace {
     /// Zero is no limit.
-    pub fn open(per_second: u32, daily_limit: u64, file: PathBuf) -> io::Result<Pace> {
-        let now = Instant::now();
+    pub fn new(per_second: u32, now: Instant) -> Pace {
         let mut pace = Pace {
             per_second: None,
-            daily_limit: None,
             credit: 1.0,
             credited: now,
-            day: 0,
-            sent_today: 0,
-            saved: 0,
-            file,
             slow: None,
             before: 0.0,
             window: now,
@@ -62,39 +44,16 @@ impl Pace {
             busy: 0,
             calm: 0,
         };
-        pace.configure(per_second, daily_limit);
-        pace.load()?;
-        Ok(pace)
+        pace.configure(per_second);
+        pace
     }
 
     /// Zero is no limit.
-    pub fn configure(&mut self, per_second: u32, daily_limit: u64) {
+    pub fn configure(&mut self, per_second: u32) {
         if self.rate().is_none() {
             self.credit = 1.0;
         }
         self.per_second = (per_second > 0).then(|| f64::from(per_second));
-        self.daily_limit = (daily_limit > 0).then_some(daily_limit);
-    }
-
-    /// Without a file the day counts from here. One that cannot be read would let a second day's messages out:
-    /// where there is a limit that is an error.
-    fn load(&mut self) -> io::Result<()> {
-        let open = file::open(&self.file, OFlags::RDONLY, 0);
-        let text = match open.and_then(std::io::read_to_string) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(_) if self.daily_limit.is_none() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let mut words = text.split_whitespace().map(str::parse);
-        match (words.next(), words.next()) {
-            (Some(Ok(day)), Some(Ok(sent))) => {
-                (self.day, self.sent_today, self.saved) = (day, sent, sent);
-                Ok(())
-            }
-            _ if self.daily_limit.is_none() => Ok(()),
-            _ => Err(io::Error::new(ErrorKind::InvalidData, format!("it holds {text:?}"))),
-        }
     }
 
     fn rate(&self) -> Option<f64> {
@@ -105,11 +64,7 @@ impl Pace {
     }
 
     /// Brings the state up to now. To be called once before messages are counted.
-    pub fn turn(&mut self, now: Instant, unix_seconds: u64) {
-        let today = wechat_day(unix_seconds);
-        if today != self.day {
-            (self.day, self.sent_today) = (today, 0);
-        }
+    pub fn turn(&mut self, now: Instant) {
         if now.duration_since(self.window) >= WINDOW {
             self.judge();
             (self.window, self.answers, self.busy) = (now, 0, 0);
@@ -125,39 +80,24 @@ impl Pace {
         self.credited = now;
     }
 
-    /// The day, and what has gone out in it.
-    pub fn today(&self) -> (u64, u64) {
-        (self.day, self.sent_today)
-    }
-
     /// Whether one more message may go out in this turn.
     pub fn allows(&self) -> bool {
-        (self.rate().is_none() || self.credit >= 1.0) && !self.day_is_over()
-    }
-
-    /// The day's messages are used up.
-    pub fn day_is_over(&self) -> bool {
-        self.daily_limit.is_some_and(|limit| self.sent_today >= limit)
+        self.rate().is_none() || self.credit >= 1.0
     }
 
     /// When it makes sense to ask again after `allows` said no.
-    pub fn asks_again(&self, now: Instant, unix_seconds: u64) -> Option<Instant> {
-        if self.day_is_over() {
-            return Some(now + until_next_wechat_day(unix_seconds));
-        }
+    pub fn asks_again(&self, now: Instant) -> Option<Instant> {
         let rate = self.rate().filter(|_| self.credit < 1.0)?;
         Some(now + Duration::from_secs_f64((1.0 - self.credit) / rate))
     }
 
     pub fn spend(&mut self) {
         self.credit -= 1.0;
-        self.sent_today += 1;
     }
 
     /// One did not go out after all.
     pub fn refund(&mut self) {
         self.credit += 1.0;
-        self.sent_today = self.sent_today.saturating_sub(1);
     }
 
     /// WeChat has answered; `busy`: that it is (-1 and its like).
@@ -184,36 +124,21 @@ impl Pace {
             }
         }
     }
-
-    /// Keeps the day's count, if there is a limit that it matters for: in a new file that takes the old one's
-    /// place, so that there is always a whole one.
-    pub fn save(&mut self) -> io::Result<()> {
-        if self.daily_limit.is_none() || self.saved == self.sent_today {
-            return Ok(());
-        }
-        let new = self.file.with_extension("new");
-        let mut file = std::fs::File::create(&new)?;
-        writeln!(file, "{} {}", self.day, self.sent_today)?;
-        file.sync_data()?;
-        std::fs::rename(new, &self.file)?;
-        self.saved = self.sent_today;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pace(per_second: u32, daily_limit: u64) -> Pace {
-        Pace::open(per_second, daily_limit, PathBuf::from("/nonexistent/sent")).unwrap()
+    fn pace(per_second: u32) -> Pace {
+        Pace::new(per_second, Instant::now())
     }
 
     /// Messages that go out in so many steps of 10 ms.
     fn sent(pace: &mut Pace, from: Instant, steps: u64) -> u64 {
         let mut sent = 0;
         for step in 0..steps {
-            pace.turn(from + Duration::from_millis(10 * step), 0);
+            pace.turn(from + Duration::from_millis(10 * step));
             while pace.allows() && sent < 1_000_000 {
                 pace.spend();
                 sent += 1;
@@ -224,30 +149,30 @@ mod tests {
 
     #[test]
     fn so_many_a_second_and_no_burst() {
-        let mut pace = pace(200, 0);
+        let mut pace = pace(200);
         let now = pace.window;
         let sent = sent(&mut pace, now, 300);
         assert!((590..=610).contains(&sent), "{sent}");
         let later = now + Duration::from_secs(60);
-        pace.turn(later, 0);
+        pace.turn(later);
         assert!(pace.credit <= 10.0);
     }
 
     #[test]
     fn a_pace_that_begins_later_owes_nothing_for_what_went_before() {
-        let mut pace = pace(0, 0);
+        let mut pace = pace(0);
         let now = pace.window;
         assert_eq!(sent(&mut pace, now, 1), 1_000_000);
-        pace.configure(100, 0);
+        pace.configure(100);
         let later = now + Duration::from_millis(20);
         let sent = sent(&mut pace, later, 100);
         assert!((95..=105).contains(&sent), "{sent}");
-        pace.configure(0, 0);
+        pace.configure(0);
         assert!(pace.allows());
         // Nor does one that begins because WeChat is busy.
         let began = later + Duration::from_secs(2);
         assert_eq!(self::sent(&mut pace, began, 1), 1_000_000);
-        pace.turn(began + Duration::from_millis(1), 0);
+        pace.turn(began + Duration::from_millis(1));
         (0..100).for_each(|n| pace.answered(n < 50));
         let busy = began + Duration::from_secs(2);
         let slow = self::sent(&mut pace, busy, 100);
@@ -256,53 +181,22 @@ mod tests {
 
     #[test]
     fn no_limit_never_waits() {
-        let mut pace = pace(0, 0);
+        let mut pace = pace(0);
         pace.spend();
         pace.spend();
         assert!(pace.allows());
-        assert_eq!(pace.asks_again(Instant::now(), 0), None);
-    }
-
-    #[test]
-    fn a_day_ends_at_midnight_in_china() {
-        let mut pace = pace(0, 2);
-        let now = pace.window;
-        let evening = 16 * 3_600 - 60;
-        pace.turn(now, evening);
-        pace.spend();
-        assert!(pace.allows());
-        pace.spend();
-        assert!(!pace.allows() && pace.day_is_over());
-        assert_eq!(pace.asks_again(now, evening), Some(now + Duration::from_secs(60)));
-        pace.turn(now, evening + 60);
-        assert!(pace.allows());
-    }
-
-    #[test]
-    fn the_count_of_the_day_survives_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("sent");
-        let mut pace = Pace::open(0, 5, file.clone()).unwrap();
-        pace.turn(Instant::now(), 0);
-        pace.spend();
-        pace.save().unwrap();
-        let mut again = Pace::open(0, 5, file.clone()).unwrap();
-        again.turn(Instant::now(), 0);
-        assert_eq!(again.sent_today, 1);
-        std::fs::write(&file, "half a li").unwrap();
-        assert!(Pace::open(0, 5, file.clone()).is_err(), "the day's limit would begin anew");
-        assert!(Pace::open(0, 0, file).is_ok(), "nobody asks for the number");
+        assert_eq!(pace.asks_again(Instant::now()), None);
     }
 
     #[test]
     fn repeated_busy_answers_slow_it_down_and_calm_brings_it_back() {
-        let mut pace = pace(0, 0);
+        let mut pace = pace(0);
         let start = pace.window;
         let second = |pace: &mut Pace, number: u64, busy: u32| {
             for n in 0..100 {
                 pace.answered(n < busy);
             }
-            pace.turn(start + WINDOW * number as u32, 0);
+            pace.turn(start + WINDOW * number as u32);
         };
         second(&mut pace, 1, 2);
         assert_eq!(pace.slow, None, "two in a hundred are nothing");

@@ -3,7 +3,7 @@
 
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
-use crate::traffic::batch::{ReplyTo, Request, SENDS};
+use crate::traffic::batch::{Request, SENDS};
 use crate::traffic::job::{Job, Waiting};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -18,8 +18,8 @@ pub struct Sends {
     last: u64,
     ready: VecDeque<Job>,
     delayed: BinaryHeap<Delayed>,
-    /// Those in workers' hands, by message id: whom to tell when there is no time to wait.
-    in_flight: HashMap<u64, ReplyTo>,
+    /// Those in workers' hands, by message id: whom to tell what when there is no time to wait.
+    in_flight: HashMap<u64, (Message, Waiting)>,
     bytes: usize,
 }
 
@@ -81,8 +81,8 @@ impl Sends {
     pub fn take(&mut self) -> Option<Job> {
         let job = self.ready.pop_front()?;
         self.bytes -= size(&job);
-        if let Some(waiting) = &job.waiting {
-            self.in_flight.insert(job.message.id(), waiting.to);
+        if let Some(waiting) = job.waiting {
+            self.in_flight.insert(job.message.id(), (job.message.clone(), waiting));
         }
         Some(job)
     }
@@ -113,8 +113,8 @@ impl Sends {
     }
 
     /// Everyone whose send is in a worker's hands; their outcomes will find nobody.
-    pub fn give_up_in_flight(&mut self) -> Vec<ReplyTo> {
-        self.in_flight.drain().map(|(_, to)| to).collect()
+    pub fn give_up_in_flight(&mut self) -> Vec<(Message, Waiting)> {
+        self.in_flight.drain().map(|(_, send)| send).collect()
     }
 }
 
@@ -152,7 +152,7 @@ impl Eq for Delayed {}
 mod tests {
     use super::*;
     use crate::queue::New;
-    use crate::traffic::batch::{ConnId, Kind};
+    use crate::traffic::batch::{ConnId, Kind, ReplyTo};
     use std::time::Duration;
 
     fn to(opaque: u32) -> ReplyTo {
@@ -234,8 +234,9 @@ mod tests {
         let mut waiting: Vec<u32> = sends.give_up_waiting().iter().map(opaque).collect();
         waiting.sort_unstable();
         assert_eq!(waiting, [1, 2, 3]);
-        assert_eq!(sends.give_up_in_flight(), [to(0)]);
-        assert_eq!(sends.give_up_in_flight(), []);
+        let given_up = sends.give_up_in_flight();
+        assert_eq!(given_up.iter().map(|(_, waiting)| waiting.to).collect::<Vec<_>>(), [to(0)]);
+        assert!(sends.give_up_in_flight().is_empty());
         sends.landed(&held);
         assert_eq!(sends.len(), 0);
     }

@@ -1,7 +1,7 @@
 //! Carries out what administrators order: to pause and to go on. Part of the spool's loop. Rare, so that it
 //! may wait for the disk: what is answered survives the daemon's end.
 
-use super::Spool;
+use super::{Drained, Spool};
 use crate::clock::Now;
 use crate::traffic::batch::{Reply, ReplyTo};
 use crate::traffic::steer::{Paused, Steer, Steered, Steering};
@@ -48,7 +48,17 @@ impl Spool {
     }
 
     fn as_it_is(&self) -> Steered {
-        Steered { paused: None, draining: self.draining.is_some(), queued: self.queue.depth() }
+        Steered {
+            paused: None,
+            draining: self.draining.is_some(),
+            stopping: self.ends_soon(),
+            queued: self.queue.depth(),
+        }
+    }
+
+    /// It was told to stop, or main was told that nothing is left.
+    fn ends_soon(&self) -> bool {
+        self.stopping.is_some() || self.draining.is_some() && matches!(self.drained, Drained::Told)
     }
 
     fn drain(&mut self, to: ReplyTo, by: String, now: Now) {
@@ -63,6 +73,11 @@ impl Spool {
     }
 
     fn end_drain(&mut self, to: ReplyTo, by: &str) {
+        if self.draining.is_some() && self.ends_soon() {
+            let why =
+                "too late: the daemon stops; it takes requests in again when it is started".into();
+            return self.not_steered(to, why);
+        }
         self.steered(to, &self.as_it_is());
         if self.draining.take().is_some() {
             crate::notice!("not drained any more, by {by}: requests are taken in again");
@@ -74,7 +89,9 @@ impl Spool {
     pub(super) fn look_drained(&mut self) {
         let empty = self.queue.depth() == 0 && self.sends.len() == 0;
         if self.draining.is_some() && empty && self.in_flight() == 0 && self.ends.all_recorded() {
-            self.drained.take().into_iter().for_each(|tell| tell());
+            if let Drained::Tell(tell) = std::mem::replace(&mut self.drained, Drained::Told) {
+                tell();
+            }
         }
     }
 

@@ -4,41 +4,46 @@
 use super::gate::{Allowance, Gate, Moved, Told};
 use super::pace::Pace;
 use super::pause::Pause;
+use super::quota::{Over, Quota};
 use crate::class::{Class, Fault};
-use crate::clock::{Now, Seldom, until_next_wechat_day};
+use crate::clock::{Now, Seldom};
 use crate::config::Config;
 use crate::stats::{Cause, Day, Stats, Suspended};
-use crate::traffic::job::{Reason, Verdict};
+use crate::traffic::job::{Job, Reason, Verdict};
 use crate::traffic::steer::Paused;
 use crate::wechat::meaning;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The file beside the segments that keeps how many messages went out today.
 const SENT_TODAY: &str = "sent-today";
-const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Throttle {
     pause: Pause,
     gate: Gate,
     pace: Pace,
+    quota: Quota,
     /// Codes to which the configuration gives a class.
     own: Vec<i64>,
     daily_limit: u64,
-    /// Since when the day's messages are used up, seconds since 1970.
-    day_over: Option<u64>,
-    saved: Instant,
+    /// The day's limit lets nothing out.
+    day_over: Option<DayOver>,
     stats: Arc<Stats>,
     said: Seldom,
+}
+
+/// Since when (seconds since 1970), and why.
+struct DayOver {
+    since: u64,
+    why: String,
 }
 
 impl Throttle {
     pub fn open(config: &Config, stats: Arc<Stats>, now: Now) -> io::Result<Throttle> {
         let wechat = &config.wechat;
         let file = config.server.queue_file_path.join(SENT_TODAY);
-        let pace = Pace::open(wechat.max_per_second, wechat.daily_limit, file.clone());
-        let pace = pace.map_err(|error| {
+        let quota = Quota::open(wechat.daily_limit, file.clone()).map_err(|error| {
             let text = format!(
                 "cannot read how many messages went out today from {}: {error} (correct it, or remove it to \
                  count from here)",
@@ -49,11 +54,11 @@ impl Throttle {
         let throttle = Throttle {
             pause: Pause::open(&config.server.queue_file_path, now.unix),
             gate: Gate::new(config.setting.task_worker_num, now.at),
-            pace,
+            pace: Pace::new(wechat.max_per_second, now.at),
+            quota,
             own: own(config),
             daily_limit: wechat.daily_limit,
             day_over: None,
-            saved: now.at,
             stats,
             said: Seldom::default(),
         };
@@ -68,37 +73,62 @@ impl Throttle {
     pub fn configure(&mut self, config: &Config, mended: bool, now: Now) {
         let wechat = &config.wechat;
         self.gate.set_workers(config.setting.task_worker_num);
-        self.pace.configure(wechat.max_per_second, wechat.daily_limit);
+        self.pace.configure(wechat.max_per_second);
+        self.quota.configure(wechat.daily_limit);
         self.daily_limit = wechat.daily_limit;
         self.own = own(config);
         if mended {
             self.gate.hasten(now.at);
         }
-        if self.day_over.is_some() && !self.pace.day_is_over() {
-            self.day_over = None;
+        if self.day_over.take().is_some() && self.look_at_day(now).is_none() {
             crate::notice!("sending goes on: daily_limit = {} is not reached", self.daily_limit);
         }
         self.show(now);
     }
 
-    /// Brings the state up to now. True if the day's limit has just been reached.
+    /// Brings the state up to now. True if the day's limit lets nothing out from now on.
     pub fn turn(&mut self, now: Now) -> bool {
-        self.pace.turn(now.at, now.unix);
-        let over = self.pace.day_is_over();
-        let turned = over != self.day_over.is_some();
-        if turned {
-            self.day_over = over.then_some(now.unix);
-            match over {
-                true => log::warn!("sending suspended: {}", self.day_text()),
-                false => crate::notice!("sending goes on: a new day"),
-            }
-            self.show(now);
+        self.pace.turn(now.at);
+        let new_day = self.quota.turn(now.at, now.unix);
+        let was = self.day_over.is_some();
+        match (was, self.look_at_day(now)) {
+            (false, None) | (true, Some(_)) => return false,
+            (false, Some(why)) => log::warn!("sending suspended: {why}"),
+            (true, None) if new_day => crate::notice!("sending goes on: a new day"),
+            (true, None) => crate::notice!("sending goes on"),
         }
-        turned && over
+        self.show(now);
+        !was
     }
 
-    fn day_text(&self) -> String {
-        format!("daily_limit = {} is reached, until midnight UTC+8", self.daily_limit)
+    /// Why the day's limit lets nothing out, if so.
+    fn look_at_day(&mut self, now: Now) -> Option<&str> {
+        let limit = self.daily_limit;
+        let why = match self.quota.over() {
+            None => {
+                self.day_over = None;
+                return None;
+            }
+            Some(Over::Used) => format!("daily_limit = {limit} is reached, until midnight UTC+8"),
+            Some(Over::Unwritten(error)) => format!(
+                "daily_limit = {limit}: how many messages go out cannot be written to {SENT_TODAY}: {error} (see \
+                 server.queue_file_path; it is tried every second)"
+            ),
+        };
+        let since = self.day_over.as_ref().map_or(now.unix, |over| over.since);
+        Some(&self.day_over.insert(DayOver { since, why }).why)
+    }
+
+    /// Before a message is handed out: true if it may be, the file knows of it.
+    pub fn reserve(&mut self, now: Now) -> bool {
+        if self.quota.must_reserve()
+            && let Err(error) = self.quota.reserve(now.at)
+            && self.daily_limit == 0
+            && self.said.now()
+        {
+            log::warn!("cannot write down the number of messages sent today: {error}");
+        }
+        self.quota.allows()
     }
 
     /// Nothing is handed out from now on. Returns how it was before, and why this will not survive the daemon's
@@ -108,6 +138,20 @@ impl Throttle {
         let begun = self.pause.begin(paused);
         self.show_pause();
         begun
+    }
+
+    /// Something else than an operator wants it paused, who may have paused it already: both reasons hold.
+    pub fn pause_besides(&mut self, why: String, now: Now) -> io::Result<()> {
+        let paused = match self.pause.now() {
+            Some(paused) if paused.why.contains(&why) => return Ok(()),
+            Some(paused) => {
+                let both = [paused.why.as_str(), &why].map(str::trim);
+                let both = both.into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>();
+                Paused { why: both.join("; "), ..paused.clone() }
+            }
+            None => Paused { by: "mega".into(), why, since: now.unix },
+        };
+        self.pause(paused).1
     }
 
     /// What else stops sending is as it was. Returns how it was before.
@@ -132,9 +176,9 @@ impl Throttle {
             return Allowance::Shut;
         }
         match self.gate.allowance(now.at) {
-            Allowance::Open if !self.pace.allows() => Allowance::Shut,
+            _ if !self.quota.allows() => Allowance::Shut,
             // A single message is no pace.
-            Allowance::Probe if self.pace.day_is_over() => Allowance::Shut,
+            Allowance::Open if !self.pace.allows() => Allowance::Shut,
             allowance => allowance,
         }
     }
@@ -143,21 +187,28 @@ impl Throttle {
     pub fn suspended(&self) -> Option<String> {
         let why = self.pause.now().map(Paused::text);
         let why = why.or_else(|| self.gate.why().map(|(why, _)| why.to_owned()));
-        why.or_else(|| self.day_over.map(|_| "daily_limit is reached".into()))
+        why.or_else(|| match self.quota.over()? {
+            Over::Used => Some("daily_limit is reached".into()),
+            Over::Unwritten(_) => self.day_over.as_ref().map(|over| over.why.clone()),
+        })
     }
 
     /// When to look again, if something waits to go out and may not.
     pub fn asks_again(&self, now: Now) -> Option<Instant> {
         match self.gate.why() {
             _ if self.pause.now().is_some() => None,
-            Some(_) if !self.pace.day_is_over() => self.gate.next_probe().filter(|at| *at > now.at),
-            _ => self.pace.asks_again(now.at, now.unix),
+            _ if self.quota.over().is_some() => self.quota.goes_on(now.at, now.unix),
+            // What is handed out already may come back, and makes room then.
+            _ if !self.quota.allows() => None,
+            Some(_) => self.gate.next_probe().filter(|at| *at > now.at),
+            None => self.pace.asks_again(now.at),
         }
     }
 
     /// One goes out.
     pub fn spend(&mut self, probe: bool) {
         self.pace.spend();
+        self.quota.spend();
         if probe {
             self.gate.probe();
         }
@@ -166,6 +217,7 @@ impl Throttle {
     /// One that was to go out was not begun.
     pub fn refund(&mut self, probe: bool) {
         self.pace.refund();
+        self.quota.refund();
         if probe {
             self.gate.probe_again();
         }
@@ -176,12 +228,18 @@ impl Throttle {
         reason.errcode.is_some_and(|errcode| self.gate.blames_the_account(errcode))
     }
 
-    /// Takes an outcome of a message to `openid` in; true if nobody may begin anything that is handed out already.
-    pub fn hear(&mut self, verdict: &Verdict, openid: &[u8], probe: bool, now: Now) -> bool {
+    /// Takes the outcome of a job in; true if nobody may begin anything that is handed out already. `went`: WeChat may
+    /// have heard of the message.
+    pub fn hear(&mut self, job: &Job, verdict: &Verdict, went: bool, now: Now) -> bool {
+        let (openid, probe) = (job.message.openid(), job.probe);
         let (what, reason) = match verdict {
             Verdict::Delivered { .. } => (verdict.class().row().gate, None),
             Verdict::Refused(class, reason) => (class.row().gate, Some(reason)),
         };
+        match went {
+            true => self.quota.gone(),
+            false => self.quota.refund(),
+        }
         self.pace.answered(is_busy(verdict));
         let puzzle = match verdict {
             Verdict::Refused(Class::Once, Reason { errcode: Some(errcode), .. }) => {
@@ -236,32 +294,26 @@ impl Throttle {
             next_probe: self.gate.next_probe().map(next),
         });
         let day = || {
-            self.day_over.map(|since| Suspended {
+            self.day_over.as_ref().map(|over| Suspended {
                 cause: Cause::DailyLimit,
-                why: self.day_text(),
-                since,
-                next_probe: Some(now.unix + until_next_wechat_day(now.unix).as_secs()),
+                why: over.why.clone(),
+                since: over.since,
+                next_probe: self.quota.goes_on(now.at, now.unix).map(next),
             })
         };
         *self.stats.suspended.lock() = gate.or_else(day);
     }
 
-    /// What went out today.
+    /// What is known to have gone out today.
     pub fn day(&self) -> Day {
-        let (number, sent) = self.pace.today();
+        let (number, sent) = self.quota.today();
         Day { number, sent, limit: self.daily_limit }
     }
 
-    /// Keeps the day's count, now and then or `at_once`.
-    pub fn save(&mut self, now: Instant, at_once: bool) {
-        if !at_once && now.duration_since(self.saved) < SAVE_INTERVAL {
-            return;
-        }
-        self.saved = now;
-        if let Err(error) = self.pace.save()
-            && self.said.now()
-        {
-            log::warn!("cannot keep the number of messages sent today: {error}");
+    /// Nothing goes out any more.
+    pub fn close(&mut self) {
+        if let Err(error) = self.quota.close() {
+            log::warn!("more messages count as sent today than were: {error}");
         }
     }
 }

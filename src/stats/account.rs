@@ -115,7 +115,7 @@ pub struct Queue {
     pub oldest: Option<u64>,
 }
 
-/// What went out in a day of WeChat's.
+/// What went out in a day of WeChat's, what workers have in hand included.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Day {
     /// Days since 1970 at UTC+8.

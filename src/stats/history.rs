@@ -119,7 +119,7 @@ impl History {
             return latency.since(&latency);
         }
         let then = newest(&self.marks, from, |(at, _)| *at);
-        then.map_or(latency, |(_, then)| latency.since(then))
+        then.map_or_else(|| latency.clone(), |(_, then)| latency.since(then))
     }
 }
 

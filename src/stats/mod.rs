@@ -108,8 +108,6 @@ pub struct Stats {
     pub paused: Mutex<Option<Paused>>,
     /// By whom and since when (seconds since 1970) the daemon is drained.
     pub draining: Mutex<Option<(String, u64)>>,
-    /// Orders to cancel that are under way, and the last ones that have ended.
-    pub cancels: Mutex<Vec<Cancelling>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
     /// How often the ledger's rows were lost; the ledger writes it.
@@ -141,11 +139,14 @@ pub struct Reading {
     pub five_minutes: Rates,
     /// Of the last five minutes.
     pub latency: Counts,
+    pub cancels: Vec<Cancelling>,
 }
 
 #[derive(Default)]
 struct Published {
     account: Account,
+    /// Orders to cancel that are under way, and the last ones that have ended.
+    cancels: Vec<Cancelling>,
     history: History,
 }
 
@@ -161,7 +162,6 @@ impl Default for Stats {
             suspended: Mutex::default(),
             paused: Mutex::default(),
             draining: Mutex::default(),
-            cancels: Mutex::default(),
             ledger: Mutex::default(),
             begun_anew: AtomicU64::new(0),
             message_log: Mutex::default(),
@@ -179,15 +179,17 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// The spool's account as it is now, with all that it has done.
-    pub fn publish(&self, account: &Account) {
-        self.published.lock().account = *account;
+    /// The spool's account as it is now, with all that it has done; `show` brings the orders to cancel up to it.
+    pub fn publish(&self, account: &Account, show: impl FnOnce(&mut Vec<Cancelling>)) {
+        let mut published = self.published.lock();
+        published.account = *account;
+        show(&mut published.cancels);
     }
 
     /// Keeps what was last published for the rates. To be called by the spool, before it does anything that
     /// counts, when `SAMPLE` has passed since the last time.
     pub fn remember(&self) {
-        let Published { account, history } = &mut *self.published.lock();
+        let Published { account, history, .. } = &mut *self.published.lock();
         history.remember(account, self.latency.read());
     }
 
@@ -195,7 +197,7 @@ impl Stats {
     pub fn read(&self) -> Reading {
         let now = now_ms();
         let published = self.published.lock();
-        let Published { account, history } = &*published;
+        let Published { account, history, cancels } = &*published;
         let damaged = account.damaged + self.begun_anew.load(Ordering::Relaxed);
         Reading {
             now,
@@ -203,6 +205,7 @@ impl Stats {
             minute: history.rates(account, now, history::MINUTE),
             five_minutes: history.rates(account, now, history::FIVE_MINUTES),
             latency: history.latency(account, self.latency.read(), now, history::FIVE_MINUTES),
+            cancels: cancels.clone(),
         }
     }
 
@@ -265,12 +268,12 @@ mod tests {
         let stats = Stats::default();
         let mut account = Account::default();
         account.hands.unrecorded = UNRECORDED as u64;
-        stats.publish(&account);
+        stats.publish(&account, |_| {});
         assert_eq!(stats.blocked(), None, "they are being recorded");
         *stats.ledger.lock() = Some("disk full".into());
         assert!(stats.blocked().unwrap().contains("1024 messages"));
         account.hands.unrecorded -= 1;
-        stats.publish(&account);
+        stats.publish(&account, |_| {});
         assert_eq!(stats.blocked(), None);
     }
 
@@ -283,7 +286,7 @@ mod tests {
                 let mut account = Account::default();
                 for _ in 0..100_000 {
                     account.refused[Refusal::Stopping as usize] += 1;
-                    stats.publish(&account);
+                    stats.publish(&account, |_| {});
                 }
             });
         });

@@ -13,7 +13,7 @@ const FAILURES: usize = 10;
 
 impl Stats {
     pub fn to_json(&self) -> Value {
-        let Reading { now, account, minute, five_minutes, latency } = self.read();
+        let Reading { now, account, minute, five_minutes, latency, cancels } = self.read();
         let mut shown = Map::new();
         for part in [
             counted(&account),
@@ -23,9 +23,10 @@ impl Stats {
             self.ends(),
             self.troubles(),
             json!({
-                "latency_ms": percentiles(latency),
-                "age_ms": percentiles(self.age.read()),
-                "sync_ms": percentiles(self.sync.read()),
+                "cancels": cancels,
+                "latency_ms": percentiles(&latency),
+                "age_ms": percentiles(&self.age.read()),
+                "sync_ms": percentiles(&self.sync.read()),
             }),
         ] {
             let Value::Object(part) = part else { continue };
@@ -70,7 +71,6 @@ impl Stats {
             "draining": draining.as_ref().map(|(by, _)| format!("drained by {by}")),
             "draining_by": draining.as_ref().map(|(by, _)| by),
             "draining_since": draining.as_ref().map(|(_, since)| local_time(*since)),
-            "cancels": *self.cancels.lock(),
             "suspended": suspended.map(|it| &it.why),
             "suspended_cause": suspended.map(|it| it.cause.name()),
             "suspended_since": suspended.map(|it| local_time(it.since)),
@@ -165,7 +165,7 @@ fn rounded(number: f64, to: f64) -> f64 {
     (number * to).round() / to
 }
 
-fn percentiles(counts: Counts) -> Value {
+fn percentiles(counts: &Counts) -> Value {
     let ms = |percent| counts.percentile(percent).map(|it| rounded(it.as_secs_f64() * 1e3, 10.0));
     json!({"p50": ms(50), "p99": ms(99)})
 }

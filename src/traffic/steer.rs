@@ -57,7 +57,8 @@ pub struct Cancel {
     pub number: Option<u64>,
 }
 
-/// The answer: how far an order to cancel has come.
+/// The answer: how far an order to cancel has come. `null` where none of that number is under way or remembered:
+/// an order to end messages goes on until it is carried out, whatever happens to the daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cancelling {
     pub number: u64,
@@ -71,6 +72,11 @@ pub struct Cancelling {
     pub scanned: u64,
     /// What was ended, or would be.
     pub count: u64,
+    /// More were ended before the daemon was killed.
+    pub at_least: bool,
+    /// Why it does not go on for now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// Nothing is left to be done.
     pub done: bool,
 }
@@ -104,6 +110,8 @@ pub struct Paused {
 pub struct Steered {
     pub paused: Option<Paused>,
     pub draining: bool,
+    /// The daemon ends as soon as workers have brought back what they hold.
+    pub stopping: bool,
     /// Pushes that are queued.
     pub queued: u64,
 }

@@ -48,7 +48,12 @@ impl<'a> Page<'a> {
         let orders = self.status["cancels"].as_array().map(Vec::as_slice).unwrap_or_default();
         for order in orders.iter().filter(|order| order["done"] == false) {
             let number = |name: &str| count(order[name].as_u64().unwrap_or_default());
-            let (scanned, total, found) = (number("scanned"), number("total"), number("count"));
+            let (scanned, total) = (number("scanned"), number("total"));
+            let at_least = match order["at_least"] == true {
+                true => self.language.pick(["at least ", "至少 "]),
+                false => "",
+            };
+            let found = format!("{at_least}{}", number("count"));
             let by = order["by"].as_str().unwrap_or_default();
             let text = self.language.pick([
                 format!("{scanned} of {total} looked at, {found} found, by {by}"),
