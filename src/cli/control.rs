@@ -209,6 +209,13 @@ pub fn restart(which: &Which, config: Config) -> Result<u8, String> {
                 return Ok(code);
             }
         }
+        // One that this command has not found when it began is just beginning.
+        State::Locked(process, _) if old.as_ref().is_none_or(|old| old.pid != process.pid) => {
+            let (name, pid) = (&target.name, process.pid);
+            return Err(format!(
+                "another start or restart of {name} is under way: the process {pid}"
+            ));
+        }
         State::Locked(process, place) => {
             if let Some(code) = end(&target, &process, place, Haste::Wait)? {
                 return Ok(code);
@@ -217,7 +224,13 @@ pub fn restart(which: &Which, config: Config) -> Result<u8, String> {
         State::Stale(_) | State::Absent => {
             return launch(&target, config, &owner, listeners, None);
         }
-        State::Hidden(pid, place) => return denied(&hidden(&target, pid, place)),
+        // The end of one and the beginning of another look like this for a moment.
+        State::Hidden(pid, place) => {
+            return match old.and_then(|old| another_restart(&target, old.pid)) {
+                Some(why) => Err(why),
+                None => denied(&hidden(&target, pid, place)),
+            };
+        }
         State::Denied(why) => return denied(&why),
         State::Doubtful(why) => return Err(why),
     }
