@@ -18,6 +18,7 @@ mod requeue;
 mod state;
 mod status;
 mod steer;
+mod stop;
 mod template;
 mod when;
 mod which;
@@ -171,7 +172,7 @@ impl Line {
         match self.command {
             Command::Start(_) | Command::Restart if which.is_closed() => {
                 let why = config.err().unwrap_or_default();
-                control::denied(&control::goes_on(&which.target(None), why))
+                stop::denied(&control::goes_on(&which.target(None), why))
             }
             Command::Start(Start { foreground }) => {
                 let mut config = config?;
@@ -181,8 +182,8 @@ impl Line {
                 control::start(&which, config)
             }
             Command::Stop(Stop { now }) => {
-                let haste = if now { control::Haste::Now } else { control::Haste::Wait };
-                control::stop(&target(), haste)
+                let haste = if now { stop::Haste::Now } else { stop::Haste::Wait };
+                stop::stop(&target(), haste)
             }
             Command::Restart => match config {
                 Ok(config) => control::restart(&which, config),

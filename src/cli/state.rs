@@ -64,11 +64,16 @@ impl Target {
 /// The same as `find`, once a daemon whose files were removed has had the time to put them back.
 pub fn find_settled(target: &Target, patience: Duration) -> State<'_> {
     let deadline = Instant::now() + RETURN;
+    let mut hid = false;
     loop {
-        match find(target, patience) {
-            State::Hidden(..) if Instant::now() < deadline => std::thread::sleep(GLANCE),
-            found => return found,
+        let found = find(target, patience);
+        hid |= matches!(found, State::Hidden(..));
+        // The socket comes back after the pidfile.
+        let comes = hid && matches!(found, State::Hidden(..) | State::Locked(..));
+        if !comes || Instant::now() > deadline {
+            return found;
         }
+        std::thread::sleep(GLANCE);
     }
 }
 

@@ -128,13 +128,13 @@ fn in_folder(domain: &Domain, root: bool, given: &[PathBuf]) -> Vec<(PathBuf, Un
             Err(why) => found.push((path, Unusable::Planted(why))),
             Ok(true) if root => found.push((path, Unusable::Foreign)),
             Ok(_) if given.contains(&path) => {}
-            Ok(_) => match access(&path, Access::READ_OK | Access::WRITE_OK) {
+            Ok(_) => {
+                let writable = access(&path, Access::READ_OK | Access::WRITE_OK);
                 // The last two concern root, too: it is made immutable, or the disk is mounted so.
-                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+                if let Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) = writable {
                     found.push((path, Unusable::NotWritable));
                 }
-                _ => {}
-            },
+            }
         }
     }
     found
