@@ -48,6 +48,7 @@ fn an_orders_count_and_the_accounts_are_of_one_moment() {
     let mut alone = Alone::new(|_| {});
     let now = Now::read();
     alone.ask(Kind::Push, 800, now);
+    alone.spool.commit().ok().unwrap();
     steer(&mut alone, cancel_all(), now);
     let mut rounds = 0;
     loop {
@@ -65,7 +66,7 @@ fn an_orders_count_and_the_accounts_are_of_one_moment() {
         alone.spool.queue.commit(Durability::Never).unwrap();
         rounds += 1;
     }
-    assert!(rounds > 2, "{rounds}");
+    assert!(rounds >= 2, "{rounds}");
 }
 
 #[test]
@@ -221,15 +222,10 @@ fn sends_that_a_stop_cannot_wait_for_are_in_the_message_log() {
     alone.ask(Kind::Send, 1, now);
     alone.spool.hand_out(now);
     alone.spool.stop(Duration::ZERO, now);
-    // The worker has it still.
-    let Alone { spool, blocks, sends, .. } = alone;
-    assert_eq!(spool.sends.in_flight(), 0, "what nobody had begun came back");
-    drop(sends);
-    let lines: u64 = {
-        spool.end().ok().unwrap();
-        blocks.try_iter().map(|block| block.lines).sum()
-    };
-    assert_eq!(lines, 1);
+    assert_eq!(alone.spool.sends.in_flight(), 0, "what nobody had begun came back");
+    let Alone { spool, blocks, .. } = alone;
+    spool.end().ok().unwrap();
+    assert_eq!(blocks.try_iter().map(|block| block.lines).sum::<u64>(), 1);
 
     let mut alone = Alone::new(|config| config.log.message_log = Some("messages.log".into()));
     alone.ask(Kind::Send, 1, now);
