@@ -3,11 +3,12 @@
 
 use super::paths::Paths;
 use crate::exit;
+use crate::output::line;
 use crate::queue::disk::Folder;
 use crate::queue::inspect::inspect;
 use clap::Subcommand;
 use serde_json::Value;
-use std::io::{BufWriter, Write, stdout};
+use std::io::{BufWriter, stdout};
 
 #[derive(Subcommand)]
 pub enum Queue {
@@ -48,6 +49,6 @@ struct Lines(BufWriter<std::io::Stdout>, bool);
 
 impl Lines {
     fn print(&mut self, value: &Value) {
-        self.1 = self.1 || writeln!(self.0, "{value}").is_err();
+        self.1 = self.1 || line(&mut self.0, format_args!("{value}")).is_err();
     }
 }
