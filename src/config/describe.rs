@@ -201,7 +201,7 @@ pub(super) mod tests {
         table_size = 7\ntemplate_size = 8K\nqueue_file_path = \"a;b\"\nledger_file = l\nfailed_keep = 7\n[setting]\ntask_worker_num = 3\n\
         package_max_length = 1M\ndaemonize = off\npid_file = 'a\"b'\nuser = u\ngroup = g\nadmin_group = a\nmonitor_group = m\nmax_conn = 9\n\
         heartbeat_idle_time = 0\nbacklog = 5\nbuffer_output_size = 64K\nmemory_limit = 32M\nunavailable_code = 503\nstop_timeout = 1500ms\nlog_file = e\n\
-        [queue]\nsync = always\nsegment_size = 1M\nqueue_max_bytes = 3G\nsend_first = off\nretry_max = 2\n\
+        [queue]\nsync = always\nsegment_size = 1M\nqueue_max_bytes = 3G\nids_max = 5000\nsend_first = off\nretry_max = 2\n\
         retry_base = 2\nretry_cap = 3m\n[pdo]\n\
         dsn = \"mysql:host=h;port=1;dbname=d;unix_socket=/s;charset=utf8\"\nusername = it's\n\
         password = hunter2\ntable_prefix = p_\n[wechat]\napp_id = i\napp_secret = hunter2\n\
