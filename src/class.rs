@@ -117,7 +117,7 @@ pub const TABLE: &[Row] = rows! {
         ["again after 1 s, 2 s, 4 s ... up to `retry_cap`, `retry_max` times in all; ten in a row stop sending, too",
          "1 秒、2 秒、4 秒……后重试，间隔不超过 `retry_cap`，总共 `retry_max` 次；连续十次也会暂停发送"];
     Once "once" true Gate::Opens, AgainOnce, AgainOnce,
-        ["43101, unknown codes, HTTP 400 and 413", "43101、未列出的代码、HTTP 400 与 413"], ["tried once more", "再试一次"];
+        ["43101, unknown codes, HTTP 413", "43101、未列出的代码、HTTP 413"], ["tried once more; an unknown code for many people and no success between stops sending, as config", "再试一次；许多人得到同一未列出的代码而其间无一成功时，如 config 暂停发送"];
     Rate "rate" true Gate::Closes(Fault::Rate), Back, Answered,
         ["45009, HTTP 429", "45009、HTTP 429"],
         ["nobody sends until the limit's next window; nothing is charged an attempt",
