@@ -17,6 +17,7 @@ mod disk;
 mod doctor;
 mod failed;
 mod hostile;
+mod ids;
 mod ledger;
 mod logs;
 mod metrics;
