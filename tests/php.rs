@@ -1,16 +1,22 @@
-//! Real PHP clients, written as the legacy ones are.
+//! Real PHP clients: some written as the legacy ones are, some by means of the client package in `scripts/php`.
 
 use crate::support::{DEADLINE, KEY, Sandbox, Site, wait_for};
 use serde_json::json;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn run(site: &Site, script: &str) {
+    run_with(site, site.address.unwrap(), script, &[]);
+}
+
+fn run_with(site: &Site, address: SocketAddr, script: &str, more: &[&str]) {
     let output = Command::new("php")
         .arg(format!("{}/tests/php/{script}", env!("CARGO_MANIFEST_DIR")))
-        .arg(site.address.unwrap().port().to_string())
+        .arg(address.port().to_string())
         .arg(KEY)
+        .args(more)
         .output()
         .expect("php is installed (scripts/test installs it)");
     let text = [output.stdout, output.stderr].concat();
@@ -113,8 +119,90 @@ fn php_clients_see_what_they_always_saw() {
     run(&site, "interleaved.php");
     sandbox.faults(json!({"latency_ms": 500}));
     run(&site, "leaves_early.php");
-    for (prefix, count) in [("pipe-", 1000), ("a-", 200), ("b-", 200), ("gone-", 100)] {
+    for (prefix, count) in
+        [("pipe-", 1000), ("window-", 200), ("a-", 200), ("b-", 200), ("gone-", 100)]
+    {
         wait_for(prefix, || delivered(&sandbox, prefix) == count);
     }
-    assert_eq!(sandbox.delivered(), 100 + 1000 + 400 + 100);
+    assert_eq!(sandbox.delivered(), 100 + 1000 + 200 + 400 + 100);
+}
+
+/// Hands everything on to `to`, and breaks each connection after so many bytes of answers.
+fn breaking_proxy(to: SocketAddr, answers: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(mut client), Ok(mut mega)) = (client, TcpStream::connect(to)) else { return };
+            let (mut requests, mut taken) =
+                (client.try_clone().unwrap(), mega.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut requests, &mut taken);
+                let _ = taken.shutdown(Shutdown::Write);
+            });
+            let mut left = vec![0; answers];
+            while let Ok(n) = mega.read(&mut left)
+                && n > 0
+                && client.write_all(&left[..n]).is_ok()
+            {
+                left.truncate(left.len() - n);
+            }
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    });
+    address
+}
+
+#[test]
+fn the_package_repeats_under_its_ids_what_lost_its_answer_and_nothing_goes_out_twice() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    // Ten answers and a half.
+    let proxy = breaking_proxy(site.address.unwrap(), 273);
+    run_with(&site, proxy, "repeats.php", &[]);
+    wait_for("an empty queue", || site.count("queue_depth") == 0);
+    for prefix in ["push-", "send-"] {
+        wait_for(prefix, || delivered(&sandbox, prefix) == 300);
+    }
+    let ids = sandbox.ids();
+    assert_eq!(ids.len(), 600);
+    for (openid, id, times) in ids {
+        assert_eq!((id, times), (openid.replace('-', "-id-"), 1), "{openid}");
+    }
+}
+
+#[test]
+fn the_package_tells_refusals_from_failures() {
+    let sandbox = Sandbox::start();
+    for code in [500, 503] {
+        let site = Site::started(&sandbox, &format!("[setting]\nunavailable_code = {code}"));
+        let address = site.address.unwrap();
+        site.ok(&["pause"]);
+        run_with(&site, address, "refused.php", &["send", "Suspended"]);
+        // One is queued, so the drained daemon stays.
+        site.push_many(1);
+        site.ok(&["drain", "--no-wait"]);
+        run_with(&site, address, "refused.php", &["push", "Draining"]);
+    }
+}
+
+#[test]
+fn the_examples_of_the_packages_manuals_run_as_they_stand() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    for manual in ["README.md", "README.zh-CN.md"] {
+        let manual = format!("{}/scripts/php/{manual}", env!("CARGO_MANIFEST_DIR"));
+        run_with(&site, site.address.unwrap(), "readme.php", &[&manual]);
+    }
+}
+
+#[test]
+fn the_package_passes_its_own_tests() {
+    let folder = format!("{}/scripts/php", env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new("phpunit")
+        .current_dir(folder)
+        .output()
+        .expect("phpunit is installed (scripts/test installs it)");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,13 +1,18 @@
 <?php
-// Two clients at the same time: neither gets what is the other's.
-require __DIR__ . '/mega.php';
+// Two clients at the same time: neither gets what is the other's. One sends within the loop of its own pushes.
+use Mega\Client;
+use Mega\Message;
+
+require __DIR__ . '/package.php';
 [, $port, $key] = $argv;
-$a = new Mega($port);
-$b = new Mega($port);
-for ($i = 1; $i <= 200; $i++) {
-    $a->push($i, "a-$i", $key, null);
-    $b->send(100000 + $i, "b-$i", $key, ['first' => 'b']);
-    expect('b', $b->result(), ['code' => 200, 'opaque' => 100000 + $i, 'message' => '']);
-    expect('a', $a->result(), ['code' => 200, 'opaque' => $i, 'message' => '']);
+$a = new Client("127.0.0.1:$port");
+$b = new Client("127.0.0.1:$port");
+$list = array_map(static fn (int $i) => new Message("a-$i", $key), range(1, 200));
+foreach ($a->pushMany($list, 10) as $place => $result) {
+    expect('a', [$result->message, $result->failure], [$list[$place], null]);
+    $i = $place + 1;
+    $b->send("b-$i", $key, ['first' => 'b']);
+    $failure = failure(static fn () => $a->send("c-$i", 'no-such-key'));
+    expect('c', $failure->answer, 'template key not exists');
 }
 echo "ok\n";

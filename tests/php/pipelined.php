@@ -1,16 +1,22 @@
 <?php
-// Pushes a thousand messages before it reads the first answer; answers are matched by opaque.
-require __DIR__ . '/mega.php';
+// Pushes and sends lists with a window.
+use Mega\Client;
+use Mega\Message;
+
+require __DIR__ . '/package.php';
 [, $port, $key] = $argv;
-$mega = new Mega($port);
-for ($i = 1; $i <= 1000; $i++) {
-    $mega->push($i, "pipe-$i", $key, ['first' => $i]);
+$list = static function (string $prefix, int $count) use ($key) {
+    for ($i = 1; $i <= $count; $i++) {
+        yield $i => new Message("$prefix-$i", $key, ['first' => $i]);
+    }
+};
+$client = new Client("127.0.0.1:$port");
+foreach (['pushMany' => ['pipe', 1000], 'sendMany' => ['window', 200]] as $many => [$prefix, $count]) {
+    $seen = [];
+    foreach ($client->$many($list($prefix, $count), 100) as $i => $result) {
+        expect($many, [$result->message->openid, $result->failure], ["$prefix-$i", null]);
+        $seen[$i] = true;
+    }
+    expect('results', count($seen), $count);
 }
-$seen = [];
-for ($i = 1; $i <= 1000; $i++) {
-    $result = $mega->result();
-    expect('push', [$result['code'], $result['message']], [200, '']);
-    $seen[$result['opaque']] = true;
-}
-expect('answers', count($seen), 1000);
 echo "ok\n";
