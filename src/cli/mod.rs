@@ -9,7 +9,7 @@ mod failed;
 mod find;
 mod findings;
 mod health;
-mod language;
+pub(crate) mod language;
 mod queue;
 mod reload;
 mod request;
@@ -18,7 +18,7 @@ mod state;
 mod status;
 mod steer;
 mod template;
-mod when;
+pub(crate) mod when;
 mod which;
 
 use crate::daemon::step_down;

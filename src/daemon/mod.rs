@@ -21,7 +21,7 @@ mod way;
 
 pub use listeners::{InUse, Listeners, bound};
 pub use own::change_hands;
-pub use pidfile::Probe;
+pub use pidfile::{PidFile, Probe, probe};
 pub use place::Place;
 pub use presence::Presence;
 pub use privileges::{Owner, group_id, raise_open_files_limit};

@@ -3,10 +3,20 @@
 //!
 //! - `list`: reads what people keep their lists in, and keeps the people of one task.
 //! - `event`: what a task tells of itself, and `control`: what it is asked to do.
+//! - `home`: a task's folder; `plan`, what it is to do; `journal`, how far it has come; `results`, what became of whom.
+//! - `run`: sends; `reply` says what an answer comes to.
+//! - `words`: what people read.
 
 mod control;
 mod event;
+mod home;
+mod journal;
 pub mod list;
+mod plan;
+mod reply;
+mod results;
+mod run;
+mod words;
 
 pub use control::{Control, Haste, Wish};
 pub use event::{End, Event, Failure, Progress, Status, Watch, Why};
