@@ -68,21 +68,42 @@ impl Home {
         Place { name: name.clone(), folder: self.0.join(name.as_str()) }
     }
 
-    /// A new task's folder, which nobody else has.
-    pub fn create(&self, name: &Name) -> Result<Place, String> {
-        let place = self.place(name);
+    /// The folder of a task that is being made. What a maker that was killed left there is of no use.
+    pub fn draft(&self, name: &Name) -> Result<Draft, String> {
         let failed = |path: &Path, error: io::Error| {
             format!("cannot create {}: {error} (--home FOLDER names another)", path.display())
         };
-        std::fs::create_dir_all(&self.0).map_err(|error| failed(&self.0, error))?;
-        std::fs::create_dir(&place.folder).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!(
-                "there is a task {name} already (mega-task show {name}; resume {name} goes on with it; \
+        self.is_free(name)?;
+        let place = Place { name: name.clone(), folder: self.0.join(format!(".new-{name}")) };
+        std::fs::create_dir_all(&place.folder).map_err(|error| failed(&place.folder, error))?;
+        let lock = place.lock()?;
+        for entry in std::fs::read_dir(&place.folder).into_iter().flatten().flatten() {
+            if entry.file_name() != LOCK {
+                std::fs::remove_file(entry.path()).map_err(|error| failed(&entry.path(), error))?;
+            }
+        }
+        Ok(Draft { place, lock: Some(lock) })
+    }
+
+    fn is_free(&self, name: &Name) -> Result<(), String> {
+        match self.place(name).folder.exists() {
+            false => Ok(()),
+            true => Err(format!(
+                "there is a task {name} already (mega-task show {name}; mega-task resume {name} goes on with it; \
                  --name gives this one another name)"
-            ),
-            _ => failed(&place.folder, error),
-        })?;
-        Ok(place)
+            )),
+        }
+    }
+
+    /// The draft becomes a task, which this process has.
+    pub fn settle(&self, mut draft: Draft) -> Result<(Place, PidFile), String> {
+        let place = self.place(&draft.place.name);
+        self.is_free(&place.name)?;
+        std::fs::rename(&draft.place.folder, &place.folder)
+            .and_then(|()| std::fs::File::open(&self.0)?.sync_all())
+            .map_err(|error| format!("cannot create {}: {error}", place.folder.display()))?;
+        let lock = draft.lock.take().expect("invariant: a draft holds its lock until it settles");
+        Ok((place, lock))
     }
 
     /// All tasks, by name.
@@ -108,6 +129,21 @@ impl Home {
                 "there is no task {name} in {} (mega-task list shows those there are)",
                 self.0.display()
             )),
+        }
+    }
+}
+
+/// A task that is being made: gone again unless it is settled.
+pub struct Draft {
+    pub place: Place,
+    lock: Option<PidFile>,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // What cannot be removed is used again by the next of that name.
+            let _ = std::fs::remove_dir_all(&self.place.folder);
         }
     }
 }
@@ -174,10 +210,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::find(Some(folder.path())).unwrap();
         let name = Name::new("t").unwrap();
-        let place = home.create(&name).unwrap();
-        assert!(home.create(&name).is_err());
+        drop(home.draft(&name).unwrap());
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "nothing is left of a draft"
+        );
+        let draft = home.draft(&name).unwrap();
+        assert!(home.draft(&name).is_err(), "two make it");
+        let (place, lock) = home.settle(draft).unwrap();
+        assert!(home.draft(&name).is_err());
         assert!(home.task(&name).is_err(), "it has no journal yet");
         assert!(home.tasks().unwrap().is_empty());
+        assert!(place.lock().is_err(), "who made it has it");
+        drop(lock);
         let lock = place.lock().unwrap();
         assert!(place.lock().err().unwrap().contains(&std::process::id().to_string()));
         drop(lock);
