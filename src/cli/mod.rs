@@ -9,7 +9,7 @@ mod failed;
 mod find;
 mod findings;
 mod health;
-mod language;
+pub(crate) mod language;
 mod paths;
 mod queue;
 mod reload;
@@ -20,7 +20,7 @@ mod status;
 mod steer;
 mod stop;
 mod template;
-mod when;
+pub(crate) mod when;
 mod which;
 
 use crate::exit;

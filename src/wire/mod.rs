@@ -3,4 +3,5 @@
 
 pub mod command;
 pub mod frame;
+pub mod not_now;
 pub mod question;

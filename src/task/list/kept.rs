@@ -3,21 +3,26 @@
 
 use super::Person;
 use serde_json::value::RawValue;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The name of the file.
+/// The name of the file, and of what is to become it.
 const LIST: &str = "list";
+const PART: &str = "list.part";
+/// That without duplicates.
+const THINNED: &str = "list.thinned";
 
-/// Writes the people of a task.
+/// Writes the people of a task. The file is there under its name when all of them are in it, and not before.
 pub struct Keeper {
+    folder: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Keeper {
     pub fn create(folder: &Path) -> io::Result<Keeper> {
-        Ok(Keeper { file: BufWriter::new(File::create(folder.join(LIST))?) })
+        let file = BufWriter::new(File::create(folder.join(PART))?);
+        Ok(Keeper { folder: folder.to_owned(), file })
     }
 
     pub fn keep(&mut self, person: &Person) -> io::Result<()> {
@@ -29,9 +34,45 @@ impl Keeper {
 
     /// All of them are on the disk.
     pub fn finish(self) -> io::Result<()> {
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        settle(&file, &self.folder, PART)
+    }
+
+    /// As `finish`, but leaves some of them out: `drop` is asked for each by its number, the first being 0, and may
+    /// ask for the openid.
+    pub fn finish_without(
+        mut self,
+        mut drop: impl FnMut(u64, &dyn Fn() -> io::Result<String>) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        self.file.flush()?;
+        let mut all = BufReader::new(File::open(self.folder.join(PART))?);
+        let mut rest = BufWriter::new(File::create(self.folder.join(THINNED))?);
+        let mut text = String::new();
+        for number in 0.. {
+            text.clear();
+            if all.read_line(&mut text)? == 0 {
+                break;
+            }
+            let openid = || Ok(serde_json::from_str::<Line>(&text)?.1);
+            if !drop(number, &openid)? {
+                rest.write_all(text.as_bytes())?;
+            }
+        }
+        let rest = rest.into_inner().map_err(io::IntoInnerError::into_error)?;
+        settle(&rest, &self.folder, THINNED)?;
+        fs::remove_file(self.folder.join(PART))
     }
 }
+
+/// Makes the file the list.
+fn settle(file: &File, folder: &Path, name: &str) -> io::Result<()> {
+    file.sync_all()?;
+    fs::rename(folder.join(name), folder.join(LIST))?;
+    File::open(folder)?.sync_all()
+}
+
+/// As it stands in the file.
+type Line<'a> = (u64, String, &'a RawValue);
 
 /// Reads the people of a task.
 pub struct Kept {
@@ -60,7 +101,7 @@ impl Kept {
         if length == 0 {
             return Ok(None);
         }
-        let (line, openid, data): (u64, String, &RawValue) = serde_json::from_str(&self.text)?;
+        let (line, openid, data): Line = serde_json::from_str(&self.text)?;
         let data = if data.get() == "{}" { String::new() } else { data.get().to_owned() };
         self.offset += length as u64;
         Ok(Some(Person { line, openid, data }))
@@ -79,6 +120,7 @@ mod tests {
         let people = [person(1, ""), person(3, r#"{"k":"一\n"}"#), person(4, "")];
         let mut keeper = Keeper::create(folder.path()).unwrap();
         people.iter().for_each(|person| keeper.keep(person).unwrap());
+        assert!(Kept::open(folder.path(), 0).is_err());
         keeper.finish().unwrap();
         let mut kept = Kept::open(folder.path(), 0).unwrap();
         let mut offsets = Vec::new();
@@ -91,5 +133,25 @@ mod tests {
             let next = Kept::open(folder.path(), offset).unwrap().next().unwrap();
             assert_eq!(next.as_ref(), Some(person));
         }
+    }
+    #[test]
+    fn some_of_them_may_be_left_out_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::create(folder.path()).unwrap();
+        for line in 0..100 {
+            let (openid, data) = (format!("o{line}"), String::new());
+            keeper.keep(&Person { line, openid, data }).unwrap();
+        }
+        let odd = |number, openid: &dyn Fn() -> io::Result<String>| {
+            assert_eq!(openid()?, format!("o{number}"));
+            Ok(number % 2 == 1)
+        };
+        keeper.finish_without(odd).unwrap();
+        let mut kept = Kept::open(folder.path(), 0).unwrap();
+        for line in (0..100).step_by(2) {
+            assert_eq!(kept.next().unwrap().unwrap().line, line);
+        }
+        assert_eq!(kept.next().unwrap(), None);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

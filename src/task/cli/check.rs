@@ -1,0 +1,173 @@
+//! What is looked at before anything goes out: the list, and whether it has what the template wants; and what a run
+//! would send, for `--dry-run`.
+
+use super::Refused;
+use crate::cli::language::Language;
+use crate::config::{Escape, MissingVariables};
+use crate::output::printable;
+use crate::task::ask::{self, Told};
+use crate::task::exit;
+use crate::task::list::{Kept, Survey, missing};
+use crate::task::plan::Plan;
+use crate::task::words;
+use crate::template::{Filling, Template};
+use std::path::Path;
+use std::time::Duration;
+
+/// As many messages are shown.
+const SHOWN: usize = 3;
+
+/// An answer of WeChat's takes about so long, for an estimate.
+const ANSWER: Duration = Duration::from_millis(100);
+
+/// Where the text of the template comes from.
+pub struct Source<'a> {
+    pub file: Option<&'a Path>,
+    /// Without a text, and with variables missing, it is sent all the same.
+    pub lenient: bool,
+}
+
+fn refused(why: String) -> Refused {
+    Refused { code: exit::REFUSED, why }
+}
+
+/// The text, if there is one to be had.
+pub fn template(source: &Source, to: &str, key: &str) -> Result<Option<String>, Refused> {
+    if let Some(path) = source.file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            refused(format!("cannot read the template {}: {error}", path.display()))
+        })?;
+        return Ok(Some(text));
+    }
+    match ask::template(to, key) {
+        Ok(Told::Text(text)) => Ok(Some(text)),
+        Ok(Told::NoTemplate) => Err(refused(format!(
+            "mega at {to} has no template {key:?} (see mega NAME template list)"
+        ))),
+        Ok(Told::Unknown) if source.lenient => Ok(None),
+        Ok(Told::Unknown) => Err(refused(format!(
+            "mega at {to} is too old to tell the template's text: give --template FILE (or --allow-missing to send \
+             without a look at the variables)"
+        ))),
+        Err(why) => Err(why.into()),
+    }
+}
+
+fn compile(text: &str) -> Template {
+    Template::compile(text, Filling { escape: Escape::Json, missing: MissingVariables::Keep })
+}
+
+/// Refuses a list without people, and one that lacks what the template wants.
+pub fn fit(
+    survey: &Survey,
+    text: Option<&str>,
+    data: &str,
+    source: &Source,
+) -> Result<(), Refused> {
+    if survey.people == 0 {
+        return Err(refused("there is nobody to send to in the list".into()));
+    }
+    let Some(text) = text else { return Ok(()) };
+    let common: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(data).unwrap_or_default();
+    let mut columns = survey.columns.clone();
+    columns.extend(common.keys().cloned());
+    let wanted: Vec<String> =
+        compile(text).variables().iter().map(|&name| name.to_owned()).collect();
+    let lacks = missing(&columns, &wanted);
+    match lacks.is_empty() || source.lenient {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "the template wants {}, which neither the list nor --data has: the list has {} (--allow-missing sends \
+             all the same)",
+            lacks.iter().map(|name| format!("${{{name}}}")).collect::<Vec<_>>().join(", "),
+            match survey.columns.is_empty() {
+                true => "no variables".into(),
+                false => survey.columns.join(", "),
+            }
+        ))),
+    }
+}
+
+/// What was found in the list.
+pub fn tell(survey: &Survey, language: Language) {
+    let Survey { lines, people, duplicates, malformed, .. } = survey;
+    let (repeats, bad) = (duplicates.count, malformed.count);
+    eprintln!(
+        "{}",
+        language.pick([
+            format!("list: {lines} lines, {people} people, {repeats} duplicates left out, {bad} malformed left out"),
+            format!("名单：{lines} 行，{people} 人，去掉重复 {repeats} 个，去掉格式错误 {bad} 行"),
+        ])
+    );
+    for it in &duplicates.first {
+        let openid = printable(&it.openid);
+        eprintln!(
+            "  {}",
+            language.pick([
+                format!("line {}: {openid} was in line {}", it.line, it.before),
+                format!("第 {} 行：{openid} 已在第 {} 行", it.line, it.before),
+            ])
+        );
+    }
+    for it in &malformed.first {
+        let why = printable(&language.pick(it.why.texts()));
+        eprintln!(
+            "  {}",
+            language
+                .pick([format!("line {}: {why}", it.line), format!("第 {} 行：{why}", it.line),])
+        );
+    }
+}
+
+/// The first messages as WeChat would get them, and how long all would take.
+pub fn dry_run(
+    plan: &Plan,
+    folder: &Path,
+    text: Option<&str>,
+    language: Language,
+) -> Result<(), Refused> {
+    let unread = |error| format!("cannot read the list: {error}");
+    let mut list = Kept::open(folder, 0).map_err(unread)?;
+    let template = text.map(compile);
+    let (mut data, mut out) = (String::new(), Vec::new());
+    for _ in 0..SHOWN {
+        let Some(person) = list.next().map_err(unread)? else { break };
+        plan.put_data(&mut data, &person.data);
+        let message = match &template {
+            Some(template) => {
+                let rendered = template.render(&person.openid, data.as_bytes(), None, &mut out);
+                rendered.map_err(|unfit| refused(format!("line {}: {unfit}", person.line)))?;
+                String::from_utf8_lossy(&out).into_owned()
+            }
+            None => data.clone(),
+        };
+        crate::say!("{} {}: {}", person.line, printable(&person.openid), printable(&message));
+    }
+    crate::say!("{}", expected(plan, language));
+    Ok(())
+}
+
+fn expected(plan: &Plan, language: Language) -> String {
+    let total = plan.total;
+    let fastest = plan.window as f64 / ANSWER.as_secs_f64();
+    let (rate, why) = match plan.rate {
+        Some(rate) if f64::from(rate) < fastest => {
+            (f64::from(rate), language.pick(["--rate", "--rate"]))
+        }
+        _ => (
+            fastest,
+            language.pick([
+                "if an answer takes 0.1 s and mega has enough workers",
+                "按每个应答 0.1 秒、工作线程足够计",
+            ]),
+        ),
+    };
+    let span = words::span(Duration::from_secs_f64(total as f64 / rate));
+    language.pick([
+        format!(
+            "{total} messages would take about {span}: {rate:.0} a second ({why}); nothing was sent"
+        ),
+        format!("共 {total} 条，预计用时 {span}：每秒 {rate:.0} 条（{why}）；没有发送任何消息"),
+    ])
+}

@@ -1,0 +1,450 @@
+//! run, resume and retry: make a task, or take one up again, and run it here or in the background.
+
+use super::Refused;
+use super::check::{self, Source};
+use crate::cli::language::Language;
+use crate::clock;
+use crate::daemon::PidFile;
+use crate::task::control::Control;
+use crate::task::event::{Event, Progress, Status, Watch};
+use crate::task::home::{Draft, Home, Name, Place};
+use crate::task::journal::{Journal, Stage};
+use crate::task::list::{self, Input, Keeper, Kept};
+use crate::task::plan::{self, Encoding, Plan, Verb};
+use crate::task::run::{self, Orders, Unknown};
+use crate::task::watch::{Bar, Json, Lines, Log};
+use crate::task::{exit, words};
+use chrono::{DateTime, Local};
+use clap::Args;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What is waited for a task in the background to begin.
+const BEGIN: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub struct Run {
+    /// Where mega listens
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9501")]
+    to: String,
+    /// The template's key
+    #[arg(long)]
+    key: String,
+    /// The people: openids a line, CSV with a header, or xlsx; - is standard input
+    #[arg(long, value_name = "LIST")]
+    file: PathBuf,
+    /// Which column is the openid [default: openid, touser or open_id]
+    #[arg(long, value_name = "NAME")]
+    openid_column: Option<String>,
+    /// Variables of everybody, a JSON object; a person's own win
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    data: String,
+    /// The task's name [default: the list's and the time]
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    pace: Pace,
+    /// Queue the messages: an answer says that mega has it, not that WeChat has
+    #[arg(long)]
+    push: bool,
+    /// Begin then: 2026-11-25T09:00+08:00, or local "2026-11-25 09:00"
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Where the results go [default: NAME.result.csv here]
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+    /// Write the results in GBK instead of UTF-8
+    #[arg(long)]
+    gbk: bool,
+    /// The template's text, where mega cannot be asked for it
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+    /// Send although the list lacks variables of the template
+    #[arg(long)]
+    allow_missing: bool,
+    /// Show what would be sent, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    sight: Sight,
+}
+
+#[derive(Args)]
+struct Pace {
+    /// Messages without an answer at most [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    window: Option<u32>,
+    /// Connections that share them [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    connections: Option<u32>,
+    /// Messages a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
+}
+
+#[derive(Args)]
+struct Sight {
+    /// Seconds between two lines where there is no terminal
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: u64,
+    /// Tell what happens as JSON, an object a line
+    #[arg(long)]
+    json: bool,
+    /// Run in the background; show and log tell of it
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Args)]
+pub struct Resume {
+    name: String,
+    /// Where mega listens now
+    #[arg(long, value_name = "HOST:PORT")]
+    to: Option<String>,
+    #[command(flatten)]
+    pace: Pace,
+    /// Send again to those of whom nobody knows whether WeChat has the message
+    #[arg(long)]
+    resend_unknown: bool,
+    #[command(flatten)]
+    sight: Sight,
+    /// How --detach starts it: without a terminal
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+#[derive(Args)]
+pub struct Retry {
+    name: String,
+    /// Only those that failed with one of these codes
+    #[arg(long, value_name = "CODE,...", value_delimiter = ',', allow_hyphen_values = true)]
+    errcode: Vec<i64>,
+    /// Those of whom nobody knows whether WeChat has the message, too
+    #[arg(long)]
+    resend_unknown: bool,
+    /// Where mega listens now
+    #[arg(long, value_name = "HOST:PORT")]
+    to: Option<String>,
+    #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
+    sight: Sight,
+}
+
+pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused> {
+    let name = name_of(options)?;
+    let plan = plan_of(options, &name)?;
+    let source = Source { file: options.template.as_deref(), lenient: options.allow_missing };
+    let text = check::template(&source, &plan.to, &plan.key)?;
+    let draft = home.draft(&name)?;
+    let survey = import(options, &draft, language)?;
+    check::tell(&survey, language);
+    check::fit(&survey, text.as_deref(), &plan.data, &source)?;
+    let plan = Plan { total: survey.people, ..plan };
+    if options.dry_run {
+        check::dry_run(&plan, &draft.place.folder, text.as_deref(), language)?;
+        return Ok(exit::OK);
+    }
+    begin(home, draft, &plan, &options.sight, language)
+}
+
+fn name_of(options: &Run) -> Result<Name, String> {
+    if let Some(name) = &options.name {
+        return Name::new(name);
+    }
+    let stem = options.file.file_stem().and_then(|stem| stem.to_str());
+    let stem = stem.filter(|stem| *stem != "-").unwrap_or("task");
+    Name::new(&format!("{stem}-{}", Local::now().format("%Y%m%d-%H%M%S")))
+}
+
+fn plan_of(options: &Run, name: &Name) -> Result<Plan, String> {
+    let Run { to, key, data, pace, result, gbk, .. } = options;
+    if key.is_empty() || key.contains(|c: char| c == ' ' || c.is_control()) {
+        return Err(format!("{key:?} is no template's key: it holds no spaces"));
+    }
+    let result = result.clone().unwrap_or_else(|| format!("{name}.result.csv").into());
+    let result = std::path::absolute(&result)
+        .map_err(|error| format!("--result {}: {error}", result.display()))?;
+    let mut plan = Plan {
+        to: to.clone(),
+        key: key.clone(),
+        data: plan::common_data(data)?,
+        verb: if options.push { Verb::Push } else { Verb::Send },
+        window: 64,
+        connections: 4,
+        rate: None,
+        at: options.at.as_deref().map(time).transpose()?,
+        result,
+        encoding: if *gbk { Encoding::Gbk } else { Encoding::Utf8 },
+        source: options.file.display().to_string(),
+        total: 0,
+        id: plan::own_part()?,
+        created: clock::now_ms(),
+    };
+    adjust(&mut plan, None, pace);
+    Ok(plan)
+}
+
+/// Unix ms; a zone may stand behind minutes.
+fn time(text: &str) -> Result<u64, String> {
+    match DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%:z") {
+        Ok(time) => Ok(time.timestamp_millis().max(0) as u64),
+        Err(_) => crate::cli::when::parse(text).map_err(|why| format!("--at: {why}")),
+    }
+}
+
+/// What is said anew of a task.
+fn adjust(plan: &mut Plan, to: Option<&str>, pace: &Pace) {
+    if let Some(to) = to {
+        plan.to = to.into();
+    }
+    plan.window = pace.window.map_or(plan.window, |window| window as usize);
+    plan.connections = pace.connections.map_or(plan.connections, |many| many as usize);
+    // More connections than messages would have nothing to do.
+    plan.connections = plan.connections.min(plan.window);
+    plan.rate = pace.rate.or(plan.rate);
+}
+
+fn import(options: &Run, draft: &Draft, language: Language) -> Result<list::Survey, Refused> {
+    let input = match options.file.to_str() {
+        Some("-") => Input::Stdin,
+        _ => Input::File(&options.file),
+    };
+    let reading = list::Options { openid_column: options.openid_column.clone() };
+    list::import(input, &reading, &draft.place.folder)
+        .map_err(|error| Refused { code: exit::REFUSED, why: language.pick(error.texts().clone()) })
+}
+
+/// A draft with its list becomes a task, and runs.
+fn begin(
+    home: &Home,
+    draft: Draft,
+    plan: &Plan,
+    sight: &Sight,
+    language: Language,
+) -> Result<u8, Refused> {
+    drop(Journal::create(&draft.place.journal(), plan)?);
+    let (place, lock) = home.settle(draft)?;
+    if sight.detach {
+        drop(lock);
+        return Ok(detach(&place, Unknown::Report)?);
+    }
+    Ok(go(&place, &lock, Unknown::Report, watch(&place, sight, language)?, language)?)
+}
+
+pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, Refused> {
+    let place = home.task(&Name::new(&options.name)?)?;
+    let lock = place.lock()?;
+    let journal = Journal::open(&place.journal())?;
+    let (state, mut plan) = (journal.state()?, journal.plan()?);
+    let unknown = if options.resend_unknown { Unknown::Resend } else { Unknown::Report };
+    let some = unknown == Unknown::Resend && state.progress.unknown > 0;
+    match state.stage {
+        Stage::Ended => return Err(format!("the task {} was ended for good", place.name).into()),
+        Stage::Finished if !some => {
+            return Err(format!("the task {} is finished: nobody is left", place.name).into());
+        }
+        _ => {}
+    }
+    adjust(&mut plan, options.to.as_deref(), &options.pace);
+    journal.set_plan(&plan)?;
+    drop(journal);
+    if options.background {
+        // The shell that started it is no concern of its; where it leads a session already, neither.
+        let _ = rustix::process::setsid();
+        return Ok(go(&place, &lock, unknown, Vec::new(), language)?);
+    }
+    if options.sight.detach {
+        drop(lock);
+        return Ok(detach(&place, unknown)?);
+    }
+    Ok(go(&place, &lock, unknown, watch(&place, &options.sight, language)?, language)?)
+}
+
+pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Refused> {
+    let old = home.task(&Name::new(&options.name)?)?;
+    let _lock = old.lock()?;
+    let journal = Journal::open(&old.journal())?;
+    let mut plan = journal.plan()?;
+    let name = (1..)
+        .map(|n| Name::new(&format!("{}-retry-{n}", old.name)))
+        .find(|name| name.as_ref().map_or(true, |name| home.task(name).is_err()))
+        .expect("invariant: some number is free")?;
+    let draft = home.draft(&name)?;
+    plan.total = failed_people(&old, &journal, options, &draft)?;
+    if plan.total == 0 {
+        return Err(format!(
+            "nobody of the task {} failed so: there is nobody to send to",
+            old.name
+        )
+        .into());
+    }
+    plan.id = plan::own_part()?;
+    (plan.created, plan.at) = (clock::now_ms(), None);
+    plan.result.set_file_name(format!("{name}.result.csv"));
+    adjust(&mut plan, options.to.as_deref(), &options.pace);
+    begin(home, draft, &plan, &options.sight, language)
+}
+
+/// Puts those that failed into the list of the draft.
+fn failed_people(
+    old: &Place,
+    journal: &Journal,
+    options: &Retry,
+    draft: &Draft,
+) -> Result<u64, String> {
+    let written = |error| format!("cannot write to {}: {error}", draft.place.folder.display());
+    let unread = |error| format!("cannot read the list in {}: {error}", old.folder.display());
+    let mut keeper = Keeper::create(&draft.place.folder).map_err(written)?;
+    let mut total = 0;
+    journal.failures(|failure| {
+        let of_code = || failure.errcode.is_some_and(|code| options.errcode.contains(&code));
+        let wanted = match failure.status {
+            Status::Failed => options.errcode.is_empty() || of_code(),
+            Status::Unknown => options.resend_unknown,
+            Status::Sent => false,
+        };
+        if wanted {
+            let person = Kept::open(&old.folder, failure.offset).and_then(|mut list| list.next());
+            let person = person.map_err(unread)?.ok_or("the list ends before its last person")?;
+            keeper.keep(&person).map_err(written)?;
+            total += 1;
+        }
+        Ok(())
+    })?;
+    keeper.finish().map_err(written)?;
+    Ok(total)
+}
+
+/// Who shows it: a bar where there is a terminal.
+fn watch(place: &Place, sight: &Sight, language: Language) -> Result<Vec<Box<dyn Watch>>, String> {
+    let (name, every) = (place.name.as_str(), Duration::from_secs(sight.every));
+    Ok(vec![match (sight.json, std::io::stderr().is_terminal()) {
+        (true, _) => Box::new(Json::new(name, every)),
+        (false, true) => Box::new(Bar::new(name, language)),
+        (false, false) => Box::new(Lines::new(name, every, language)),
+    }])
+}
+
+/// How the run went, for the summary.
+#[derive(Default)]
+struct Course {
+    began: Progress,
+    ended: Progress,
+}
+
+/// Runs it in this process, which has it.
+fn go(
+    place: &Place,
+    _lock: &PidFile,
+    unknown: Unknown,
+    mut watchers: Vec<Box<dyn Watch>>,
+    language: Language,
+) -> Result<u8, String> {
+    let journal = Journal::open(&place.journal())?;
+    let plan = journal.plan()?;
+    let control = Control::default();
+    control.listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
+    let quiet = watchers.is_empty();
+    watchers.push(Box::new(Log::open(&place.log())?));
+    let mut watched = Watched { watchers, course: Course::default() };
+    let meaning = language.pick([words::english as fn(i64) -> _, words::chinese]);
+    let began = Instant::now();
+    let watch = &mut watched;
+    let end = run::run(Orders {
+        place,
+        plan: &plan,
+        journal,
+        control: &control,
+        watch,
+        unknown,
+        meaning,
+    })?;
+    let Course { began: before, ended } = watched.course;
+    if !quiet {
+        let done = ended.done().saturating_sub(before.done());
+        let name = place.name.as_str();
+        eprintln!("{}", words::end(&end, name, language));
+        eprintln!("{}", words::summary(name, &ended, began.elapsed(), done, language));
+        let result = plan.result.display();
+        eprintln!("{}", language.pick([format!("results: {result}"), format!("结果：{result}")]));
+    }
+    Ok(exit::of(&end, &ended))
+}
+
+/// The watchers, and what the summary needs.
+struct Watched {
+    watchers: Vec<Box<dyn Watch>>,
+    course: Course,
+}
+
+impl Watch for Watched {
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started(progress) => self.course.began = (*progress).clone(),
+            Event::Ended(_, progress) => self.course.ended = (*progress).clone(),
+            _ => {}
+        }
+        self.watchers.hear(event);
+    }
+
+    fn tick(&mut self) {
+        self.watchers.tick();
+    }
+}
+
+/// Runs it in a process of its own, and returns when that has the task.
+fn detach(place: &Place, unknown: Unknown) -> Result<u8, String> {
+    let failed =
+        |error: std::io::Error| format!("cannot start the task in the background: {error}");
+    let log = crate::file::append(&place.log()).map_err(failed)?;
+    let home = place.folder.parent().unwrap_or(Path::new("/"));
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.arg("resume").arg(place.name.as_str()).arg("--background").arg("--home").arg(home);
+    if unknown == Unknown::Resend {
+        command.arg("--resend-unknown");
+    }
+    let nothing = Stdio::null;
+    command.stdin(nothing()).stdout(nothing()).stderr(log);
+    let mut child = command.spawn().map_err(failed)?;
+    let deadline = Instant::now() + BEGIN;
+    while Instant::now() < deadline {
+        // Its end is seen first: a short task may be done already.
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            let code = status.code().unwrap_or(1);
+            let log = place.log();
+            return match u8::try_from(code) {
+                Ok(exit::FAILED) | Err(_) => {
+                    Err(format!("the task ended at once: {status} (see {})", log.display()))
+                }
+                Ok(code) => Ok(code),
+            };
+        }
+        if place
+            .runs()
+            .is_some_and(|process| process.pid.as_raw_nonzero().get() as u32 == child.id())
+        {
+            let (name, pid) = (&place.name, child.id());
+            crate::say!(
+                "{name} runs in the background: process {pid} (mega-task show {name}, pause {name})"
+            );
+            return Ok(exit::OK);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(format!("the task has not begun after {BEGIN:?} (see {})", place.log().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_may_have_its_zone_behind_the_minutes() {
+        assert_eq!(time("2026-11-25T09:00+08:00"), Ok(1_795_568_400_000));
+        assert_eq!(time("2026-11-25T09:00:00+08:00"), Ok(1_795_568_400_000));
+        assert!(time("tomorrow").unwrap_err().starts_with("--at: "));
+    }
+}

@@ -1,0 +1,263 @@
+//! The lines of a text in whatever encoding it is in, one piece of it in memory at a time. UTF-8 and UTF-16 are
+//! known by their first bytes, UTF-8 without them by the whole of it; what is left is GB18030, as GBK and GB2312 are.
+
+use super::error::ListError;
+use encoding_rs::{Decoder, DecoderResult, GB18030, UTF_8};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a line, and of a row of several.
+pub const LONGEST: usize = 1 << 20;
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Utf8,
+    Utf16,
+    Gb18030,
+}
+
+impl Encoding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Utf8 => "UTF-8",
+            Encoding::Utf16 => "UTF-16",
+            Encoding::Gb18030 => "GB18030",
+        }
+    }
+}
+
+pub struct Lines {
+    file: File,
+    path: PathBuf,
+    encoding: &'static encoding_rs::Encoding,
+    decoder: Decoder,
+    /// What was read and not yet decoded.
+    raw: Vec<u8>,
+    /// What was decoded; the lines up to `at` were given out.
+    text: String,
+    at: usize,
+    state: State,
+    /// How many lines were given out.
+    line: u64,
+}
+
+#[derive(PartialEq)]
+enum State {
+    More,
+    Ended,
+    /// The next line has bytes that are no text.
+    Broken,
+}
+
+impl Lines {
+    /// `path` is for what is said of it.
+    pub fn open(mut file: File, path: &Path) -> Result<Lines, ListError> {
+        let failed = |error| ListError::unreadable(path, &error);
+        let encoding = find_encoding(&mut file).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        Ok(Lines {
+            file,
+            path: path.to_owned(),
+            encoding,
+            decoder: encoding.new_decoder_with_bom_removal(),
+            raw: Vec::with_capacity(PIECE),
+            text: String::new(),
+            at: 0,
+            state: State::More,
+            line: 0,
+        })
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        match self.encoding {
+            encoding if encoding == UTF_8 => Encoding::Utf8,
+            encoding if encoding == GB18030 => Encoding::Gb18030,
+            _ => Encoding::Utf16,
+        }
+    }
+
+    /// The number of the line that was given last.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// The next line, without its end; None after the last.
+    pub fn next(&mut self) -> Result<Option<&str>, ListError> {
+        let mut looked = self.at;
+        loop {
+            if let Some(found) = self.text[looked..].find('\n') {
+                let (begin, end) = (self.at, looked + found);
+                self.at = end + 1;
+                self.line += 1;
+                let line = &self.text[begin..end];
+                return Ok(Some(line.strip_suffix('\r').unwrap_or(line)));
+            }
+            if self.text.len() - self.at > LONGEST {
+                return Err(too_long(&self.path, self.line + 1));
+            }
+            match self.state {
+                State::Broken => return Err(self.broken()),
+                State::Ended if self.at == self.text.len() => return Ok(None),
+                State::Ended => self.text.push('\n'),
+                State::More => {
+                    looked = self.text.len() - self.at;
+                    self.text.drain(..self.at);
+                    self.at = 0;
+                    self.read().map_err(|error| ListError::unreadable(&self.path, &error))?;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let count = (&self.file).take(PIECE as u64).read_to_end(&mut self.raw)?;
+        // A byte becomes three at most.
+        self.text.reserve(3 * self.raw.len() + 16);
+        let last = count == 0;
+        let (result, taken) =
+            self.decoder.decode_to_string_without_replacement(&self.raw, &mut self.text, last);
+        self.raw.drain(..taken);
+        self.state = match result {
+            DecoderResult::Malformed(..) => State::Broken,
+            _ if last => State::Ended,
+            _ => State::More,
+        };
+        Ok(())
+    }
+
+    fn broken(&self) -> ListError {
+        let (path, line) = (self.path.display(), self.line + 1);
+        let (english, chinese) = match self.encoding() {
+            Encoding::Gb18030 => {
+                ("neither UTF-8 nor GB18030 (GBK)", "既不是 UTF-8 也不是 GB18030（GBK）")
+            }
+            Encoding::Utf8 => ("no UTF-8, as its beginning says", "不是开头所标的 UTF-8"),
+            Encoding::Utf16 => ("no UTF-16, as its beginning says", "不是开头所标的 UTF-16"),
+        };
+        ListError::new([
+            format!("{path}, line {line}: this is {english}; save the list as UTF-8"),
+            format!("{path} 第 {line} 行：{chinese}；请把名单另存为 UTF-8"),
+        ])
+    }
+}
+
+/// A line, or a row that began there, has no end within reason.
+pub fn too_long(path: &Path, line: u64) -> ListError {
+    let path = path.display();
+    ListError::new([
+        format!(
+            "{path}, line {line}: it is longer than 1 MiB (is a quote left open, or is this no list?)"
+        ),
+        format!("{path} 第 {line} 行：超过 1 MiB（是引号没有闭合，还是这不是名单？）"),
+    ])
+}
+
+/// Looks at the whole of it.
+fn find_encoding(file: &mut File) -> io::Result<&'static encoding_rs::Encoding> {
+    let mut raw = Vec::with_capacity(PIECE);
+    let mut text = String::with_capacity(3 * PIECE + 16);
+    let mut decoder = UTF_8.new_decoder_without_bom_handling();
+    for piece in 0.. {
+        let count = Read::take(&mut *file, PIECE as u64).read_to_end(&mut raw)?;
+        if piece == 0
+            && let Some((encoding, _)) = encoding_rs::Encoding::for_bom(&raw)
+        {
+            return Ok(encoding);
+        }
+        text.clear();
+        text.reserve(3 * raw.len() + 16);
+        let (result, taken) =
+            decoder.decode_to_string_without_replacement(&raw, &mut text, count == 0);
+        if matches!(result, DecoderResult::Malformed(..)) {
+            return Ok(GB18030);
+        }
+        if count == 0 {
+            break;
+        }
+        raw.drain(..taken);
+    }
+    Ok(UTF_8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn lines(bytes: &[u8]) -> Result<(Encoding, Vec<String>), ListError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let mut lines = Lines::open(file, Path::new("people.txt"))?;
+        let mut all = Vec::new();
+        while let Some(line) = lines.next()? {
+            all.push(line.to_owned());
+        }
+        assert_eq!(lines.line(), all.len() as u64);
+        Ok((lines.encoding(), all))
+    }
+
+    fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        format!("\u{feff}{text}").encode_utf16().flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn each_encoding_is_found_and_read() {
+        let text = "张三\r\n\n一二 😀\n末";
+        let expected = ["张三", "", "一二 😀", "末"];
+        let gbk = GB18030.encode(text).0.into_owned();
+        for (bytes, encoding) in [
+            (text.as_bytes().to_vec(), Encoding::Utf8),
+            (format!("\u{feff}{text}").into_bytes(), Encoding::Utf8),
+            (gbk, Encoding::Gb18030),
+            (utf16(text, u16::to_le_bytes), Encoding::Utf16),
+            (utf16(text, u16::to_be_bytes), Encoding::Utf16),
+        ] {
+            let (found, all) = lines(&bytes).unwrap();
+            assert_eq!((found, &all[..]), (encoding, &expected.map(str::to_owned)[..]));
+        }
+    }
+
+    #[test]
+    fn characters_are_whole_wherever_a_piece_ends() {
+        for shift in 0..8 {
+            let text = format!("{}{}\nend", "x".repeat(shift), "张".repeat(PIECE));
+            for bytes in [text.as_bytes().to_vec(), GB18030.encode(&text).0.into_owned()] {
+                let all = lines(&bytes).unwrap().1;
+                assert_eq!(all.join("\n"), text);
+            }
+        }
+    }
+
+    #[test]
+    fn short_gbk_at_the_end_of_a_long_text_decides_for_all_of_it() {
+        let mut bytes = b"openid\n".repeat(PIECE);
+        bytes.extend_from_slice(&GB18030.encode("张").0);
+        let (encoding, all) = lines(&bytes).unwrap();
+        assert_eq!((encoding, all.last().unwrap().as_str()), (Encoding::Gb18030, "张"));
+        let cut = &bytes[..bytes.len() - 1];
+        assert!(lines(cut).unwrap_err().to_string().contains("line 65537: this is neither UTF-8"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_told_with_their_line() {
+        for (bytes, said) in [
+            (&b"o1\no2\n\xff\xff\no3"[..], "line 3: this is neither UTF-8 nor GB18030"),
+            (b"\xef\xbb\xbfo1\n\xd5\xc5", "line 2: this is no UTF-8, as its beginning says"),
+            (b"\xff\xfeo\0\n\0\0\xdc", "line 2: this is no UTF-16, as its beginning says"),
+        ] {
+            let error = lines(bytes).unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_and_an_empty_text_has_none() {
+        let error = lines(&vec![b'x'; 3 * LONGEST]).unwrap_err();
+        assert!(error.to_string().contains("line 1: it is longer than 1 MiB"), "{error}");
+        assert_eq!(lines(b"").unwrap().1.len(), 0);
+    }
+}

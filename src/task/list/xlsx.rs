@@ -1,0 +1,216 @@
+//! The rows of an xlsx workbook: its first visible sheet that has any. The sheet is read as a stream; the texts that
+//! its cells share are in memory, as calamine has them, and so bounded before they are read.
+
+use super::error::{Fault, ListError};
+use super::row::{Row, Rows};
+use super::shown;
+use calamine::{Data, DataRef, Reader, SheetType, SheetVisible, Xlsx, XlsxCellReader};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// Bytes that all parts but the sheets may have, unpacked: a million openids are 60 MiB.
+const LARGEST: u64 = 256 << 20;
+
+type Source = BufReader<File>;
+
+pub struct Workbook {
+    xlsx: Xlsx<Source>,
+    path: PathBuf,
+}
+
+pub struct Sheet<'a> {
+    cells: XlsxCellReader<'a, Source>,
+    path: &'a Path,
+    /// The first cell of the next row.
+    next: Option<Cell>,
+    /// The last cell was read; calamine must not be asked for more.
+    ended: bool,
+    /// Of the first row; 0 until it was read.
+    width: usize,
+}
+
+/// A cell that has something in it.
+struct Cell {
+    row: u32,
+    column: usize,
+    shown: Result<String, String>,
+}
+
+impl Workbook {
+    pub fn open(file: File, path: &Path) -> Result<Workbook, ListError> {
+        let unreadable = |error: io::Error| ListError::unreadable(path, &error);
+        bounded(&file, path)?;
+        let source = BufReader::new(file.try_clone().map_err(unreadable)?);
+        let xlsx = Xlsx::new(source).map_err(|error| damaged(path, &error))?;
+        Ok(Workbook { xlsx, path: path.to_owned() })
+    }
+
+    /// The name of the sheet that is read.
+    pub fn find_sheet(&mut self) -> Result<Option<String>, ListError> {
+        let sheets = self.xlsx.sheets_metadata().iter();
+        let of_cells = sheets.filter(|sheet| sheet.typ == SheetType::WorkSheet);
+        let shown = of_cells.filter(|sheet| sheet.visible == SheetVisible::Visible);
+        let names: Vec<String> = shown.map(|sheet| sheet.name.clone()).collect();
+        for name in names {
+            if self.sheet(&name)?.cell()?.is_some() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn sheet(&mut self, name: &str) -> Result<Sheet<'_>, ListError> {
+        let path = &self.path;
+        let cells =
+            self.xlsx.worksheet_cells_reader(name).map_err(|error| damaged(path, &error))?;
+        let mut sheet = Sheet { cells, path, next: None, ended: false, width: 0 };
+        sheet.next = sheet.cell()?;
+        Ok(sheet)
+    }
+}
+
+impl Sheet<'_> {
+    /// The next cell that has something in it.
+    fn cell(&mut self) -> Result<Option<Cell>, ListError> {
+        if let Some(cell) = self.next.take() {
+            return Ok(Some(cell));
+        }
+        while !self.ended {
+            let next = self.cells.next_cell_with_style_id();
+            let Some((cell, style)) = next.map_err(|error| damaged(self.path, &error))? else {
+                self.ended = true;
+                break;
+            };
+            let style = self.cells.styles().get(style);
+            let format = style.and_then(|style| style.number_format.as_ref());
+            let shown = match cell.get_value() {
+                DataRef::Empty => continue,
+                DataRef::Error(error) => Err(error.to_string()),
+                DataRef::Float(value) => Ok(shown::number(*value, format)),
+                DataRef::DateTime(time) => Ok(shown::time(time, format)),
+                DataRef::Bool(true) => Ok("TRUE".to_owned()),
+                DataRef::Bool(false) => Ok("FALSE".to_owned()),
+                text => Ok(Data::from(text.clone()).to_string()),
+            };
+            if shown.as_ref().is_ok_and(|shown| shown.is_empty()) {
+                continue;
+            }
+            let (row, column) = cell.get_position();
+            return Ok(Some(Cell { row, column: column as usize, shown }));
+        }
+        Ok(None)
+    }
+
+    /// One row as it stands in the sheet; false after the last.
+    fn row(&mut self, row: &mut Row) -> Result<bool, ListError> {
+        let Some(first) = self.cell()? else { return Ok(false) };
+        let number = first.row;
+        row.begin(u64::from(number) + 1);
+        let mut cell = first;
+        loop {
+            if cell.column < row.len() {
+                return Err(damaged(self.path, &"its cells are not in order"));
+            }
+            row.widen(cell.column);
+            row.push(cell.shown.as_deref().unwrap_or_default());
+            if let Err(shown) = cell.shown {
+                row.fault.get_or_insert(Fault::Cell { column: cell.column, shown });
+            }
+            let Some(next) = self.cell()? else { return Ok(true) };
+            if next.row != number {
+                self.next = Some(next);
+                return Ok(true);
+            }
+            cell = next;
+        }
+    }
+}
+
+impl Rows for Sheet<'_> {
+    fn next(&mut self, row: &mut Row) -> Result<bool, ListError> {
+        loop {
+            if !self.row(row)? {
+                return Ok(false);
+            }
+            if row.is_blank() {
+                continue;
+            }
+            // Cells that nobody filled in are not there.
+            row.narrow(self.width.max(1));
+            if self.width == 0 {
+                self.width = row.len();
+            }
+            row.widen(self.width);
+            return Ok(true);
+        }
+    }
+}
+
+/// What is packed small may be large: whoever made the workbook decides how much of it is held in memory.
+fn bounded(file: &File, path: &Path) -> Result<(), ListError> {
+    let no_zip = |error: zip::result::ZipError| damaged(path, &error);
+    let unreadable = |error: io::Error| damaged(path, &error);
+    let source = BufReader::new(file.try_clone().map_err(unreadable)?);
+    let mut archive = zip::ZipArchive::new(source).map_err(no_zip)?;
+    let mut left = LARGEST;
+    for index in 0..archive.len() {
+        let part = archive.by_index(index).map_err(no_zip)?;
+        let name = part.name().map_err(no_zip)?.to_ascii_lowercase();
+        if name.contains("worksheets/") || !name.ends_with(".xml") && !name.ends_with(".rels") {
+            continue;
+        }
+        let mut part = BufReader::new(part.take(left + 1));
+        let (bytes, claimed) = look_through(&mut part).map_err(unreadable)?;
+        // A text takes more bytes than this where it stands.
+        if bytes > left || claimed > bytes / 4 {
+            return Err(too_large(path));
+        }
+        left -= bytes;
+    }
+    Ok(())
+}
+
+/// How many bytes a part has, and how many texts it says that it has: room is made for so many.
+fn look_through(part: &mut impl BufRead) -> io::Result<(u64, u64)> {
+    const CLAIM: &[u8] = b"uniqueCount";
+    let (mut bytes, mut claimed, mut tag) = (0, 0, Vec::new());
+    loop {
+        tag.clear();
+        let count = part.read_until(b'>', &mut tag)?;
+        if count == 0 {
+            return Ok((bytes, claimed));
+        }
+        bytes += count as u64;
+        // UTF-16 is looked through as if it were ASCII.
+        tag.retain(|byte| *byte != 0);
+        if let Some(found) = tag.windows(CLAIM.len()).position(|window| window == CLAIM) {
+            let rest = &tag[found + CLAIM.len()..];
+            let digits = rest.iter().skip_while(|byte| !byte.is_ascii_digit());
+            let digits = digits.take_while(|byte| byte.is_ascii_digit());
+            let number = digits.fold(0u64, |number, digit| {
+                number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+            });
+            claimed = claimed.max(number);
+        }
+    }
+}
+
+fn too_large(path: &Path) -> ListError {
+    let path = path.display();
+    ListError::new([
+        format!("{path}: the workbook's texts take more than 256 MiB; save the list as CSV"),
+        format!("{path}：工作簿的文本超过 256 MiB，请另存为 CSV"),
+    ])
+}
+
+/// Also for what is a zip and no workbook.
+pub fn damaged(path: &Path, error: &dyn std::fmt::Display) -> ListError {
+    let path = path.display();
+    ListError::new([
+        format!(
+            "{path} is no xlsx workbook that can be read: {error}; save it anew as xlsx or CSV"
+        ),
+        format!("{path} 不是可读的 xlsx 工作簿：{error}；请重新另存为 xlsx 或 CSV"),
+    ])
+}

@@ -1,0 +1,266 @@
+//! What a turn of the run does on the connections: connects, lets people go out, and books what is answered.
+
+use super::link::{Link, Reply};
+use super::people::Next;
+use super::wait::{Allowance, Moved};
+use super::{BACKOFF, Run, verb};
+use crate::task::event::{Event, Status, Why};
+use crate::task::reply::Verdict;
+use mio::Token;
+use std::io;
+use std::net::ToSocketAddrs;
+use std::time::Instant;
+
+/// What is said of those whose answer never came.
+const TOO_LATE: &str = "unknown: WeChat may have taken it, and it is too late to ask again";
+
+impl Run<'_> {
+    /// Begins connections that are due, and gives up those that have said nothing for too long.
+    pub(super) fn connect(&mut self, now: Instant) {
+        for index in 0..self.links.len() {
+            let late = |link: &Link| link.deadline().is_some_and(|at| at <= now);
+            if self.links[index].as_ref().is_some_and(late) {
+                self.lose(
+                    index,
+                    &io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+                    now,
+                );
+            }
+        }
+        if self.reconnect.at > now || self.drains.is_some() {
+            return;
+        }
+        for index in 0..self.links.len() {
+            if self.links[index].is_none()
+                && let Err(error) = self.open(index)
+            {
+                return self.not_reached(&error, now);
+            }
+        }
+    }
+
+    fn open(&mut self, index: usize) -> io::Result<()> {
+        let mut addresses = self.plan.to.to_socket_addrs()?;
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let address = addresses.next().ok_or_else(none)?;
+        self.links[index] = Some(Link::begin(address, self.poll.registry(), Token(index))?);
+        Ok(())
+    }
+
+    /// The next attempts are later.
+    fn not_reached(&mut self, error: &io::Error, now: Instant) {
+        if self.reconnect.at <= now {
+            self.reconnect.at = now + self.reconnect.pause;
+            self.reconnect.pause = (self.reconnect.pause * 2).min(BACKOFF.end);
+        }
+        let nobody = !self.links.iter().flatten().any(Link::is_up);
+        if nobody && self.reconnect.why.is_none() {
+            let why = Why::Unreachable(format!("{}: {error}", self.plan.to));
+            self.watch.hear(&Event::Waits(&why));
+            self.reconnect.why = Some(why);
+            self.people.unstage();
+            self.book.dirty = true;
+        }
+    }
+
+    fn lose(&mut self, index: usize, error: &io::Error, now: Instant) {
+        if let Some(link) = self.links[index].take() {
+            link.end(self.poll.registry());
+        }
+        let wait = &mut self.wait;
+        self.people.lose(index, |slot| wait.lost(slot, now));
+        self.not_reached(error, now);
+    }
+
+    /// Something happened on a connection.
+    pub(super) fn serve(&mut self, index: usize, now: Instant) -> Result<(), String> {
+        // It was lost in the same turn.
+        let Some(mut link) = self.links[index].take() else { return Ok(()) };
+        let mut halt = None;
+        let heard = self.hear(&mut link, index, now, &mut halt);
+        self.links[index] = Some(link);
+        match heard {
+            Ok(true) => {}
+            Ok(false) => self.lose(index, &io::ErrorKind::UnexpectedEof.into(), now),
+            Err(error) => self.lose(index, &error, now),
+        }
+        halt.map_or(Ok(()), Err)
+    }
+
+    /// False when the other side has closed the connection.
+    fn hear(
+        &mut self,
+        link: &mut Link,
+        index: usize,
+        now: Instant,
+        halt: &mut Option<String>,
+    ) -> io::Result<bool> {
+        if link.look()? {
+            self.reconnect.pause = BACKOFF.start;
+            if self.reconnect.why.take().is_some() {
+                self.book.dirty = true;
+                match self.wait.why() {
+                    Some(why) => self.watch.hear(&Event::Waits(why)),
+                    None => self.watch.hear(&Event::GoesOn),
+                }
+            }
+        }
+        if !link.is_up() {
+            return Ok(true);
+        }
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let open = link.read(&mut chunk, now);
+        self.chunk = chunk;
+        // What was said before the end counts.
+        let open = open?;
+        link.replies(|reply| self.answered(&reply, index, now, halt))?;
+        Ok(open)
+    }
+
+    /// False if it answers nothing that this connection was asked.
+    fn answered(
+        &mut self,
+        reply: &Reply,
+        index: usize,
+        now: Instant,
+        halt: &mut Option<String>,
+    ) -> bool {
+        let Some(slot) = reply.opaque.checked_sub(1) else {
+            // So mega tells who speaks another language.
+            let message = String::from_utf8_lossy(reply.message);
+            *halt = Some(format!("{} answers: {} {message}", self.plan.to, reply.code));
+            return false;
+        };
+        if self.people.get(slot).and_then(|held| held.on) != Some(index) {
+            return false;
+        }
+        match self.judge.judge(reply.code, reply.message) {
+            Verdict::Sent => self.ended(slot, Status::Sent, None, ""),
+            Verdict::Failed { errcode, errmsg } => {
+                self.ended(slot, Status::Failed, errcode, &errmsg);
+            }
+            Verdict::NotNow(why) => {
+                self.people.comes_again(slot);
+                self.refused(slot, Why::Refused(why), now);
+            }
+            Verdict::Limit(errcode) => {
+                self.people.takes_another_turn(slot);
+                self.refused(slot, Why::Limit(errcode), now);
+            }
+            Verdict::Unclear(why) => {
+                log::debug!("no usable answer: {why}");
+                self.people.stays_unclear(slot, now);
+                self.wait.lost(slot, now);
+            }
+            Verdict::Halt(why) => {
+                self.people.comes_again(slot);
+                *halt = Some(format!("{}: {why} ({})", self.plan.to, self.plan.key));
+            }
+        }
+        true
+    }
+
+    fn ended(&mut self, slot: u32, status: Status, errcode: Option<i64>, errmsg: &str) {
+        let held = self.people.ends(slot);
+        self.book(held, status, errcode, errmsg);
+        if self.wait.answered(slot) == Moved::GoesOn {
+            self.people.sort();
+            self.watch.hear(&Event::GoesOn);
+        }
+    }
+
+    fn refused(&mut self, slot: u32, why: Why, now: Instant) {
+        // That nothing of it is out is to be kept.
+        self.book.dirty = true;
+        if self.wait.refused(slot, why, now) == Moved::Waits
+            && let Some(why) = self.wait.why()
+        {
+            self.watch.hear(&Event::Waits(why));
+            self.people.unstage();
+        }
+    }
+
+    /// Lets go out whom window, rate and journal allow.
+    pub(super) fn go_out(&mut self, now: Instant) -> Result<(), String> {
+        self.people.look(now);
+        let block = self.number_of_next_block();
+        let free = self.wait.allowance(now) == Allowance::Free && self.reaches();
+        if free {
+            let read = self.people.read(block);
+            self.book.dirty |=
+                read.map_err(|error| format!("cannot read the task's list: {error}"))?;
+        }
+        while self.people.out() < self.plan.window {
+            let allowance = self.wait.allowance(now);
+            if allowance == Allowance::Shut || !self.reaches() || !self.rate.allows(now) {
+                break;
+            }
+            match self.people.next(self.book.acked) {
+                Next::Goes(slot) => {
+                    if allowance == Allowance::Probe {
+                        self.wait.tries(slot);
+                    }
+                    self.send(slot, now);
+                }
+                Next::TooLate(slot) => {
+                    let held = self.people.ends_unanswered(slot);
+                    self.book(held, Status::Unknown, None, TOO_LATE);
+                }
+                Next::Waits => {
+                    self.book.dirty |= self.people.stage(block);
+                    if self.clerk.is_busy() {
+                        self.people.starves(block);
+                    }
+                    self.book.hurry = true;
+                    break;
+                }
+                Next::Nobody => {
+                    // A probe needs somebody.
+                    if allowance == Allowance::Probe {
+                        let read = self.people.read(block);
+                        self.book.dirty |=
+                            read.map_err(|error| format!("cannot read the task's list: {error}"))?;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// There is a connection to send over.
+    fn reaches(&self) -> bool {
+        self.links.iter().flatten().any(Link::is_up)
+    }
+
+    /// The message goes over the connection that owes the fewest answers.
+    fn send(&mut self, slot: u32, now: Instant) {
+        let up = self.links.iter_mut().enumerate();
+        let up = up
+            .filter_map(|(index, link)| Some((index, link.as_mut()?)))
+            .filter(|(_, it)| it.is_up());
+        let Some((index, link)) = up.min_by_key(|(_, link)| link.outstanding) else { return };
+        let held = self.people.goes(slot, index);
+        self.plan.put_id(&mut self.word, held.open.index, held.open.turn);
+        self.plan.put_data(&mut self.data, &held.data);
+        let words: [&[u8]; 4] = [
+            verb(self.plan),
+            held.openid.as_bytes(),
+            self.plan.key.as_bytes(),
+            self.word.as_bytes(),
+        ];
+        link.put(&words, slot + 1, self.data.as_bytes(), now);
+        self.rate.goes(now);
+    }
+
+    pub(super) fn flush(&mut self, now: Instant) {
+        for index in 0..self.links.len() {
+            let Some(link) = self.links[index].as_mut().filter(|link| link.is_up()) else {
+                continue;
+            };
+            if let Err(error) = link.flush() {
+                self.lose(index, &error, now);
+            }
+        }
+    }
+}

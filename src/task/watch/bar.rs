@@ -1,0 +1,96 @@
+//! The bar on a terminal: how many are done, how fast, what failed and why, when it is over, and why it waits.
+
+use super::Pace;
+use crate::cli::language::Language;
+use crate::output::printable;
+use crate::task::event::{End, Event, Progress, Watch};
+use crate::task::words;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::Instant;
+
+/// Codes that are shown while it runs.
+const CODES: usize = 5;
+
+pub struct Bar {
+    bar: ProgressBar,
+    language: Language,
+    progress: Progress,
+    pace: Pace,
+    waits: Option<String>,
+    drains: Option<usize>,
+}
+
+impl Bar {
+    pub fn new(name: &str, language: Language) -> Bar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style =
+            ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}%  {pos}/{len}{msg}");
+        bar.set_style(style.expect("invariant: the template is well formed").progress_chars("=> "));
+        bar.set_prefix(printable(name));
+        let (progress, pace) = (Progress::default(), Pace::new());
+        Bar { bar, language, progress, pace, waits: None, drains: None }
+    }
+
+    fn show(&mut self) {
+        let now = Instant::now();
+        let (progress, language) = (&self.progress, self.language);
+        self.pace.see(now, progress.done());
+        let rate = self.pace.per_second(now, progress.done());
+        let mut text = language.pick([format!("  {rate:.0}/s"), format!("  每秒 {rate:.0} 条")]);
+        if let Some(left) = self.pace.left(now, progress.done(), progress.left())
+            && self.waits.is_none()
+        {
+            let left = words::span(left);
+            text += &language.pick([format!("  {left} left"), format!("  剩余 {left}")]);
+        }
+        text += "\n";
+        text += &words::counts(progress, language);
+        for line in words::failures(progress, language).iter().take(CODES) {
+            text += "\n";
+            text += line;
+        }
+        if let Some(why) = &self.waits {
+            let why = printable(why);
+            text += &language.pick([format!("\nwaits: {why}"), format!("\n等待：{why}")]);
+        }
+        if let Some(out) = self.drains {
+            text += &language.pick([
+                format!("\nends when {out} answers are there (again: at once)"),
+                format!("\n等待 {out} 个应答后结束（再次发送信号则立即结束）"),
+            ]);
+        }
+        self.bar.set_message(text);
+        self.bar.set_position(progress.done());
+    }
+}
+
+impl Watch for Bar {
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started(progress) => {
+                self.bar.set_length(progress.total);
+                self.progress = (*progress).clone();
+            }
+            Event::Answered { progress, .. } => {
+                self.progress.clone_from(progress);
+                return;
+            }
+            Event::Waits(why) => self.waits = Some(words::why(why, self.language)),
+            Event::GoesOn => self.waits = None,
+            Event::Drains(out) => self.drains = Some(*out),
+            Event::Ended(end, progress) => {
+                self.progress.clone_from(progress);
+                (self.waits, self.drains) = (None, None);
+                if let End::Finished = end {
+                    self.bar.set_position(progress.done());
+                }
+                return self.bar.finish_and_clear();
+            }
+        }
+        self.show();
+    }
+
+    fn tick(&mut self) {
+        self.show();
+    }
+}

@@ -1,0 +1,86 @@
+//! A JSON object a line for scripts: what happens, and how far it is every some seconds.
+
+use crate::task::event::{End, Event, Progress, Watch, Why};
+use crate::task::words;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+pub struct Json {
+    name: String,
+    every: Duration,
+    said: Instant,
+    progress: Progress,
+}
+
+impl Json {
+    pub fn new(name: &str, every: Duration) -> Json {
+        Json { name: name.into(), every, said: Instant::now(), progress: Progress::default() }
+    }
+
+    fn say(&self, event: &str, more: Value) {
+        let time = words::time(crate::clock::unix_seconds() * 1_000);
+        let mut object = json!({ "event": event, "time": time, "task": self.name });
+        if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+            object.extend(more);
+        }
+        crate::say!("{object}");
+    }
+}
+
+/// The counts as `--json` has them.
+pub fn counts(progress: &Progress) -> Value {
+    let code = |(code, count): (&Option<i64>, &u64)| json!({ "errcode": code, "count": count });
+    json!({
+        "total": progress.total,
+        "sent": progress.sent,
+        "failed": progress.failed,
+        "unknown": progress.unknown,
+        "errcodes": progress.errcodes.iter().map(code).collect::<Vec<_>>(),
+    })
+}
+
+fn reason(why: &Why) -> &'static str {
+    match why {
+        Why::Appointed(_) => "appointed",
+        Why::Unreachable(_) => "unreachable",
+        Why::Refused(_) => "refused",
+        Why::Limit(_) => "limit",
+    }
+}
+
+impl Watch for Json {
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started(progress) => {
+                self.progress = (*progress).clone();
+                self.say("started", counts(progress));
+            }
+            Event::Answered { progress, .. } => self.progress.clone_from(progress),
+            Event::Waits(why) => {
+                let text = words::why(why, crate::cli::language::Language::English);
+                self.say("waits", json!({ "reason": reason(why), "why": text }));
+            }
+            Event::GoesOn => self.say("goes_on", json!({})),
+            Event::Drains(out) => self.say("drains", json!({ "out": out })),
+            Event::Ended(end, progress) => {
+                let (how, why) = match end {
+                    End::Finished => ("finished", None),
+                    End::Paused => ("paused", None),
+                    End::Ended => ("ended", None),
+                    End::Broken(why) => ("stopped", Some(why)),
+                };
+                let mut more = counts(progress);
+                more["how"] = how.into();
+                more["why"] = json!(why);
+                self.say("ended", more);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.said.elapsed() >= self.every {
+            self.said = Instant::now();
+            self.say("progress", counts(&self.progress));
+        }
+    }
+}

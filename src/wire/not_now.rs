@@ -1,0 +1,31 @@
+//! How a refusal begins that says "not taken in; come again": the daemon says it, clients go by it.
+
+use super::command::{FAILED, UNAVAILABLE};
+
+/// Why follows.
+pub const SUSPENDED: &str = "sending suspended: ";
+/// Perhaps more follows.
+pub const QUEUE_FULL: &str = "queue full";
+pub const STOPPING: &str = "stopping";
+pub const DRAINING: &str = "draining";
+
+/// Whether a result says so. Its code is FAILED where clients are to be spared UNAVAILABLE
+/// (`server.unavailable_code`).
+pub fn is_not_now(code: u16, message: &str) -> bool {
+    let words = [SUSPENDED, QUEUE_FULL, STOPPING, DRAINING];
+    code == UNAVAILABLE || code == FAILED && words.iter().any(|words| message.starts_with(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_from_a_failure_under_either_code() {
+        for message in ["sending suspended: rate", "queue full: no room", "stopping", "draining"] {
+            assert!(is_not_now(FAILED, message) && is_not_now(UNAVAILABLE, message), "{message}");
+            assert!(!is_not_now(400, message), "{message}");
+        }
+        assert!(!is_not_now(FAILED, "no usable answer: timeout"));
+    }
+}
