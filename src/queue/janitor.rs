@@ -72,7 +72,7 @@ pub(super) enum ToSync {
 pub struct ChoreDone(pub(super) Done);
 
 pub(super) enum Done {
-    Created(io::Result<Segment>),
+    Created(io::Result<Box<Segment>>),
     Retired(u64, io::Result<()>),
     Synced(io::Result<Missed>),
     Looked(Missed),
@@ -110,7 +110,8 @@ impl Chore {
         ChoreDone(match self.work {
             Work::Create { number, origin, size, now, follows } => {
                 let created = create(disk, number, origin, size, now);
-                Done::Created(created.and_then(|segment| known_to_follow(segment, follows, disk)))
+                let known = created.and_then(|segment| known_to_follow(segment, follows, disk));
+                Done::Created(known.map(Box::new))
             }
             Work::Retire { number, end, heir } => match inherit(disk, heir) {
                 Ok(file) => match file.map_or(Ok(()), |file| file.sync()) {

@@ -350,7 +350,7 @@ impl Queue {
         Ok(match done.0 {
             Done::Created(Ok(spare)) => {
                 self.spare_ordered = false;
-                self.spare = Some(spare);
+                self.spare = Some(*spare);
                 if self.astray { Progress::Nothing } else { Progress::Room }
             }
             Done::Created(Err(error)) => {
