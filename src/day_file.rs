@@ -28,6 +28,8 @@ pub struct DayFile {
     day: NaiveDate,
     file: Option<File>,
     missing: u64,
+    /// Lines that were missing at any time.
+    lost: u64,
     why: String,
     looked: Instant,
     moved: u64,
@@ -43,6 +45,7 @@ impl DayFile {
             day,
             file: Some(file),
             missing: 0,
+            lost: 0,
             why: String::new(),
             looked: Instant::now(),
             moved: MOVED.load(Ordering::Relaxed),
@@ -56,7 +59,7 @@ impl DayFile {
     pub fn write(&mut self, day: NaiveDate, bytes: &[u8], lines: u64) {
         let caught_up = self.catch_up(day);
         if let Err(error) = caught_up.and_then(|()| self.try_write(day, bytes)) {
-            self.missing += lines;
+            self.count(lines);
             self.why = error.to_string();
         }
     }
@@ -94,9 +97,19 @@ impl DayFile {
     /// Lines that somebody else could not hand over.
     pub fn miss(&mut self, lines: u64) {
         if lines > 0 {
-            self.missing += lines;
+            self.count(lines);
             self.why = "they came faster than the disk takes them".to_owned();
         }
+    }
+
+    fn count(&mut self, lines: u64) {
+        self.missing += lines;
+        self.lost += lines;
+    }
+
+    /// Lines that could not be written, since it was opened.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Lines that have not found their way into it, or a note of how many, and why.
@@ -235,5 +248,6 @@ mod tests {
         file.write(today, b"four\n", 1);
         let text = std::fs::read_to_string(dated(&path, today)).unwrap();
         assert_eq!(text, "# 3 lines before this one could not be written\nfour\n");
+        assert_eq!((file.lost(), file.trouble()), (3, None), "they stay lost");
     }
 }

@@ -8,6 +8,8 @@ pub const DEAD_WITH_PIDFILE: u8 = 1;
 pub const NOT_RUNNING: u8 = 3;
 /// `status`: something is there that does not answer, or that is not to be believed.
 pub const UNKNOWN: u8 = 4;
+/// `start`, `stop`, `restart`: who asks may not, as LSB wants it.
+pub const NOT_PERMITTED: u8 = 4;
 /// The daemon: the queue could not be made durable, and going on would have been less than was
 /// promised.
 pub const SYNC_FAILED: u8 = 74;

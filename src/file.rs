@@ -66,10 +66,13 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
         _ => {}
     }
     let mut file = open_own(new, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o640)?;
-    write(&mut file)?;
-    file.sync_all()?;
-    std::fs::rename(new, path)?;
-    sync_folder(path)
+    let written =
+        write(&mut file).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(new, path));
+    if written.is_err() {
+        // On a full disk it would hold what others need; if it cannot be removed, the next attempt does.
+        let _ = std::fs::remove_file(new);
+    }
+    written.and_then(|()| sync_folder(path))
 }
 
 /// All of a short file: no more than `longest` bytes.
@@ -111,6 +114,21 @@ pub fn planted(stat: &Stat, wanted: FileType) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_old_file_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        replace(&path, |file| file.write_all(b"old")).unwrap();
+        let full = |file: &mut File| {
+            file.write_all(b"half of the n")?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        assert_eq!(replace(&path, full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn what_is_no_plain_file_is_refused_at_once() {

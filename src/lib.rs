@@ -59,6 +59,7 @@
 //! *terms*: what a part of the daemon takes from the configuration, and a reload replaces. *chore*: slow file
 //! work. *facts*: what a running daemon leaves for commands to find it by. *place*: how to reach a daemon.
 //! *ledger*: what became of each message. *history*: the texts that a template had, in the ledger's file.
+//! *id*: what a client gives its message, and a repeat is known by. *task*: one template for a list of *people*.
 //! *doubt*: what is told about a template's text and refuses nothing.
 //!
 //! # Invariants
@@ -69,7 +70,8 @@
 //! - A push answered 200 is in the queue's file, and with `sync = always` on the disk (Q1, S1).
 //! - Only a known outcome ends a message (Q1, Q2); a repeat carries the same client_msg_id.
 //! - Every send is answered exactly once (S2).
-//! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`).
+//! - WeChat is asked for a token at most once in ten seconds (T1, in `wechat::refresh`); a new start asks at once
+//!   only for a stable one, which no second call replaces.
 
 mod class;
 pub mod cli;
@@ -86,7 +88,7 @@ mod ledger;
 mod linger;
 mod logger;
 mod metrics;
-mod output;
+pub mod output;
 mod queue;
 mod reactor;
 mod reload;

@@ -48,6 +48,9 @@ pub struct Report {
     pub restart: Vec<Setting>,
     pub templates: usize,
     pub templates_changed: usize,
+    /// Keys of templates that are in the database no more, nor in use.
+    #[serde(default)]
+    pub templates_gone: Vec<String>,
     /// What the file says that has no effect, or not the one it may be meant to have.
     pub warnings: Vec<String>,
 }
@@ -182,8 +185,15 @@ impl Reloads {
     /// The templates are in the table: everybody else follows.
     fn apply(&mut self, changed: Changed) {
         let Some(under_way) = &mut self.under_way else { return };
-        let Changed { templates, changed } = changed;
+        let Changed { templates, changed, gone } = changed;
         (under_way.report.templates, under_way.report.templates_changed) = (templates, changed);
+        if !gone.is_empty() {
+            under_way.report.warnings.push(format!(
+                "templates gone from the database: {}: messages in the queue that name one will fail",
+                gone.join(", ")
+            ));
+        }
+        under_way.report.templates_gone = gone;
         let (config, terms) = (&under_way.config, &under_way.terms);
         logger::set_level(config.log.log_level);
         self.links.tokens.configure(config, Arc::clone(&terms.errcodes));

@@ -16,6 +16,7 @@ use crate::spool::{Spool, SyncFailed};
 use crate::stats::Stats;
 use crate::store::{self, Store};
 use crate::traffic::mailbox::{Mail, Mailbox};
+use crate::traffic::steer::Halt;
 use crate::traffic::{self, Channels, Event};
 use crate::wechat::client::Network;
 use crate::wechat::errcode::Errcodes;
@@ -32,6 +33,8 @@ use std::thread;
 enum Happening {
     Signal(Signal),
     Reload(News),
+    /// An administrator's order to stop, and whose it is.
+    Halt(Halt, String),
     /// The spool has ended: stopped, with so many messages left, or because it had to.
     SpoolEnded(Result<u64, SyncFailed>),
     /// Nothing is left of what the daemon was to deliver before it stops.
@@ -114,12 +117,13 @@ fn open(
     settle_doubt(&mut ledger, &mut queue)?;
     let decided = ledger.kept();
     let stats = Arc::new(Stats::default());
+    ledger.show(&stats);
     let store = Store::open(config, Arc::clone(&stats))?;
     let table = store.table();
     ledger.catch_up(&table);
     let network = Network::open(config)?;
     let errcodes = Arc::new(Errcodes::new(&config.errcode));
-    let tokens = Arc::new(Tokens::new(config, Arc::clone(&errcodes)));
+    let tokens = Arc::new(Tokens::of_daemon(config, Arc::clone(&errcodes)));
 
     let why = |error: std::io::Error| format!("cannot start: {error}");
     let (poll, waker) = reactor::poll().map_err(why)?;
@@ -145,6 +149,11 @@ fn open(
         reload: {
             let news = Arc::clone(&news);
             Box::new(move |to| news(News::Asked(Some(to))))
+        },
+        stop: {
+            let happens = happens.clone();
+            // A main thread that has ended takes the process with it.
+            Box::new(move |halt, by| drop(happens.send(Happening::Halt(halt, by))))
         },
         ledger: asks,
         listen: listen.clone(),
@@ -262,14 +271,15 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => return exit::FAILED,
             };
             match happening {
-                Happening::Signal(Signal::Terminate) if stopping => {
-                    log::warn!("asked to stop a second time: not waiting for WeChat any longer");
-                    self.mailbox.send(Mail::Stop { now: true });
-                }
-                Happening::Signal(Signal::Terminate) => {
-                    stopping = true;
-                    notice!("stopping");
-                    self.stop();
+                Happening::Signal(Signal::Terminate) => self.terminate(&mut stopping),
+                Happening::Halt(Halt { now }, by) => {
+                    notice!("told to stop by {by}");
+                    if !stopping {
+                        self.terminate(&mut stopping);
+                    }
+                    if now {
+                        self.terminate(&mut stopping);
+                    }
                 }
                 Happening::Drained if stopping => {}
                 Happening::Drained => {
@@ -293,6 +303,16 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// The first request to stop waits for WeChat, the second does not.
+    fn terminate(&mut self, stopping: &mut bool) {
+        if std::mem::replace(stopping, true) {
+            log::warn!("asked to stop a second time: not waiting for WeChat any longer");
+            return self.mailbox.send(Mail::Stop { now: true });
+        }
+        notice!("stopping");
+        self.stop();
     }
 
     fn stop(&mut self) {

@@ -6,7 +6,7 @@ use crate::clock::unix_seconds;
 use crate::config::{Config, Pdo};
 use crate::stats::Stats;
 use crate::template::{
-    self, Change, Database, DatabaseError, Insert, Kept, Loaded, Row, Table, Terms,
+    self, Change, Database, DatabaseError, Insert, Instead, Kept, Loaded, Old, Row, Table, Terms,
 };
 use crate::traffic::batch::Reply;
 use crate::traffic::mailbox::{Mail, Mailbox};
@@ -74,26 +74,29 @@ impl Store {
                 store.take(rows, terms);
                 store.keep();
             }
-            Err(error) => store.fall_back(&error, terms)?,
+            Err(error) => match store.kept.instead_of(&error) {
+                Instead::Use(old) => store.fall_back(old, &error, terms),
+                Instead::Create => {
+                    let created = template::create(&store.pdo);
+                    store.database = Some(created.map_err(|error| error.to_string())?);
+                    store.take(Vec::new(), terms);
+                    store.keep();
+                }
+                Instead::Refuse(why) => return Err(format!("cannot load the templates: {why}")),
+            },
         }
         Ok(store)
     }
 
-    fn fall_back(&mut self, error: &DatabaseError, terms: Terms) -> Result<(), String> {
-        let cannot = format!("cannot load the templates: {error}");
+    fn fall_back(&mut self, old: Old, error: &DatabaseError, terms: Terms) {
         let path = self.kept.path.display();
-        let old = match self.kept.read() {
-            Ok(Some(old)) => old,
-            Ok(None) => return Err(cannot),
-            Err(why) => return Err(format!("{cannot}; nor those kept in {path}: {why}")),
-        };
         log::warn!(
-            "{cannot}; those kept in {path} are used until the database answers: it is asked again and again"
+            "cannot load the templates: {error}; those kept in {path} are used until the database answers: it is \
+             asked again and again"
         );
         tell(self.table.replace_all(old.rows, terms));
         self.stats.database.lock().loaded = Some(old.loaded);
         self.fails(&error.to_string());
-        Ok(())
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -145,19 +148,24 @@ impl Store {
             }
             _ => load(&config.pdo, terms.table_size).map(|(database, rows)| (Some(database), rows)),
         };
-        let (database, rows) = loaded.map_err(|error| {
+        let (mut database, rows) = loaded.map_err(|error| {
             if config.pdo == self.pdo {
                 self.fails(&error.to_string());
             }
             error.to_string()
         })?;
+        let asked = database.as_mut().or(self.database.as_mut());
+        let asked = asked.expect("invariant: one of them has loaded the rows");
+        let rows = all_in_use(&self.table, asked.as_mut(), rows, terms)?;
         if database.is_some() {
             self.database = database;
             self.pdo = config.pdo.clone();
             self.kept.turn_to(&self.pdo);
         }
         let changes = self.take(rows, terms);
-        let changed = Changed { templates: self.table.len(), changed: changes.len() };
+        let gone = changes.iter().filter(|change| change.now.is_none());
+        let gone = gone.map(|change| change.key.clone()).collect();
+        let changed = Changed { templates: self.table.len(), changed: changes.len(), gone };
         pass_on(history, changes);
         Ok(changed)
     }
@@ -173,10 +181,15 @@ impl Store {
         match asked {
             Err(error) => self.fails(&error.to_string()),
             Ok(None) => self.answers(),
-            Ok(Some((database, rows))) => {
-                self.database = Some(database);
-                let changes = self.take(rows, terms);
-                pass_on(history, changes);
+            Ok(Some((mut database, rows))) => {
+                match all_in_use(&self.table, database.as_mut(), rows, terms) {
+                    Ok(rows) => {
+                        self.database = Some(database);
+                        let changes = self.take(rows, terms);
+                        pass_on(history, changes);
+                    }
+                    Err(why) => self.fails(&why),
+                }
             }
         }
     }
@@ -256,6 +269,22 @@ impl Store {
         };
         self.trouble = Some(Trouble { why, again: now + pause, pause });
     }
+}
+
+/// The rows that a load brought, and with them those of templates in use that it had no room for: what is in use
+/// stays so as long as the database has it, or nothing changes.
+fn all_in_use(
+    table: &Table,
+    database: &mut dyn Database,
+    mut rows: Vec<Row>,
+    terms: Terms,
+) -> Result<Vec<Row>, String> {
+    if rows.len() > terms.table_size {
+        for key in table.missing_in(&rows) {
+            rows.extend(database.find(&key).map_err(|error| error.to_string())?);
+        }
+    }
+    table.keeping(rows, terms)
 }
 
 fn tell(loaded: Loaded) -> Vec<Change> {

@@ -5,7 +5,7 @@ use crate::class::Class;
 use crate::template::Table;
 use crate::traffic::Event;
 use crate::traffic::job::{Job, Outcome, Reason, Round, Verdict};
-use crate::wechat::answer::Answer;
+use crate::wechat::answer::{Answer, errmsg};
 use crate::wechat::client::{Client, Reached, Trouble};
 use crate::wechat::errcode;
 use crate::wechat::json::answer_for_client;
@@ -13,7 +13,6 @@ use crate::wechat::live::{Live, Terms};
 use crate::wechat::refresh::{Lack, NoToken, Refusal, Token};
 use crate::wechat::token::Tokens;
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
-use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -209,7 +208,7 @@ impl<'a> Worker<'a> {
             return Attempt::Came(Verdict::Delivered { duplicate, msgid: answer.msgid() });
         }
         let answer = answer.into_object();
-        let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or_default();
+        let errmsg = errmsg(&answer).unwrap_or_default();
         let text = format!("{errcode} {errmsg}");
         let answer = match class {
             // WeChat's words about the token are not about the client's message.
@@ -270,7 +269,7 @@ mod tests {
 
     fn job(waits: bool) -> Job {
         let new = New { openid: "用".as_bytes(), key: b"key", data: b"null" };
-        let message = Message::in_memory(1, 2, 3, new);
+        let message = Message::in_memory(1, 2, 3, new, b"");
         let until = Instant::now() + Duration::from_secs(10);
         let to = ReplyTo { conn: ConnId { slot: 0, generation: 0 }, opaque: 0, weight: 0 };
         Job {
@@ -344,6 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_in_wechats_place_says_is_one_short_line_that_steers_no_terminal() {
+        let words = format!("\u{1b}[2J\u{202e}\n[2026-01-01 00:00:00] {}", "A".repeat(3_000));
+        let answer = serde_json::json!({"errcode": 40164, "errmsg": words}).to_string();
+        let Attempt::Came(Verdict::Refused(Class::Config, reason)) =
+            judged(answer.as_bytes(), false)
+        else {
+            panic!("40164 is the account's")
+        };
+        assert!(reason.text.starts_with(r"40164 \u001b[2J\u202e\n[2026-"), "{}", reason.text);
+        assert!(reason.text.chars().count() < 350, "{}", reason.text);
+    }
+
+    #[test]
     fn a_refused_token_is_no_answer_to_a_client() {
         match judged(br#"{"errcode":42001,"errmsg":"expired"}"#, true) {
             Attempt::TokenRefused(reason) => assert_eq!(reason.answer, None),
@@ -381,7 +393,7 @@ mod tests {
                 1 => panic!("while it held nothing"),
                 2 => {
                     let new = New { openid: b"o", key: b"k", data: b"" };
-                    let message = Message::in_memory(1, 7, 0, new);
+                    let message = Message::in_memory(1, 7, 0, new, b"");
                     *held = Some(Job { message, waiting: None, probe: true, round: 0 });
                     panic!("while it held a job");
                 }

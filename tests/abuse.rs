@@ -166,7 +166,7 @@ fn one_client_cannot_take_all_places_for_sends() {
     let site = Site::started(&sandbox, "[setting]\nstop_timeout = 0\n[wechat]\ntimeout = 60s");
     let mut greedy = site.client();
     let mut frame = Vec::new();
-    let request = Request { opaque: 1, openid: b"o", key: KEY.as_bytes(), data: b"null" };
+    let request = Request { opaque: 1, openid: b"o", key: KEY.as_bytes(), id: None, data: b"null" };
     command::encode_send(&mut frame, request);
     let frames = frame.repeat(1000);
     greedy.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();

@@ -115,48 +115,59 @@ fn a_segment_that_is_cut_short_is_damage_for_the_next_start_too() {
     site.ok(&["stop"]);
 }
 
-/// How somebody takes a file away that is in use.
-enum Taken {
-    Removed,
-    Replaced,
+#[test]
+fn a_queue_file_that_is_removed_while_it_is_in_use_is_told_and_used_no_more() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
+    site.push_many(100);
+    std::fs::remove_file(segment(&site, 1)).unwrap();
+    let mut client = site.client();
+    wait_for("somebody to notice", || {
+        client.push(1, "o", "null");
+        assert_eq!(client.read().code, 200);
+        site.log().contains("has been removed")
+    });
+    assert!(site.count("damaged") == 1, "{}", site.log());
+    // What is taken in from now on is found by the next start.
+    for n in 0..100 {
+        client.push(n, &format!("after-{n}"), "null");
+        assert_eq!(client.read().code, 200);
+    }
+    site.kill();
+    sandbox.faults(json!({}));
+    site.start();
+    wait_for("what is left to be delivered", || site.count("queue_depth") == 0);
+    let ids = sandbox.ids();
+    let after = ids.iter().filter(|(openid, ..)| openid.starts_with("after-")).count();
+    assert_eq!(after, 100);
+    site.ok(&["stop"]);
 }
 
 #[test]
-fn a_queue_file_that_is_taken_away_while_it_is_in_use_is_told_and_used_no_more() {
-    for (taken, why) in
-        [(Taken::Removed, "has been removed"), (Taken::Replaced, "has been replaced")]
-    {
+fn a_queue_file_that_is_replaced_by_a_copy_of_it_is_put_back_and_nothing_goes_out_twice() {
+    for killed in [false, true] {
         let sandbox = Sandbox::start();
-        sandbox.faults(json!({"answer": {"errcode": 40164}}));
         let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
+        site.ok(&["pause"]);
         site.push_many(100);
-        match taken {
-            Taken::Removed => std::fs::remove_file(segment(&site, 1)).unwrap(),
-            Taken::Replaced => {
-                let copy = site.folder.path().join("run/copy");
-                std::fs::copy(segment(&site, 1), &copy).unwrap();
-                std::fs::rename(&copy, segment(&site, 1)).unwrap();
-            }
+        let copy = site.folder.path().join("run/copy");
+        std::fs::copy(segment(&site, 1), &copy).unwrap();
+        std::fs::rename(&copy, segment(&site, 1)).unwrap();
+        site.ok(&["resume"]);
+        wait_for("everything to be done", || site.count("queue_depth") == 0);
+        wait_for("the file to be put back", || site.log().contains("it is put back"));
+        assert_eq!((sandbox.delivered(), site.count("damaged")), (100, 1));
+        match killed {
+            true => site.kill(),
+            false => drop(site.ok(&["stop"])),
         }
-        let mut client = site.client();
-        wait_for("somebody to notice", || {
-            client.push(1, "o", "null");
-            assert_eq!(client.read().code, 200);
-            site.log().contains(why)
-        });
-        assert!(site.count("damaged") == 1, "{}", site.log());
-        // What is taken in from now on is found by the next start.
-        for n in 0..100 {
-            client.push(n, &format!("after-{n}"), "null");
-            assert_eq!(client.read().code, 200);
-        }
-        site.kill();
-        sandbox.faults(json!({}));
         site.start();
-        wait_for("what is left to be delivered", || site.count("queue_depth") == 0);
-        let ids = sandbox.ids();
-        let after = ids.iter().filter(|(openid, ..)| openid.starts_with("after-")).count();
-        assert_eq!(after, 100);
+        assert_eq!(site.count("damaged"), 0);
+        site.client().push(1, "last", "null");
+        wait_for("the last", || sandbox.delivered() == 101);
+        wait_for("nothing to be left", || site.count("queue_depth") == 0);
+        assert!(sandbox.ids().iter().all(|(.., times)| *times == 1), "{:?}", sandbox.ids());
         site.ok(&["stop"]);
     }
 }

@@ -112,6 +112,7 @@ fn cases() -> Vec<Case> {
         case(REFUSED, "[wechat]\nproxy = socks5://10.0.0.1:1080", ["wechat.proxy", "must be"]),
         case(REFUSED, "[errcode]\nforty = later", ["errcode.forty", "must be an errcode"]),
         case(REFUSED, "[errcode]\n43101 = never", ["errcode.43101", "must be"]),
+        case(REFUSED, "[errcode]\n0 = permanent", ["errcode.0", "success"]),
         case(REFUSED, "[pdo]\ndsn = mysql:host=a;dbname=b", ["pdo.dsn", "in quotes"]),
         case(
             "warning",

@@ -208,7 +208,7 @@ fn it_runs_as_the_user_it_is_told_to() {
     let mut site = Site::new(&sandbox, "[setting]\nuser = nobody");
     if !rustix::process::geteuid().is_root() {
         let refused = site.run(&["start"]);
-        assert_eq!(refused.status.code(), Some(1));
+        assert_eq!(refused.status.code(), Some(4));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("nobody"));
         return;
     }

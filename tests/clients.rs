@@ -39,7 +39,8 @@ const KINDS: [Kind; 6] = [Kind::Half, Kind::Drip, Kind::Deaf, Kind::Sends, Kind:
 fn material(kind: Kind) -> Vec<u8> {
     let long = format!("{{\"first\":\"{}\"]", "x".repeat(2_465_700));
     let mut send = Vec::new();
-    let request = Request { opaque: 1, openid: b"flood", key: KEY.as_bytes(), data: b"null" };
+    let request =
+        Request { opaque: 1, openid: b"flood", key: KEY.as_bytes(), id: None, data: b"null" };
     command::encode_send(&mut send, request);
     match kind {
         Kind::Sends => send.repeat(1000),

@@ -263,6 +263,119 @@ fn a_frozen_daemon_is_told_within_patience_and_is_not_dead() {
 }
 
 #[test]
+fn whoever_gives_a_frozen_daemon_an_order_is_told_what_to_do_and_soon() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[setting]\nstop_timeout = 1s");
+    let pid = site.pid();
+    site.signal(pid, rustix::process::Signal::STOP);
+    let orders: [&[&str]; 5] =
+        [&["pause"], &["reload"], &["push", "o", KEY], &["requeue"], &["stop"]];
+    let since = Instant::now();
+    let running: Vec<_> = orders
+        .iter()
+        .map(|words| {
+            let mut command = site.command(words);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for (child, words) in running.into_iter().zip(orders) {
+        let output = child.wait_with_output().unwrap();
+        let text = said(&output);
+        assert!(since.elapsed().as_secs() < 20, "{words:?}: {:?}", since.elapsed());
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {text}");
+        assert!(text.contains(&format!("kill -9 {pid}")) && text.contains("test.log"), "{text}");
+    }
+    site.signal(pid, rustix::process::Signal::CONT);
+}
+
+#[test]
+fn a_daemon_whose_files_were_all_removed_is_not_dead_and_is_stopped() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let pid = site.pid();
+    let remove = || {
+        for name in ["run/test.pid", "run/test.sock", "run/test.facts"] {
+            std::fs::remove_file(site.path(name)).unwrap();
+        }
+    };
+    remove();
+    let text = site.ends(4, &["status"]);
+    assert!(text.contains(&format!("the process {pid} holds the queue")), "{text}");
+    assert_eq!(site.ok(&["push", "o", KEY, "first=1"]), "200\n", "it is waited for");
+    remove();
+    let text = site.ends(0, &["stop"]);
+    assert!(text.contains("stopped, 0 messages left"), "{text}");
+    site.ends(3, &["status"]);
+}
+
+#[test]
+fn what_needs_paths_only_works_with_a_broken_ini() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[log]\nmessage_log = on");
+    sandbox.faults(serde_json::json!({"answer": {"errcode": 43004, "share": 1}}));
+    assert_eq!(site.ok(&["push", "someone", KEY, "first=1"]), "200\n");
+    wait_for("the failure", || site.count("failed") == 1);
+    Ini::Broken.spoil(&site);
+    for (words, word) in [
+        (&["find", "someone"][..], "someone"),
+        (&["failed"], "someone"),
+        (&["failed", "--count"], "43004"),
+        (&["queue", "check"], "segment"),
+        (&["failed", "dismiss", "--everything"], "1 dismissed"),
+    ] {
+        let text = site.ends(0, words);
+        assert!(text.contains(word), "{words:?}: {text}");
+        assert!(
+            text.contains("task_worker_num") || text.contains("running daemon tells"),
+            "{text}"
+        );
+    }
+    let text = site.ends(1, &["doctor"]);
+    assert!(text.contains("wrong: configuration") && text.contains("task_worker_num"), "{text}");
+    assert!(text.contains("daemon: runs, version"), "{text}");
+    site.ok(&["stop"]);
+    assert!(site.ends(1, &["failed"]).contains("task_worker_num"));
+}
+
+#[test]
+fn members_of_the_admin_group_stop_it_and_are_told_who_may_start_it() {
+    if not_root() {
+        return;
+    }
+    let sandbox = Sandbox::start();
+    let site = Site::new(&sandbox, "[setting]\nuser = nobody\nadmin_group = nogroup");
+    for folder in ["", "run", "conf"] {
+        std::fs::set_permissions(site.path(folder), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let program = site.path("mega");
+    std::fs::copy(env!("CARGO_BIN_EXE_mega"), &program).unwrap();
+    let member = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        command.arg("-c").arg(site.path("conf/test.ini")).args(words).uid(7).gid(65534);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), said(&output))
+    };
+    for words in [&["stop"][..], &["stop", "--now"]] {
+        site.ok(&["start"]);
+        std::fs::set_permissions(site.path("run"), PermissionsExt::from_mode(0o755)).unwrap();
+        let pid = site.pid();
+        let (code, text) = member(&["restart"]);
+        assert_eq!(code, Some(4), "{text}");
+        assert!(text.contains("only root") && !text.contains("stop that program"), "{text}");
+        assert_eq!(site.pid(), pid);
+        let (code, text) = member(words);
+        assert_eq!(code, Some(0), "{words:?}: {text}");
+        assert!(text.contains("stopped, 0 messages left"), "{text}");
+        assert!(site.log().contains("told to stop by"), "{}", site.log());
+        site.ends(3, &["status"]);
+    }
+    assert_eq!(member(&["start"]).0, Some(4));
+    std::fs::set_permissions(site.path("conf/test.ini"), PermissionsExt::from_mode(0o600)).unwrap();
+    let (code, text) = member(&["start"]);
+    assert!(code == Some(4) && text.contains("chgrp") && !text.contains("commented"), "{text}");
+}
+
+#[test]
 fn a_start_that_fails_leaves_nothing_and_names_nothing_that_is_not_there() {
     let sandbox = Sandbox::start();
     for (more, killed) in [

@@ -154,6 +154,33 @@ fn a_database_that_goes_away_costs_only_tset_and_comes_back_by_itself() {
 }
 
 #[test]
+fn a_wrong_password_or_table_is_no_absence() {
+    let sandbox = Sandbox::start();
+    let (server, database) = server();
+    let mut site = site(&sandbox, "wrong_", server, &database);
+    site.start();
+    let pid = site.pid();
+    let ini = site.folder.path().join("conf/test.ini");
+    let good = std::fs::read_to_string(&ini).unwrap();
+    for (more, word) in
+        [("password = no-such", "denies access"), ("table_prefix = nowhere_", "no template table")]
+    {
+        std::fs::write(&ini, format!("{good}\n[pdo]\n{more}\n")).unwrap();
+        for words in ["check", "restart", "doctor"] {
+            let output = site.run(&[words]);
+            let said =
+                [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+            assert_eq!(output.status.code(), Some(1), "{words} with {more}: {said}");
+            assert!(said.contains("wrong: pdo.dsn") && said.contains(word), "{words}: {said}");
+            for debug in ["{", "IoError", "DriverError", "CodecError"] {
+                assert!(words == "check" || !said.contains(debug), "{said}");
+            }
+        }
+        assert_eq!(site.pid(), pid);
+    }
+}
+
+#[test]
 fn a_database_that_says_nothing_holds_up_no_message_and_no_start_for_long() {
     let sandbox = Sandbox::start();
     let (server, database) = server();

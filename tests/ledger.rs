@@ -59,6 +59,32 @@ fn a_ledger_that_was_moved_or_removed_while_it_is_written_is_begun_anew() {
     wait_for("the next failures", || failed(&site).len() == 5);
     assert!(site.log().contains("was moved or removed"));
     assert!(site.status()["ledger"].is_null());
+    assert_eq!(site.count("damaged"), 1, "whoever looks sees it until the next start");
+}
+
+#[test]
+fn verdicts_that_somebody_removes_while_they_are_needed_are_made_anew() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    let mut site = Site::started(&sandbox, "");
+    site.client().push(1, "first", "null");
+    wait_for("the first failure", || failed(&site).len() == 1);
+    let run = site.folder.path().join("run");
+    let other = rusqlite::Connection::open(run.join("test.ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    site.push_many(100);
+    wait_for("all to fail", || site.count("unrecorded") == 100);
+    let verdicts = run.join("test.queue/verdicts");
+    std::fs::remove_file(&verdicts).unwrap();
+    let kept = || std::fs::read_to_string(&verdicts).unwrap_or_default().matches("number").count();
+    wait_for("what is kept to be there again", || kept() == 100);
+    assert!(site.log().contains("was removed or replaced while it was in use"));
+    site.kill();
+    site.start();
+    wait_for("the verdicts to be known", || site.count("unrecorded") == 100);
+    other.execute_batch("ROLLBACK").unwrap();
+    wait_for("all to be recorded", || failed(&site).len() == 101);
+    assert!(sandbox.ids().iter().all(|(.., times)| *times == 1), "{:?}", sandbox.ids());
 }
 
 #[test]

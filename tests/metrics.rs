@@ -1,6 +1,6 @@
 //! The endpoint for Prometheus and load balancers.
 
-use crate::support::{Sandbox, Site, wait_for};
+use crate::support::{Client, KEY, Sandbox, Site, push_frame, wait_for};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -208,6 +208,46 @@ fn health_is_whether_a_push_would_be_taken() {
     wait_for("the stop to be told", || get(&address, "/healthz") == (503, "stopping\n".into()));
     site.run(&["stop", "--now"]);
     stop.wait().unwrap();
+}
+
+#[test]
+fn a_full_house_is_told_everywhere_and_who_did_nothing_makes_room() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, &format!("{LISTEN}[setting]\nmax_conn = 4"));
+    let address = address(&site);
+    let refused: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = site.client();
+            client.write(&push_frame(1, "o", "no-such-key", "null"));
+            assert_eq!(client.read().code, 400);
+            client
+        })
+        .collect();
+    assert_eq!(get(&address, "/healthz"), (200, "ok\n".into()));
+    let comes = |clients: &mut Vec<Client>| {
+        let mut client = site.client();
+        let pushed = client.try_write(&push_frame(1, "o", KEY, "null"));
+        let served = pushed.and_then(|()| client.try_read()).is_ok_and(|it| it.code == 200);
+        clients.extend(served.then_some(client));
+        served
+    };
+    let mut worked = Vec::new();
+    wait_for("places for four others", || comes(&mut worked) && worked.len() == 4);
+    let why = "setting.max_conn clients are connected";
+    wait_for("it to be told", || get(&address, "/healthz") == (503, format!("{why}\n")));
+    assert!(!comes(&mut Vec::new()));
+    let health = site.run(&["health"]);
+    assert_eq!(health.status.code(), Some(2));
+    let line = String::from_utf8(health.stdout).unwrap();
+    assert!(line.contains(&format!("no client is let in: {why}")), "{line}");
+    assert!(site.ok(&["status"]).contains(&format!("! no client is let in: {why}")));
+    assert_eq!(samples(&address)["mega_trouble{what=\"crowded\"}"], 1.0);
+    let doctor = site.run(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    assert!(String::from_utf8(doctor.stdout).unwrap().contains("crowded"));
+    drop((refused, worked.pop()));
+    wait_for("room", || get(&address, "/healthz").0 == 200);
+    assert!(comes(&mut worked));
 }
 
 #[test]

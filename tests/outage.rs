@@ -166,3 +166,50 @@ fn messages_that_the_door_turns_away_hold_up_nobody() {
     assert_eq!(failed.lines().count(), 20, "{failed}");
     assert!(failed.contains("HTTP 413"));
 }
+
+/// Takes a minute: two probes in vain, 30 s apart.
+#[test]
+fn probes_go_on_until_one_gets_through() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "answer": { "errcode": 48001 } }));
+    let site = Site::started(&sandbox, "");
+    site.push_many(100);
+    let mut next = Vec::new();
+    let until = Instant::now() + Duration::from_secs(150);
+    while site.count("queue_depth") > 0 {
+        assert!(Instant::now() < until, "{next:?}: {}", site.status());
+        // What stands there is a time, and another one after each probe.
+        if let Some(at) = site.status()["next_probe"].as_str()
+            && next.last().is_none_or(|last| last != at)
+        {
+            next.push(at.to_owned());
+        }
+        if next.len() == 3 {
+            sandbox.faults(json!({}));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(next.len() >= 3, "{next:?}");
+    assert_all_delivered_once(&site, &sandbox, 100);
+}
+
+#[test]
+fn an_outage_that_answers_http_400_or_a_code_that_nobody_knows_fails_no_message() {
+    let sandbox = Sandbox::start();
+    let mut site = Site::started(&sandbox, "[queue]\nretry_base = 50ms\nretry_cap = 100ms");
+    for (round, fault) in
+        [json!({"http_status": 400}), json!({"errcode": 99_001})].iter().enumerate()
+    {
+        sandbox.faults(json!({"answer": fault}));
+        site.push_many(200);
+        wait_for("sending to stop", || suspended(&site).is_some());
+        assert_eq!((site.count("failed"), site.count("queue_depth")), (0, 200), "{fault}");
+        // Whatever the time is of the next probe.
+        site.ok(&["stop"]);
+        sandbox.faults(json!({}));
+        site.start();
+        wait_for("all to be delivered", || site.count("queue_depth") == 0);
+        assert_eq!(sandbox.delivered(), 200 * (round as u64 + 1), "{fault}");
+    }
+    assert_eq!(site.ok(&["failed"]), "");
+}

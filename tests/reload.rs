@@ -322,10 +322,10 @@ fn what_clients_meet_is_taken_over() {
     first.push(1, "o", "null");
     assert_eq!(first.read().code, 200);
     site.client().assert_closed();
-    // A text that is too long now is left out, and the others stay.
-    let text = reload(&site, "[server]\ntemplate_size = 10\n[setting]\nmax_conn = 100");
-    assert!(text.contains("templates: 0 (changed: 0)"), "{text}");
-    assert_eq!(site.count("templates"), 0);
+    // No setting takes a template away that is in use.
+    set(&site, "[server]\ntemplate_size = 10\n[setting]\nmax_conn = 100");
+    assert!(refused(site.run(&["reload"])).contains("template_size = 10"));
+    assert_eq!((site.count("templates"), site.count("clients_limit")), (1, 1));
 }
 
 /// The database as one that is there and no database.
@@ -389,6 +389,90 @@ fn a_start_without_the_database_serves_the_backlog_and_finds_it_again_by_itself(
     assert!(why.contains("template database") && !why.contains("kept"), "{why}");
     away.give_back();
     site.start();
+}
+
+#[test]
+fn a_misspelt_path_of_the_database_takes_no_template_away_and_creates_nothing() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let pid = site.pid();
+    let ini = site.folder.path().join("conf/test.ini");
+    let good = std::fs::read_to_string(&ini).unwrap();
+    std::fs::write(&ini, format!("{good}\n[pdo]\ndsn = sqlite:rum/test.db\n")).unwrap();
+    for words in ["check", "reload", "restart"] {
+        let why = refused(site.run(&[words]));
+        assert!(why.contains("rum/test.db") && why.contains("template put"), "{words}: {why}");
+    }
+    assert!(!site.folder.path().join("rum").exists());
+    assert_eq!((site.pid(), site.count("templates")), (pid, 1));
+    assert_eq!(site.ok(&["push", "o", KEY, "first=1"]), "200\n");
+    // Who stores a template there means it.
+    let file = site.folder.path().join("template.json");
+    let put = site.run(&["template", "put", "other", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&put.stdout).into_owned();
+    assert!(told.contains("other stored"), "{told}");
+    site.ok(&["restart"]);
+    assert_eq!(site.count("templates"), 1);
+    // The same where the file is there and has no table of templates.
+    std::fs::write(&ini, &good).unwrap();
+    site.ok(&["restart"]);
+    std::fs::write(site.folder.path().join("rum/empty.db"), "").unwrap();
+    std::fs::write(&ini, format!("{good}\n[pdo]\ndsn = sqlite:rum/empty.db\n")).unwrap();
+    let why = refused(site.run(&["reload"]));
+    assert!(why.contains("no template table"), "{why}");
+    assert_eq!(std::fs::read(site.folder.path().join("rum/empty.db")).unwrap(), b"");
+}
+
+#[test]
+fn a_template_in_use_stays_unless_it_is_gone_and_that_is_told() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "[server]\ntable_size = 3\ntemplate_size = 4096");
+    let database = rusqlite::Connection::open(site.folder.path().join("run/test.db")).unwrap();
+    let table = "mega_wechat_template";
+    let set = |text: &str| {
+        let sql = format!("UPDATE {table} SET template = ?1 WHERE tmpl_key = ?2");
+        database.execute(&sql, (text, KEY)).unwrap();
+    };
+    set(&format!("{TEMPLATE}{}", " ".repeat(4_096)));
+    let why = refused(site.run(&["reload"]));
+    assert!(why.contains(KEY) && why.contains("template_size"), "{why}");
+    let checked = site.run(&["template", "check"]);
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(!checked.status.success() && told.contains(KEY), "{told}");
+    set(TEMPLATE);
+    // Keys that come before the one in use do not take its place.
+    for key in ["0", "1", "2", "3", "4"] {
+        site.put_template_in_database_only(key);
+    }
+    site.ok(&["reload"]);
+    assert_eq!(site.count("templates"), 3);
+    assert_eq!(site.ok(&["push", "o", KEY, "first=1"]), "200\n");
+    database.execute(&format!("DELETE FROM {table} WHERE tmpl_key = ?1"), [KEY]).unwrap();
+    let output = site.run(&["reload"]);
+    let told = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success() && told.contains("changed: 2"), "{told}");
+    assert!(
+        told.contains(&format!("template removed: {KEY}")) && told.contains("warning"),
+        "{told}"
+    );
+    assert_eq!(site.run(&["push", "o", KEY, "first=1"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_start_without_the_database_says_so_to_whoever_starts_it() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    for words in ["restart", "start"] {
+        let away = Away::take(&site);
+        if words == "start" {
+            site.ok(&["stop"]);
+        }
+        let output = site.run(&[words]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        assert!(told.contains("warning: pdo.dsn") && told.contains("are used meanwhile"), "{told}");
+        away.give_back();
+    }
 }
 
 #[test]

@@ -138,3 +138,107 @@ fn a_reload_closes_who_is_no_longer_allowed_and_says_when_everybody_is() {
     client.push(1, "o", "null");
     assert_eq!(client.read().code, 200);
 }
+
+fn said(output: &std::process::Output) -> String {
+    [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat()
+}
+
+fn free() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn whatever_check_calls_wrong_a_restart_and_a_start_refuse() {
+    let sandbox = Sandbox::start();
+    let address = free();
+    let port = address.port();
+    let site = Site::started(&sandbox, &format!("[server]\nlisten[] = {address}"));
+    let pid = site.pid();
+    let path = |name: &str| site.folder.path().join(name);
+    let today = chrono::Local::now().format("%Y-%m-%d");
+    for folder in ["taken/x.pid", "taken/y.sock", &format!("taken/mega-{today}.log")] {
+        std::fs::create_dir_all(path(folder)).unwrap();
+    }
+    std::os::unix::fs::symlink(path("conf/test.ini"), path("link")).unwrap();
+    let good = std::fs::read_to_string(path("conf/test.ini")).unwrap();
+    let long = "n".repeat(120);
+    for (more, why) in [
+        (format!("[server]\nlisten[] = {address}"), "cannot be bound beside"),
+        (format!("[server]\nlisten[] = 0.0.0.0:{port}"), "cannot be bound beside"),
+        (format!("[server]\nlisten[] = [::]:{port}"), "cannot be bound beside"),
+        (format!("[metrics]\nlisten = {address}"), "cannot be bound beside"),
+        ("[server]\nledger_file = conf/test.ini".into(), "both are"),
+        ("[server]\nledger_file = link".into(), "both are"),
+        ("[server]\nledger_file = run/test.queue".into(), "both are"),
+        ("[server]\nledger_file = run/test.facts".into(), "both are"),
+        ("[setting]\npid_file = conf/test.ini".into(), "both are"),
+        ("[setting]\npid_file = run/test.templates".into(), "both are"),
+        (format!("[setting]\npid_file = run/{long}.pid"), "the kernel takes 107"),
+        ("[setting]\npid_file = run".into(), "run is a folder"),
+        ("[setting]\npid_file = taken/x.pid".into(), "x.pid is a folder"),
+        ("[setting]\npid_file = taken/y.pid".into(), "y.sock is a folder"),
+        ("[setting]\npid_file = /proc/mega.pid".into(), "/proc"),
+        ("[setting]\npid_file = /dev/null".into(), "is a device"),
+        ("[setting]\nlog_file = run".into(), "run is a folder"),
+        ("[log]\nlog_file = taken/mega.log".into(), ".log is a folder"),
+        ("[errcode]\n0 = permanent".into(), "success"),
+    ] {
+        let text = format!("{good}\n{more}\n");
+        std::fs::write(path("conf/test.ini"), &text).unwrap();
+        for words in ["check", "restart"] {
+            let output = site.run(&[words]);
+            let told = said(&output);
+            assert_eq!(output.status.code(), Some(1), "{words} with {more}: {told}");
+            assert!(told.contains(why), "{words} with {more}: {told}");
+            assert!(!told.contains("remove /dev/null"), "{told}");
+        }
+        assert_eq!(site.pid(), pid, "{more}");
+        assert_eq!(std::fs::read_to_string(path("conf/test.ini")).unwrap(), text);
+    }
+    std::fs::write(
+        path("conf/test.ini"),
+        format!("{good}\n[server]\nledger_file = conf/test.ini\n"),
+    )
+    .unwrap();
+    site.ok(&["stop"]);
+    let output = site.run(&["start"]);
+    assert!(!output.status.success() && said(&output).contains("both are"), "{}", said(&output));
+    std::fs::write(path("conf/test.ini"), good).unwrap();
+    site.ok(&["start"]);
+}
+
+#[test]
+fn the_ports_of_listen_and_metrics_change_places_at_a_restart() {
+    let sandbox = Sandbox::start();
+    let (one, two) = (free(), free());
+    let listens =
+        |listen, metrics| format!("[server]\nlisten[] = {listen}\n[metrics]\nlisten = {metrics}\n");
+    let site = Site::new(&sandbox, "");
+    let ini = site.folder.path().join("conf/test.ini");
+    let text = std::fs::read_to_string(&ini).unwrap().replace("listen[] = 127.0.0.1:0", "");
+    std::fs::write(&ini, text.clone() + &listens(one, two)).unwrap();
+    site.ok(&["start"]);
+    std::fs::write(&ini, text + &listens(two, one)).unwrap();
+    let told = site.ok(&["restart"]);
+    assert!(told.contains(&two.to_string()), "{told}");
+    let mut client = Client::connect(two);
+    client.push(1, "o", "null");
+    assert_eq!(client.read().code, 200);
+}
+
+#[test]
+fn a_restart_that_fails_after_the_stop_says_that_nothing_runs() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    // The trial cannot tell: the disk refuses only what the start itself writes.
+    let mut traced = std::process::Command::new("strace");
+    traced.args(["-f", "-q", "-e", "trace=fchmod", "-e", "inject=fchmod:error=ENOSPC", "-o"]);
+    let restart = site.command(&["restart"]);
+    traced.arg(site.folder.path().join("trace"));
+    traced.arg(restart.get_program()).args(restart.get_args());
+    let output = traced.output().unwrap();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("nothing runs now") && told.contains("mega test start"), "{told}");
+    site.ok(&["start"]);
+}

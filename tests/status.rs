@@ -197,6 +197,113 @@ fn health_has_the_exit_codes_of_plugins() {
     wait_for("a second to pass", || health(&site, &["--max-age=0s"]).0 == 1);
 }
 
+/// Moves the cursor, names the window, turns the direction, and forges a line.
+const EVIL: &str =
+    "\u{1b}[2J\u{1b}]0;pwn\u{7}\u{9b}31m\n[2026-01-01 00:00:00] forged\u{202e}\u{200b}";
+
+#[test]
+fn no_text_from_outside_steers_the_terminal_of_who_looks() {
+    let sandbox = Sandbox::start();
+    let errmsg = format!("{EVIL}{}", "A".repeat(3_000));
+    sandbox.faults(json!({"openids": {"o1\u{9b}\u{202e}": {"errcode": 43004, "errmsg": errmsg}}}));
+    let site = Site::started(&sandbox, "");
+    let mut client = site.client();
+    client.push(1, "o1\u{9b}\u{202e}", "null");
+    assert_eq!(client.read().code, 200);
+    wait_for("it to fail", || site.status()["pushes"]["failed"] == 1);
+    sandbox.faults(json!({"answer": {"errcode": 40164, "errmsg": errmsg}}));
+    site.push_many(1);
+    wait_for("sending to stop", || site.status()["suspended"].is_string());
+    site.run(&["pause", "--why", EVIL]);
+    for words in [
+        &["status"][..],
+        &["status", "--json"],
+        &["health"],
+        &["failed"],
+        &["find", "o1\u{9b}\u{202e}"],
+        &["queue", "dump"],
+        &["doctor"],
+    ] {
+        let output = site.run(words);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let steers = |c: char| c.is_control() && c != '\n' || "\u{202e}\u{200b}".contains(c);
+        assert!(!said.contains(steers), "{words:?}: {said:?}");
+        assert!(!said.contains("AAAAA".repeat(70).as_str()), "{words:?}: {said}");
+        assert!(!said.lines().any(|line| line.starts_with("[2026-01-01")), "{words:?}: {said}");
+    }
+    let failed: Value = serde_json::from_str(&site.ok(&["failed"])).unwrap();
+    assert_eq!(failed["openid"], "o1\u{9b}\u{202e}", "the text itself is kept");
+    assert!(!site.log().contains('\u{202e}'));
+}
+
+#[test]
+fn a_monitor_that_asks_wrongly_is_told_unknown_on_the_output_that_it_reads() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let root = site.folder.path().to_str().unwrap();
+    let of_name = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mega"));
+        command.args(["--root", root, name, "health"]).output().unwrap()
+    };
+    for (output, why) in [
+        (site.run(&["health", "--bogus"]), "--bogus"),
+        (site.run(&["health", "--max-age", "soon"]), "no time"),
+        (site.run(&["health", "--max-age", "10s,5s"]), "lies below"),
+        (of_name("misspelt"), "misspelt.ini"),
+        (of_name("a/b"), "is not a name"),
+    ] {
+        let line = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{line}");
+        assert!(line.starts_with("MEGA ? UNKNOWN - ") && line.lines().count() == 1, "{line}");
+        assert!(line.contains(why), "{line}");
+    }
+    assert_eq!(of_name("test").status.code(), Some(0));
+    // Whoever misspells another command reads stderr, and help is no fault.
+    assert_eq!(site.run(&["status", "--bogus"]).status.code(), Some(2));
+    assert_eq!(site.run(&["health", "--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_stops_delivery_is_critical_and_failures_that_are_not_recorded_have_failed() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 43004}}));
+    let mut site = Site::started(&sandbox, "");
+    let ledger = site.folder.path().join("run/test.ledger.db");
+    site.push_many(1);
+    wait_for("one to be recorded", || site.status()["pushes"]["failed"] == 1);
+    let lock = rusqlite::Connection::open(&ledger).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    site.push_many(1_500);
+    wait_for("the ledger to hold up delivery", || site.status()["blocked"].is_string());
+    let status = site.status();
+    assert_eq!(status["pushes"]["failed"], 1);
+    assert!(status["unrecorded"].as_u64().unwrap() >= 1_024, "{status}");
+    assert!(status["rates_5m"]["failed"].as_f64().unwrap() > 1.0, "{status}");
+    let health = site.run(&["health"]);
+    let line = String::from_utf8(health.stdout).unwrap();
+    assert_eq!(health.status.code(), Some(2), "{line}");
+    assert!(line.contains("no push is delivered: ") && line.contains("% have failed"), "{line}");
+    let page = site.ok(&["status"]);
+    assert!(page.contains("! no push is delivered: "), "{page}");
+    assert!(page.contains("failed, not yet recorded"), "{page}");
+    for words in [&["failed"][..], &["failed", "--count"]] {
+        let output = site.run(words);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let unrecorded = status["unrecorded"].to_string();
+        assert!(said.contains(&format!("{unrecorded} more have failed")), "{words:?}: {said}");
+    }
+    // A start says at once what it has met.
+    site.kill();
+    site.start();
+    assert!(site.status()["ledger"].is_string());
+    assert_ne!(site.run(&["health"]).status.code(), Some(0));
+    drop(lock);
+    wait_for("all to be recorded", || site.count("queue_depth") == 0);
+    let status = site.status();
+    assert_eq!((&status["ledger"], &status["blocked"]), (&Value::Null, &Value::Null));
+    assert_eq!(String::from_utf8(site.run(&["failed"]).stderr).unwrap(), "");
+}
+
 #[test]
 fn what_is_watched_is_a_block_for_each_look_and_ends_when_it_is_told_to() {
     let sandbox = Sandbox::start();

@@ -58,7 +58,7 @@ pub fn send_until_killed(address: SocketAddr, name: &str) -> Known {
         let (key, data) = (KEY.as_bytes(), &b"null"[..]);
         command::encode_send(
             &mut frame,
-            Request { opaque: 1, openid: openid.as_bytes(), key, data },
+            Request { opaque: 1, openid: openid.as_bytes(), key, id: None, data },
         );
         known.asked += 1;
         if client.try_write(&frame).is_err() {

@@ -2,12 +2,11 @@
 //! apply. Changes nothing.
 
 use super::findings::{self, Tally};
-use super::state::{State, Target, find};
+use super::state::{self, State, Target, find_settled};
 use crate::config::Config;
 use crate::exit;
-use crate::trial::{self, Finding, Level, plain};
+use crate::trial::{self, Finding, Level, Running, plain};
 use clap::Args;
-use rustix::process::Pid;
 use std::time::Duration;
 
 /// How long the running daemon may take to answer, and the trial to end.
@@ -25,13 +24,16 @@ pub struct Check {
 }
 
 pub fn check(config: &Config, options: &Check) -> Result<u8, String> {
-    let mut found = trial::offline(config);
-    if !options.offline {
-        let daemon = running(config, DAEMON_PATIENCE, &mut found);
-        found.extend(trial::run(config, daemon, TRIAL_PATIENCE));
+    let mut found = Vec::new();
+    match options.offline {
+        true => found = trial::offline(config),
+        false => {
+            let daemon = running(config, DAEMON_PATIENCE, &mut found);
+            found.extend(trial::all(config, daemon.as_ref(), TRIAL_PATIENCE));
+        }
     }
     let bad = found.iter().filter(|finding| finding.level != Level::Ok);
-    bad.for_each(|finding| eprintln!("mega: {}", findings::line(finding)));
+    bad.for_each(|finding| crate::complain!("{}", findings::line(finding)));
     let tally = Tally::of(&found);
     if tally.wrong > 0 {
         return Ok(exit::FAILED);
@@ -41,12 +43,13 @@ pub fn check(config: &Config, options: &Check) -> Result<u8, String> {
     Ok(if options.strict && tally.warnings > 0 { exit::FAILED } else { exit::OK })
 }
 
-/// The process of the running daemon; what keeps it from being asked is a finding.
-pub fn running(config: &Config, patience: Duration, found: &mut Vec<Finding>) -> Option<Pid> {
-    match find(&Target::of(config), patience) {
-        State::Listens(client, _) => Some(client.process.pid),
-        State::Locked(process, _) => Some(process.pid),
-        State::Stale(_) | State::Absent => None,
+/// The running daemon; what keeps it from being asked is a finding.
+pub fn running(config: &Config, patience: Duration, found: &mut Vec<Finding>) -> Option<Running> {
+    match find_settled(&Target::of(config), patience) {
+        State::Listens(client, place) => Some(state::running(client.process.pid, place)),
+        State::Locked(process, place) => Some(state::running(process.pid, place)),
+        // Whoever holds the queue is found by the trial.
+        State::Stale(_) | State::Absent | State::Hidden(..) => None,
         State::Denied(why) | State::Doubtful(why) => {
             let todo =
                 ["run this as root or as the daemon's user", "请以 root 或守护进程的用户执行"];

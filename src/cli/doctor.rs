@@ -4,12 +4,13 @@
 use super::check::running;
 use super::findings::{self, Tally};
 use super::language::Language;
+use super::paths::Paths;
 use super::state::{Target, reach};
 use crate::config::Config;
 use crate::daemon::step_down;
-use crate::doctor::{self, Running};
+use crate::doctor::{self, Premises, Running};
 use crate::exit;
-use crate::trial::{self, Finding, Level};
+use crate::trial::{self, Finding, Level, plain};
 use crate::wire::question::Question;
 use clap::Args;
 use serde_json::{Value, json};
@@ -29,27 +30,48 @@ pub struct Doctor {
 }
 
 pub fn doctor(config: &Config, options: &Doctor) -> Result<u8, String> {
-    let mut found = trial::offline(config);
+    let mut found = Vec::new();
     let daemon = running(config, DAEMON, &mut found);
     // Asked before there are threads, and before root is anybody else.
-    let running = daemon.map(|pid| Running { pid, status: status(config) });
-    found.extend(trial::run(config, daemon, TRIAL));
+    let running =
+        daemon.as_ref().map(|it| Running { pid: it.pid, status: status(&Target::of(config)) });
+    found.extend(trial::all(config, daemon.as_ref(), TRIAL));
     // Whoever cannot become the daemon's user was told so by the trial, and asks as who he is.
     let _ = step_down(config);
     found.extend(doctor::examine(config, running, REST));
-    let tally = Tally::of(&found);
-    match options.json {
-        true => crate::say!("{}", as_json(&found)),
-        false => {
-            found.iter().for_each(|finding| crate::say!("{}", findings::line(finding)));
-            crate::say!("{}: {}", config.file.display(), tally.words());
-        }
-    }
-    Ok(if tally.wrong > 0 { exit::FAILED } else { exit::OK })
+    Ok(show(&found, &config.file.display().to_string(), options))
 }
 
-fn status(config: &Config) -> Option<Value> {
-    let mut client = reach(&Target::of(config), DAEMON).ok()?;
+/// Where the configuration cannot be read: that, and what the running daemon's own files tell.
+pub fn without_configuration(why: &str, target: &Target, options: &Doctor) -> Result<u8, String> {
+    let todo = [
+        "mend the file; until then the running daemon goes on",
+        "改正该文件；运行中的守护进程不受影响",
+    ];
+    let mut found: Vec<Finding> =
+        why.lines().map(|line| Finding::wrong("configuration", plain(line), todo)).collect();
+    let client = reach(target, DAEMON).ok();
+    let running = client.map(|client| Running { pid: client.process.pid, status: status(target) });
+    let Paths { queue, ledger, .. } = Paths::find(Err(why.to_owned()), target)?;
+    let premises = Premises { name: target.name.clone(), queue, ledger, running };
+    found.extend(doctor::examine_premises(&premises, REST));
+    Ok(show(&found, &target.name, options))
+}
+
+fn show(found: &[Finding], whose: &str, options: &Doctor) -> u8 {
+    let tally = Tally::of(found);
+    match options.json {
+        true => crate::say!("{}", as_json(found)),
+        false => {
+            found.iter().for_each(|finding| crate::say!("{}", findings::line(finding)));
+            crate::say!("{whose}: {}", tally.words());
+        }
+    }
+    if tally.wrong > 0 { exit::FAILED } else { exit::OK }
+}
+
+fn status(target: &Target) -> Option<Value> {
+    let mut client = reach(target, DAEMON).ok()?;
     client.ask(Question::Status, b"").ok()?;
     serde_json::from_str(&client.read().ok()?.message).ok()
 }

@@ -1,23 +1,24 @@
 //! `failed`: shows and counts the pushes that ended undelivered, and dismisses those that need no care any
 //! more. Reads the ledger's file, and needs no daemon.
 
-use super::control::{ask_ledger, is_running};
+use super::control::{ask_ledger, is_running, status_of};
 use super::language::Language;
-use super::state::Target;
+use super::paths::Paths;
+use super::state::{Target, if_running};
 use super::when;
 use crate::class::{Class, TABLE};
-use crate::config::Config;
 use crate::exit;
 use crate::ledger;
 use crate::ledger::database::Database;
 use crate::ledger::failed::{State, count, page};
 use crate::ledger::filter::Filter;
 use crate::ledger::order::{Answer, OLD_LIST, Request, STEP};
+use crate::output::line;
 use crate::wechat::meaning;
 use crate::wire::question::Question;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use std::io::{Write, stdout};
+use std::io::stdout;
 use std::time::Duration;
 
 /// Rows that are read at a time: no look at the file lasts long enough to be in the daemon's way.
@@ -105,11 +106,35 @@ impl Filters {
     }
 }
 
-pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
+pub fn failed(paths: &Paths, target: &Target, options: &Failed) -> Result<u8, String> {
     if let Some(Action::Dismiss { filters, everything }) = &options.action {
-        return dismiss(config, filters, *everything);
+        return dismiss(paths, target, filters, *everything);
     }
-    let path = &config.server.ledger_file;
+    let shown = show(paths, options);
+    tell_unrecorded(target);
+    shown
+}
+
+/// What has failed and is not in the file yet, only the running daemon knows.
+fn tell_unrecorded(target: &Target) {
+    let Ok(Some(mut client)) = if_running(target, PATIENCE) else { return };
+    let Ok(status) = status_of(&mut client) else { return };
+    if let Some(count @ 1..) = status["unrecorded"].as_u64() {
+        let why = status["ledger"].as_str().unwrap_or("they are being written");
+        crate::complain!(
+            "{}",
+            Language::of_environment().pick([
+                format!(
+                    "{count} more have failed and are not recorded yet, and so not shown: {why}"
+                ),
+                format!("另有 {count} 条已失败但尚未记录，此处未列出：{why}"),
+            ])
+        );
+    }
+}
+
+fn show(paths: &Paths, options: &Failed) -> Result<u8, String> {
+    let path = &paths.ledger;
     let Some(read) = Database::read_only(path)? else { return Ok(exit::OK) };
     let why = |error: rusqlite::Error| format!("the ledger {}: {error}", path.display());
     let every = [State::Failed, State::Moving, State::Requeued, State::Dismissed];
@@ -129,7 +154,7 @@ pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
         let Some(last) = rows.last() else { return Ok(exit::OK) };
         (from, left) = (last.seq + 1, left - rows.len());
         for row in &rows {
-            if writeln!(out, "{}", row.to_json(when::shown)).is_err() {
+            if line(&mut out, format_args!("{}", row.to_json(when::shown))).is_err() {
                 // Whoever reads has seen enough.
                 return Ok(exit::OK);
             }
@@ -140,18 +165,22 @@ pub fn failed(config: &Config, options: &Failed) -> Result<u8, String> {
 /// One line of `--count`.
 fn counted(errcode: Option<i64>, class: &str, count: u64, language: Language) -> String {
     let name = errcode.map_or_else(|| class.to_owned(), |errcode| errcode.to_string());
-    let meaning = errcode.and_then(meaning::of).map_or("", |text| language.pick(text));
+    let meaning = meaning::of_end(errcode, class).map_or("", |text| language.pick(text));
     format!("{name:>8} {count:>8}  {meaning}").trim_end().to_owned()
 }
 
-fn dismiss(config: &Config, filters: &Filters, everything: bool) -> Result<u8, String> {
+fn dismiss(
+    paths: &Paths,
+    target: &Target,
+    filters: &Filters,
+    everything: bool,
+) -> Result<u8, String> {
     if filters.are_none() && !everything {
         return Err("which ones? Give a filter, or --everything".into());
     }
-    let target = Target::of(config);
-    let step = |request: &Request| match is_running(&target) {
-        true => ask_ledger(&target, Question::Dismiss, request),
-        false => ledger::dismiss(&mut Database::new(&config.server.ledger_file), request),
+    let step = |request: &Request| match is_running(target) {
+        true => ask_ledger(target, Question::Dismiss, request),
+        false => ledger::dismiss(&mut Database::new(&paths.ledger), request),
     };
     let count = steps(filters, step, |_| {})?.count;
     crate::say!("{count} dismissed");
@@ -166,6 +195,9 @@ pub struct Total {
     /// Why it ended before its time.
     pub stopped: Option<String>,
 }
+
+/// How long the daemon has to say what it has not recorded.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often an order is tried on that gets nowhere, and how long it waits in between.
 pub const FRUITLESS: usize = 10;
@@ -223,7 +255,8 @@ mod tests {
         assert!(line.starts_with("   43004       12  the user does not follow"), "{line}");
         assert!(counted(Some(43004), "", 12, Chinese).contains("用户未关注公众号"));
         assert_eq!(counted(Some(123_456), "", 1, English), "  123456        1");
-        assert_eq!(counted(None, "unknown", 1, Chinese), " unknown        1");
+        assert!(counted(None, "unknown", 1, Chinese).starts_with(" unknown        1  微信可能"));
+        assert!(counted(Some(123_456), "once", 1, English).contains("set its class in [errcode]"));
     }
 
     #[test]

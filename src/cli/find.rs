@@ -1,8 +1,8 @@
 //! `find`: where a message is, or what became of it. Looks through the queue's folder, the ledger and the
 //! message logs, one after the other, and changes nothing; needs no daemon, and memory for what it finds only.
 
+use super::paths::Paths;
 use super::when;
-use crate::config::Config;
 use crate::day_file::{dated, days};
 use crate::exit;
 use crate::file;
@@ -71,12 +71,12 @@ impl Newest {
     }
 }
 
-pub fn find(config: &Config, options: &Find) -> Result<u8, String> {
+pub fn find(paths: &Paths, options: &Find) -> Result<u8, String> {
     let since = options.since.unwrap_or(0);
     let places = [
-        in_log(config, options, since)?,
-        in_ledger(config, options, since)?,
-        in_queue(config, options)?,
+        in_log(paths, options, since)?,
+        in_ledger(paths, options, since)?,
+        in_queue(paths, options)?,
     ];
     let mut all: Vec<(u64, usize, Value)> = Vec::new();
     for (place, newest) in places.into_iter().enumerate() {
@@ -95,8 +95,8 @@ pub fn find(config: &Config, options: &Find) -> Result<u8, String> {
 }
 
 /// A message that waits has the time of its acceptance, and is shown whenever that was.
-fn in_queue(config: &Config, options: &Find) -> Result<Newest, String> {
-    let path = &config.server.queue_file_path;
+fn in_queue(paths: &Paths, options: &Find) -> Result<Newest, String> {
+    let path = &paths.queue;
     let mut newest = Newest::new(options.limit);
     if !path.exists() {
         return Ok(newest);
@@ -128,8 +128,8 @@ fn waiting(record: &Value, time: u64) -> Value {
     })
 }
 
-fn in_ledger(config: &Config, options: &Find, since: u64) -> Result<Newest, String> {
-    let path = &config.server.ledger_file;
+fn in_ledger(paths: &Paths, options: &Find, since: u64) -> Result<Newest, String> {
+    let path = &paths.ledger;
     let mut newest = Newest::new(options.limit);
     let Some(read) = Database::read_only(path)? else { return Ok(newest) };
     let every = [State::Failed, State::Moving, State::Requeued, State::Dismissed];
@@ -153,9 +153,9 @@ fn in_ledger(config: &Config, options: &Find, since: u64) -> Result<Newest, Stri
     Ok(newest)
 }
 
-fn in_log(config: &Config, options: &Find, since: u64) -> Result<Newest, String> {
+fn in_log(paths: &Paths, options: &Find, since: u64) -> Result<Newest, String> {
     let mut newest = Newest::new(options.limit);
-    let Some(path) = &config.log.message_log else { return Ok(newest) };
+    let Some(path) = &paths.message_log else { return Ok(newest) };
     let days = match days(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(newest),
         days => {

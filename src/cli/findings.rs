@@ -17,11 +17,15 @@ impl Tally {
 
     pub fn words(&self) -> String {
         let language = Language::of_environment();
+        let english = |count| match count {
+            1 => "1 warning".to_owned(),
+            count => format!("{count} warnings"),
+        };
         let texts = match (self.wrong, self.warnings) {
             (0, 0) => ["no problem found".to_owned(), "没有发现问题".to_owned()],
-            (0, warnings) => [format!("{warnings} warnings"), format!("{warnings} 个警告")],
+            (0, warnings) => [english(warnings), format!("{warnings} 个警告")],
             (wrong, warnings) => [
-                format!("{wrong} wrong, {warnings} warnings"),
+                format!("{wrong} wrong, {}", english(warnings)),
                 format!("{wrong} 个错误，{warnings} 个警告"),
             ],
         };

@@ -4,6 +4,7 @@
 use super::status::Asked;
 use super::when::seconds;
 use crate::exit;
+use crate::output::printable;
 use crate::stats::{Kind, TROUBLES};
 use clap::Args;
 use serde_json::Value;
@@ -38,11 +39,11 @@ struct Limits<T> {
 }
 
 /// Seconds, messages, per cent.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 struct Age(u64);
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 struct Depth(u64);
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 struct Share(f64);
 
 impl FromStr for Age {
@@ -71,15 +72,18 @@ impl FromStr for Share {
     }
 }
 
-impl<T: FromStr<Err = String>> FromStr for Limits<T> {
+impl<T: FromStr<Err = String> + PartialOrd> FromStr for Limits<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Limits<T>, String> {
         let (warning, critical) = match text.split_once(',') {
-            Some((warning, critical)) => (warning, Some(critical.parse()?)),
-            None => (text, None),
+            Some((warning, critical)) => (warning.parse()?, Some(critical.parse()?)),
+            None => (text.parse()?, None),
         };
-        Ok(Limits { warning: warning.parse()?, critical })
+        if critical.as_ref().is_some_and(|critical| warning > *critical) {
+            return Err(format!("{text}: the limit of critical lies below that of a warning"));
+        }
+        Ok(Limits { warning, critical })
     }
 }
 
@@ -110,8 +114,17 @@ pub fn health(name: &str, options: &Health, asked: Asked) -> u8 {
         Asked::Not { code: exit::UNKNOWN, why } => (UNKNOWN, why),
         Asked::Not { why, .. } => (CRITICAL, why),
     };
+    report(name, code, &line)
+}
+
+/// What is told where nobody could be asked: a monitor takes any other exit code for a fault of the daemon.
+pub fn unknown(why: &str) -> u8 {
+    report("?", UNKNOWN, why)
+}
+
+fn report(name: &str, code: u8, line: &str) -> u8 {
     let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(code)];
-    crate::say!("MEGA {name} {word} - {}", line.replace(['\r', '\n'], " "));
+    crate::say!("MEGA {name} {word} - {}", printable(line));
     code
 }
 
@@ -165,7 +178,7 @@ fn judge(options: &Health, status: &Value) -> (u8, String) {
         texts => texts.join("; "),
     };
     let (accepted_all, delivered_all, failed_all) =
-        (number("accepted"), number("delivered"), number("failed"));
+        (number("accepted"), number("delivered"), number("failed") + number("unrecorded"));
     // The bar would begin the figures.
     let text = text.replace('|', "/");
     let figures = format!(
@@ -181,8 +194,8 @@ fn limits(warning: Option<f64>, critical: Option<f64>) -> String {
     format!(";{};{}", shown(warning), shown(critical))
 }
 
-/// What the daemon itself calls a trouble. What only somebody can put right, and what turns clients away, is
-/// critical; what passes by itself is a warning.
+/// What the daemon itself calls a trouble. What stops delivery until somebody puts it right, and what turns clients
+/// away, is critical; what passes by itself is a warning.
 fn troubles(status: &Value, findings: &mut Findings) {
     if let Some(why) = status["suspended"].as_str() {
         let code = match status["suspended_cause"].as_str() {
@@ -193,7 +206,10 @@ fn troubles(status: &Value, findings: &mut Findings) {
     }
     for trouble in TROUBLES {
         if let Some(why) = status[trouble.name].as_str() {
-            let code = if trouble.kind == Kind::TurnsAway { CRITICAL } else { WARNING };
+            let code = match trouble.kind {
+                Kind::TurnsAway | Kind::Stops => CRITICAL,
+                Kind::Unrecorded | Kind::Ordered | Kind::Other => WARNING,
+            };
             findings.add(code, format!("{}: {why}", trouble.says[0]));
         }
     }
@@ -229,6 +245,8 @@ mod tests {
         assert_eq!(limits, Limits { warning: Age(90), critical: Some(Age(7_200)) });
         assert_eq!("5%".parse(), Ok(Limits { warning: Share(5.0), critical: None }));
         assert_eq!("7".parse(), Ok(Limits { warning: Depth(7), critical: None }));
+        assert!("10s,5s".parse::<Limits<Age>>().unwrap_err().contains("lies below"));
+        assert!("5m,5m".parse::<Limits<Age>>().is_ok() && "9,10".parse::<Limits<Share>>().is_ok());
         assert!("x".parse::<Limits<Age>>().unwrap_err().contains("no time"));
         assert!("1,-1".parse::<Limits<Depth>>().unwrap_err().contains("no number"));
         assert!("101".parse::<Limits<Share>>().unwrap_err().contains("no share"));
@@ -261,7 +279,13 @@ mod tests {
             let status = json!({"suspended": "why", "suspended_cause": cause});
             assert_eq!(judged(status), (code, "sending is suspended: why".into()), "{cause}");
         }
-        for (name, code) in [("full", CRITICAL), ("ledger", WARNING), ("database", WARNING)] {
+        for (name, code) in [
+            ("full", CRITICAL),
+            ("crowded", CRITICAL),
+            ("blocked", CRITICAL),
+            ("ledger", WARNING),
+            ("database", WARNING),
+        ] {
             assert_eq!(judged(json!({name: "why"})).0, code, "{name}");
         }
         assert_eq!(judged(json!({"stopping": true})), (WARNING, "it is stopping".into()));

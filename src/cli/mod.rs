@@ -10,6 +10,7 @@ mod find;
 mod findings;
 mod health;
 pub(crate) mod language;
+mod paths;
 mod queue;
 mod reload;
 mod request;
@@ -21,9 +22,9 @@ mod template;
 pub(crate) mod when;
 mod which;
 
-use crate::daemon::step_down;
 use crate::exit;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use paths::Paths;
 use std::path::PathBuf;
 use which::Which;
 
@@ -120,14 +121,31 @@ struct Stop {
 
 /// Runs the process's command line and returns its exit code.
 pub fn main() -> u8 {
-    let line = Line::parse();
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) if error.use_stderr() && asks_health() => {
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default();
+            return health::unknown(what.strip_prefix("error: ").unwrap_or(what));
+        }
+        Err(error) => error.exit(),
+    };
+    let asks_health = matches!(line.command, Command::Health(_));
     match line.run() {
         Ok(code) => code,
+        Err(why) if asks_health => health::unknown(&why),
         Err(why) => {
-            eprintln!("mega: {why}");
+            crate::complain!("{why}");
             exit::FAILED
         }
     }
+}
+
+/// Whether the command line, which cannot be understood, is meant for a monitor: the first command in it is `health`.
+fn asks_health() -> bool {
+    let line = Line::command();
+    let known = |word: &String| line.get_subcommands().any(|known| known.get_name() == word);
+    std::env::args().skip(1).find(known).is_some_and(|word| word == "health")
 }
 
 impl Line {
@@ -140,17 +158,21 @@ impl Line {
         // These show them among the rest.
         if !matches!(self.command, Command::Check(_) | Command::Doctor(_)) {
             let warnings = config.iter().flat_map(|config| &config.warnings);
-            warnings.for_each(|warning| eprintln!("mega: warning: {warning}"));
+            warnings.for_each(|warning| crate::complain!("warning: {warning}"));
         }
         let read = || config.as_ref().map_err(String::clone);
         // The running daemon is reached whatever is wrong with the file.
         let target = || {
             if let Err(why) = &config {
-                eprintln!("mega: warning: {why}");
+                crate::complain!("warning: {why}");
             }
             which.target(config.as_ref().ok())
         };
         match self.command {
+            Command::Start(_) | Command::Restart if which.is_closed() => {
+                let why = config.err().unwrap_or_default();
+                control::denied(&control::goes_on(&which.target(None), why))
+            }
             Command::Start(Start { foreground }) => {
                 let mut config = config?;
                 if foreground {
@@ -176,7 +198,12 @@ impl Line {
             }
             Command::Health(options) => {
                 let target = target();
-                Ok(health::health(&target.name, &options, control::status(&target)))
+                let asked = control::status(&target);
+                // A name that nobody has given anything is misspelt rather than dead.
+                match (&config, &asked) {
+                    (Err(why), status::Asked::Not { .. }) if !which.exists() => Err(why.clone()),
+                    _ => Ok(health::health(&target.name, &options, asked)),
+                }
             }
             Command::Pause(options) => steer::pause(&target(), options),
             Command::Resume => steer::resume(&target()),
@@ -184,21 +211,18 @@ impl Line {
             Command::Cancel(options) => cancel::cancel(&target(), options),
             Command::LogLevel { level } => steer::log_level(&target(), level),
             Command::Check(options) => check::check(read()?, &options),
-            Command::Doctor(options) => doctor::doctor(read()?, &options),
+            Command::Doctor(options) => match &config {
+                Ok(config) => doctor::doctor(config, &options),
+                Err(why) => doctor::without_configuration(why, &which.target(None), &options),
+            },
             Command::Template(command) => template::run(read()?, command),
             Command::Failed(options) => {
-                step_down(read()?)?;
-                failed::failed(read()?, &options)
+                let target = target();
+                failed::failed(&Paths::find(read(), &target)?, &target, &options)
             }
             Command::Requeue(options) => requeue::requeue(&target(), &options),
-            Command::Find(options) => {
-                step_down(read()?)?;
-                find::find(read()?, &options)
-            }
-            Command::Queue(command) => {
-                step_down(read()?)?;
-                queue::run(read()?, &command)
-            }
+            Command::Find(options) => find::find(&Paths::find(read(), &target())?, &options),
+            Command::Queue(command) => queue::run(&Paths::find(read(), &target())?, &command),
             Command::Push(message) => request::push(&target(), &message),
             Command::Send(message) => request::send(&target(), &message),
             Command::Tset { key } => request::tset(&target(), &key),

@@ -1,7 +1,7 @@
 //! `queue check` and `queue dump`: what is in the queue's folder, as JSON lines. Changes nothing, and
 //! needs no daemon.
 
-use crate::config::Config;
+use super::paths::Paths;
 use crate::exit;
 use crate::queue::disk::Folder;
 use crate::queue::inspect::inspect;
@@ -21,8 +21,8 @@ pub enum Queue {
     },
 }
 
-pub fn run(config: &Config, command: &Queue) -> Result<u8, String> {
-    let path = &config.server.queue_file_path;
+pub fn run(paths: &Paths, command: &Queue) -> Result<u8, String> {
+    let path = &paths.queue;
     let failed = |why: String| format!("cannot read the queue {}: {why}", path.display());
     let disk = Folder::read_only(path).map_err(|error| failed(error.to_string()))?;
     let mut out = Lines(BufWriter::new(stdout()), false);

@@ -3,18 +3,14 @@
 use super::language::Language;
 use crate::client::Client;
 use crate::exit;
+use crate::output::printable;
 use crate::reload::{Report, Setting};
 use crate::wire::command;
 use crate::wire::question::Question;
-use std::time::Duration;
-
-/// A database that hangs is given up long before.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks a daemon that listens.
 pub fn reload(client: &mut Client, name: &str) -> Result<u8, String> {
     let language = Language::of_environment();
-    client.patience = PATIENCE;
     let answer = client.ask(Question::Reload, b"").and_then(|()| client.read());
     let answer = answer.map_err(|error| {
         format!("the daemon does not say what came of it: {error} (see its log)")
@@ -26,14 +22,14 @@ pub fn reload(client: &mut Client, name: &str) -> Result<u8, String> {
     let report: Report = serde_json::from_str(&answer.message)
         .map_err(|error| format!("its answer is garbled: {error}"))?;
     for warning in &report.warnings {
-        eprintln!("mega: {}: {warning}", language.pick(["warning", "警告"]));
+        crate::complain!("{}: {warning}", language.pick(["warning", "警告"]));
     }
     show(name, &report, language).iter().for_each(|line| crate::say!("{line}"));
     Ok(exit::OK)
 }
 
 fn show(name: &str, report: &Report, language: Language) -> Vec<String> {
-    let Report { changed, restart, templates, templates_changed, .. } = report;
+    let Report { changed, restart, templates, templates_changed, templates_gone, .. } = report;
     let settings = changed.len();
     let mut lines = vec![language.pick([
         format!(
@@ -41,6 +37,10 @@ fn show(name: &str, report: &Report, language: Language) -> Vec<String> {
         ),
         format!("mega {name} 已重载；模板：{templates}（有改动：{templates_changed}），设置有改动：{settings}"),
     ])];
+    lines.extend(templates_gone.iter().map(|key| {
+        let key = printable(key);
+        language.pick([format!("  template removed: {key}"), format!("  模板已移除：{key}")])
+    }));
     lines.extend(changed.iter().map(|setting| line(setting, language)));
     if !restart.is_empty() {
         lines.push(language.pick([

@@ -16,6 +16,9 @@ pub struct Message {
     /// The variables: NAME=VALUE each, or one JSON object
     #[arg(value_name = "DATA")]
     data: Vec<String>,
+    /// An id of your own, 1 to 32 of A-Z a-z 0-9 _ -: what is asked for again under it goes out once
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
 }
 
 /// The variables that such words give, as JSON.
@@ -48,7 +51,10 @@ fn request(
     message: &Message,
     encode: impl FnOnce(&mut Vec<u8>, Request),
 ) -> Result<u8, String> {
-    for (what, word) in [("an openid", &message.openid), ("a key", &message.key)] {
+    let id = message.id.iter().map(|id| ("an id", id));
+    for (what, word) in
+        [("an openid", &message.openid), ("a key", &message.key)].into_iter().chain(id)
+    {
         if word.contains(' ') {
             return Err(format!("{what} cannot hold spaces: {word:?}"));
         }
@@ -56,7 +62,8 @@ fn request(
     let data = variables(&message.data)?;
     let mut frame = Vec::new();
     let (openid, key) = (message.openid.as_bytes(), message.key.as_bytes());
-    encode(&mut frame, Request { opaque: 1, openid, key, data: data.as_bytes() });
+    let id = message.id.as_ref().map(String::as_bytes);
+    encode(&mut frame, Request { opaque: 1, openid, key, id, data: data.as_bytes() });
     call(target, &frame)
 }
 

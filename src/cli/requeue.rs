@@ -118,7 +118,7 @@ fn from_file(target: &Target, path: &Path) -> Result<u8, String> {
             }
             Err(why) => {
                 skipped += 1;
-                eprintln!("mega: {}:{number}: skipped: {why}", path.display());
+                crate::complain!("{}:{number}: skipped: {why}", path.display());
             }
         }
     }

@@ -4,8 +4,18 @@
 use crate::client::{Client, nobody_listens};
 use crate::config::Config;
 use crate::daemon::{Place, Probe, Process};
+use crate::trial::{self, Held, held};
+use crate::wire::question::Question;
+use rustix::process::Pid;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to put back what somebody removed of its files, which it looks for every other second.
+const RETURN: Duration = Duration::from_secs(5);
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// How long it may take to answer what needs no disk.
+const AWAKE: Duration = Duration::from_secs(10);
 
 /// The daemon that the command line names.
 pub struct Target {
@@ -22,6 +32,8 @@ pub enum State<'a> {
     /// It is dead, and its pidfile is there.
     Stale(u32),
     Absent,
+    /// Nothing of it is there, and somebody holds the lock on its queue.
+    Hidden(Option<i32>, &'a Place),
     /// Who asks may not.
     Denied(String),
     /// Something is there that is not to be believed.
@@ -49,6 +61,17 @@ impl Target {
     }
 }
 
+/// The same as `find`, once a daemon whose files were removed has had the time to put them back.
+pub fn find_settled(target: &Target, patience: Duration) -> State<'_> {
+    let deadline = Instant::now() + RETURN;
+    loop {
+        match find(target, patience) {
+            State::Hidden(..) if Instant::now() < deadline => std::thread::sleep(GLANCE),
+            found => return found,
+        }
+    }
+}
+
 /// Looks in one place after the other. Where it runs in none, the first that tells something does.
 pub fn find(target: &Target, patience: Duration) -> State<'_> {
     let mut best = State::Absent;
@@ -59,7 +82,46 @@ pub fn find(target: &Target, patience: Duration) -> State<'_> {
             _ => {}
         }
     }
-    best
+    let hides = |place: &Place| match held(&place.queue) {
+        Held::By(who) => Some(who.map(|who| who.pid)),
+        Held::Free => None,
+    };
+    match best {
+        State::Absent => {
+            let mut places = target.places.iter();
+            let hidden = places.find_map(|place| Some(State::Hidden(hides(place)?, place)));
+            hidden.unwrap_or(State::Absent)
+        }
+        found => found,
+    }
+}
+
+/// Of a daemon of which nothing is there but a lock, for people.
+pub fn hidden(target: &Target, pid: Option<i32>, place: &Place) -> String {
+    let (name, queue) = (&target.name, place.queue.display());
+    let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("the process {pid}"));
+    let end = pid.map(|pid| format!("; kill {pid} stops it in order")).unwrap_or_default();
+    format!(
+        "{who} holds the queue {queue} of mega {name}, and its pidfile, its socket and {name}.facts are gone: it \
+         puts them back within seconds; where it cannot, its log says why{end}"
+    )
+}
+
+/// The running daemon as a trial has to know it.
+pub fn running(pid: Pid, place: &Place) -> trial::Running {
+    let listens =
+        place.facts().map(|(facts, _)| facts.listen.iter().copied().chain(facts.metrics).collect());
+    trial::Running { pid, listens: listens.unwrap_or_default() }
+}
+
+/// What to do about one that does not answer, or does not end.
+pub fn next_step(target: &Target, pid: Pid, place: &Place) -> String {
+    let log = place.log.as_ref().map(|log| format!(" ({})", log.display())).unwrap_or_default();
+    let name = &target.name;
+    format!(
+        "see its log{log}; mega {name} stop --now waits for no call to WeChat; kill -9 {pid} ends it at once, and \
+         loses nothing that was accepted"
+    )
 }
 
 fn look<'a>(target: &Target, place: &'a Place, patience: Duration) -> State<'a> {
@@ -82,14 +144,18 @@ fn look<'a>(target: &Target, place: &'a Place, patience: Duration) -> State<'a> 
     }
 }
 
-/// The running daemon; none where it does not run.
+/// The running daemon; none where it does not run. It answers: what is asked of it next may take `patience`.
 pub fn if_running(target: &Target, patience: Duration) -> Result<Option<Client>, String> {
-    match find(target, patience) {
+    match find_settled(target, patience) {
         State::Stale(_) | State::Absent => Ok(None),
-        State::Listens(mut client, _) => {
-            client.patience = patience;
+        State::Listens(mut client, place) => {
+            awake(&mut client, patience).map_err(|why| {
+                let (name, pid) = (&target.name, client.process.pid);
+                format!("mega {name} (pid {pid}) {why}: {}", next_step(target, pid, place))
+            })?;
             Ok(Some(client))
         }
+        State::Hidden(pid, place) => Err(hidden(target, pid, place)),
         State::Locked(process, place) => Err(format!(
             "mega {} (pid {}) runs, but nobody listens on {}: try again in some seconds",
             target.name,
@@ -98,6 +164,14 @@ pub fn if_running(target: &Target, patience: Duration) -> Result<Option<Client>,
         )),
         State::Denied(why) | State::Doubtful(why) => Err(why),
     }
+}
+
+/// Whether it answers anything at all: a look needs no disk and no other thread.
+fn awake(client: &mut Client, patience: Duration) -> Result<(), String> {
+    client.patience = patience.min(AWAKE);
+    let answer = client.ask(Question::Status, b"").and_then(|()| client.read());
+    client.patience = patience;
+    answer.map(|_| ()).map_err(|error| format!("runs and does not answer ({error})"))
 }
 
 /// The running daemon, or what to tell an operator whose command does not reach it.

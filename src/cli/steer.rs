@@ -164,7 +164,10 @@ fn tell_left(status: &Value, said: &mut String, language: Language) {
     let held = ["paused", "suspended", "ledger"].iter().find_map(|name| status[*name].as_str());
     if let Some(why) = held.filter(|why| *why != said.as_str()) {
         *said = why.to_owned();
-        eprintln!("{}", language.pick([format!("it waits: {why}"), format!("等待中：{why}")]));
+        crate::complain!(
+            "{}",
+            language.pick([format!("it waits: {why}"), format!("等待中：{why}")])
+        );
     }
     if stderr().is_terminal() {
         let left = &status["queue_depth"];

@@ -47,6 +47,17 @@ impl Which {
         Ok(Which { name, root, file, source: Source::File })
     }
 
+    /// There is a configuration, right or wrong.
+    pub fn exists(&self) -> bool {
+        self.source == Source::Demo || self.file.exists()
+    }
+
+    /// Who asks may not read the file, which is there.
+    pub fn is_closed(&self) -> bool {
+        let opened = std::fs::File::open(&self.file);
+        opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
     pub fn config(&self) -> Result<Config, String> {
         let loaded = match self.source {
             Source::File => Config::load(&self.file, &self.root),

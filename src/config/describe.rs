@@ -94,6 +94,7 @@ impl Config {
             },
             ("queue", "segment_size") => show(queue.segment_size, BYTES),
             ("queue", "queue_max_bytes") => show(queue.queue_max_bytes, BYTES),
+            ("queue", "ids_max") => queue.ids_max.to_string(),
             ("queue", "send_first") => flag(queue.send_first),
             ("queue", "retry_max") => queue.retry_max.to_string(),
             ("queue", "retry_base") => time(queue.retry_base),

@@ -98,6 +98,7 @@ pub struct Queue {
     pub segment_size: u64,
     /// Zero: no limit.
     pub queue_max_bytes: u64,
+    pub ids_max: usize,
     pub send_first: bool,
     pub retry_max: u8,
     pub retry_base: Duration,
@@ -323,6 +324,18 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// What lets whoever asks read the file.
+fn may_read(file: &Path) -> String {
+    let group = nix::unistd::getegid();
+    let named = nix::unistd::Group::from_gid(group).ok().flatten();
+    let group = named.map_or_else(|| group.to_string(), |group| group.name);
+    let user = nix::unistd::geteuid();
+    let named = nix::unistd::User::from_uid(user).ok().flatten();
+    let user = named.map_or_else(|| user.to_string(), |user| user.name);
+    let file = file.display();
+    format!("the user {user} may read it after: chgrp {group} {file}; chmod 640 {file}")
+}
+
 impl Config {
     /// The administration socket stands beside the pidfile.
     pub fn admin_socket(&self) -> PathBuf {
@@ -358,16 +371,18 @@ impl Config {
 
     /// The one that only tells how the daemon is stands beside it.
     pub fn monitor_socket(&self) -> PathBuf {
-        self.setting.pid_file.with_extension("monitor.sock")
+        self.setting.pid_file.with_extension("monitor")
     }
 
     /// Reads `file`; `root` is the folder that relative paths in it start from.
     pub fn load(file: &Path, root: &Path) -> Result<Config, ConfigError> {
         let bytes = std::fs::read(file).map_err(|e| {
-            let file = file.display();
-            ConfigError(vec![format!(
-                "cannot read {file}: {e} (conf/wechat.ini is a commented example)"
-            )])
+            let todo = match e.kind() {
+                std::io::ErrorKind::NotFound => "conf/wechat.ini is a commented example".to_owned(),
+                std::io::ErrorKind::PermissionDenied => may_read(file),
+                _ => "it has to be a file".to_owned(),
+            };
+            ConfigError(vec![format!("cannot read {}: {e} ({todo})", file.display())])
         })?;
         read::config(&bytes, file, root)
     }

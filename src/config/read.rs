@@ -90,6 +90,7 @@ fn build(r: &mut Reader, file: &Path) -> Config {
             sync: r.one("queue", "sync", value::sync),
             segment_size: r.one("queue", "segment_size", value::number),
             queue_max_bytes: r.one("queue", "queue_max_bytes", value::number),
+            ids_max: r.one("queue", "ids_max", value::number),
             send_first: r.one("queue", "send_first", value::flag),
             retry_max: r.one("queue", "retry_max", value::number),
             retry_base: r.one("queue", "retry_base", value::time),
@@ -266,6 +267,10 @@ impl<'a> Reader<'a> {
                 self.reject(entry, "the key must be an errcode, such as 43101");
                 continue;
             };
+            if code == 0 {
+                self.reject(entry, "0 is WeChat's word for success, and means nothing else");
+                continue;
+            }
             match value::word(key, &entry.value) {
                 Ok(class) => {
                     classes.retain(|(earlier, _)| *earlier != code);

@@ -101,6 +101,7 @@ impl Config {
                 ..self.setting.clone()
             },
             queue: Queue {
+                ids_max: fresh.queue.ids_max,
                 send_first: fresh.queue.send_first,
                 retry_max: fresh.queue.retry_max,
                 retry_base: fresh.queue.retry_base,

@@ -98,6 +98,7 @@ fn an_almost_empty_file_gives_the_defaults() {
                 sync: SyncPolicy::Every(Duration::from_millis(50)),
                 segment_size: 64 << 20,
                 queue_max_bytes: 0,
+                ids_max: 1_000_000,
                 send_first: true,
                 retry_max: 8,
                 retry_base: seconds(1),

@@ -53,6 +53,13 @@ fn connect_to(path: &Path, place: &Place, patience: Duration) -> io::Result<(Uni
     }
     let stream = reach(&socket, deadline)?;
     let peer = sockopt::socket_peercred(&stream)?;
+    if peer.uid.as_raw() != stat.st_uid && place.trusts(peer.uid) {
+        return Err(io::Error::other(format!(
+            "it belongs to the user {}, and the process {} of the user {} listens there: remove it, and the \
+             daemon puts it back within seconds",
+            stat.st_uid, peer.pid, peer.uid
+        )));
+    }
     if peer.uid.as_raw() != stat.st_uid || !place.trusts(peer.uid) {
         return Err(io::Error::other(format!(
             "the process {} of the user {} listens there and is not believed: it is not {}'s",

@@ -18,12 +18,21 @@ pub struct Domain {
     spare: Vec<OsString>,
     /// What stands before the date in the names of files of a day.
     dated: Vec<String>,
+    /// What begins so was set aside, and nothing is written to it any more.
+    aside: Vec<OsString>,
 }
 
 impl Domain {
     pub fn owns(&self, name: &OsStr) -> bool {
         let named = self.names.iter().chain(&self.spare).any(|own| own == name);
-        named || (self.queue && is_the_queues(name)) || self.day(name).is_some()
+        named
+            || (self.queue && is_the_queues(name))
+            || self.day(name).is_some()
+            || self.is_aside(name)
+    }
+
+    fn is_aside(&self, name: &OsStr) -> bool {
+        self.aside.iter().any(|start| name.as_bytes().starts_with(start.as_bytes()))
     }
 
     fn day(&self, name: &OsStr) -> Option<NaiveDate> {
@@ -41,7 +50,7 @@ impl Domain {
 
     /// The daemon writes to it: not the logs of other days, nor a damaged segment that was kept.
     pub fn is_needed(&self, name: &OsStr, today: NaiveDate) -> bool {
-        let kept = name.as_bytes().ends_with(b".bad");
+        let kept = name.as_bytes().ends_with(b".bad") || self.is_aside(name);
         let spare = self.spare.iter().any(|spare| spare == name);
         self.owns(name) && !kept && !spare && self.day(name).is_none_or(|day| day == today)
     }
@@ -54,8 +63,9 @@ impl Domains {
     fn at(&mut self, folder: &Path) -> &mut Domain {
         let known = self.0.iter().position(|domain| domain.folder == folder);
         let index = known.unwrap_or_else(|| {
-            let (names, spare, dated) = Default::default();
-            self.0.push(Domain { folder: folder.to_owned(), queue: false, names, spare, dated });
+            let (names, spare, dated, aside) = Default::default();
+            let folder = folder.to_owned();
+            self.0.push(Domain { folder, queue: false, names, spare, dated, aside });
             self.0.len() - 1
         });
         &mut self.0[index]
@@ -87,6 +97,13 @@ impl Domains {
         domains.file(&config.admin_socket(), &[""]);
         domains.file(&config.monitor_socket(), &[""]);
         domains.file(&config.server.ledger_file, DATABASE);
+        if let (Some(folder), Some(name)) =
+            (config.server.ledger_file.parent(), config.server.ledger_file.file_name())
+        {
+            let mut aside = name.to_owned();
+            aside.push(".bad");
+            domains.at(folder).aside.push(aside);
+        }
         domains.file(&config.templates_file(), &["", ".new"]);
         if let Dsn::Sqlite(database) = &config.pdo.dsn {
             domains.file(database, DATABASE);
@@ -121,15 +138,30 @@ impl Domains {
 }
 
 /// Segments, those that are being created or were kept as damaged, and what is kept beside them.
-fn is_the_queues(name: &OsStr) -> bool {
+pub fn is_the_queues(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    const NAMES: [&str; 4] = ["sent-today", "verdicts", "paused", "cancels"];
+    const NAMES: [&str; 5] = ["sent-today", "verdicts", "paused", "cancels", "token-calls"];
     name.contains(".seg") || NAMES.iter().any(|own| name.starts_with(own))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ledger_that_was_set_aside_is_its_own_and_not_needed() {
+        let config = Config::demo(Path::new("/x")).unwrap();
+        let domains = Domains::of(&config);
+        let ledger = config.server.ledger_file.file_name().unwrap().to_str().unwrap().to_owned();
+        let folder = config.server.ledger_file.parent().unwrap();
+        let domain = domains.0.iter().find(|domain| domain.folder == folder).unwrap();
+        let today = chrono::Local::now().date_naive();
+        for ending in [".bad", ".bad-wal", ".bad.1", ".bad.1-wal"] {
+            let name = OsString::from(format!("{ledger}{ending}"));
+            assert!(domain.owns(&name) && !domain.is_needed(&name, today), "{name:?}");
+        }
+        assert!(!domain.owns(OsStr::new(&format!("{ledger}.mine"))));
+    }
 
     #[test]
     fn the_days_logs_and_their_kin_are_its_own_and_others_are_not() {

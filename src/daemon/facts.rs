@@ -11,6 +11,7 @@ use rustix::process::{Uid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,14 @@ pub struct Facts {
     pub queue: PathBuf,
     pub ledger: PathBuf,
     pub log: Option<PathBuf>,
+    /// Not told by versions before this one.
+    #[serde(default)]
+    pub message_log: Option<PathBuf>,
+    /// Where it listens, as configured.
+    #[serde(default)]
+    pub listen: Vec<SocketAddr>,
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Facts {
@@ -62,6 +71,9 @@ impl Facts {
             queue: config.server.queue_file_path.clone(),
             ledger: config.server.ledger_file.clone(),
             log: config.log.log_file.path().map(Path::to_owned),
+            message_log: config.log.message_log.clone(),
+            listen: config.server.listen.clone(),
+            metrics: config.metrics.listen,
         }
     }
 

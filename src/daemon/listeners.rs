@@ -30,14 +30,15 @@ impl Listeners {
         Listeners { addresses: addresses.to_vec(), backlog: backlog as i32, bound, before: None }
     }
 
-    /// Takes over those that are still wanted, and closes the others.
-    pub fn inherit(&mut self, descriptors: Vec<OwnedFd>) {
+    /// Takes over those that are still wanted, and closes the others; `kept` is where the daemon listens besides.
+    pub fn inherit(&mut self, descriptors: Vec<OwnedFd>, kept: &[SocketAddr]) {
         let listens = |socket: &OwnedFd| sockopt::socket_acceptconn(socket) == Ok(true);
         let sockets = descriptors.into_iter().filter(listens).map(TcpListener::from);
         let mut sockets: Vec<(SocketAddr, TcpListener)> = sockets
             .filter_map(|listener| listener.local_addr().ok().map(|address| (address, listener)))
             .collect();
-        self.before = Some(sockets.iter().map(|(address, _)| *address).collect());
+        let before = sockets.iter().map(|(address, _)| address).chain(kept);
+        self.before = Some(before.copied().collect());
         // Those that ask for any free port come last: it must not be one that another line names.
         for any in [false, true] {
             for (wanted, place) in self.addresses.iter().zip(&mut self.bound) {
@@ -136,7 +137,7 @@ mod tests {
         let (kept_at, dropped_at) = (kept.local_addr().unwrap(), dropped.local_addr().unwrap());
         let mut listeners = Listeners::new(&["[::1]:0".parse().unwrap(), kept_at], 16);
         let file = std::fs::File::open("/dev/null").unwrap();
-        listeners.inherit(vec![dropped.into(), file.into(), kept.into()]);
+        listeners.inherit(vec![dropped.into(), file.into(), kept.into()], &[]);
         assert!(std::net::TcpStream::connect(dropped_at).is_err());
         assert!(std::net::TcpStream::connect(kept_at).is_ok());
         assert!(listeners.bound[0].is_none() && listeners.bound[1].is_some());
@@ -146,15 +147,18 @@ mod tests {
     fn an_address_is_bound_later_only_if_the_daemon_before_is_in_the_way() {
         let (one, other) = (TcpListener::bind(any()).unwrap(), TcpListener::bind(any()).unwrap());
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-        let bound = |wanted: &str, port: u16, in_use: InUse| {
+        let bound_beside = |kept: &[SocketAddr], wanted: &str, port: u16, in_use: InUse| {
             let mut listeners = Listeners::new(&[format!("{wanted}:{port}").parse().unwrap()], 16);
-            listeners.inherit(vec![one.try_clone().unwrap().into()]);
+            listeners.inherit(vec![one.try_clone().unwrap().into()], kept);
             listeners.bind(in_use, Path::new("x.pid")).is_ok()
         };
+        let bound = |wanted: &str, port: u16, in_use| bound_beside(&[], wanted, port, in_use);
         assert!(bound("0.0.0.0", port(&one), InUse::Later));
         assert!(!bound("0.0.0.0", port(&one), InUse::Refuse));
         assert!(!bound("0.0.0.0", port(&other), InUse::Later));
         assert!(!bound("127.0.0.1", port(&other), InUse::Later));
+        let kept = [other.local_addr().unwrap()];
+        assert!(bound_beside(&kept, "127.0.0.1", port(&other), InUse::Later));
     }
 
     #[test]
@@ -162,7 +166,7 @@ mod tests {
         let (one, two) = (TcpListener::bind(any()).unwrap(), TcpListener::bind(any()).unwrap());
         let (first, second) = (one.local_addr().unwrap(), two.local_addr().unwrap());
         let mut listeners = Listeners::new(&[any(), first], 16);
-        listeners.inherit(vec![one.into(), two.into()]);
+        listeners.inherit(vec![one.into(), two.into()], &[]);
         let bound: Vec<SocketAddr> =
             listeners.into_vec().iter().map(|l| l.local_addr().unwrap()).collect();
         assert_eq!(bound, [second, first]);

@@ -19,6 +19,8 @@ mod process;
 pub mod survey;
 mod way;
 
+pub use domains::is_the_queues;
+pub use facts::path as facts_path;
 pub use listeners::{InUse, Listeners, bound};
 pub use own::change_hands;
 pub use pidfile::{PidFile, Probe, probe};
@@ -36,6 +38,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+
+/// There is a second socket, for those who may only look.
+pub fn has_monitors(config: &Config) -> bool {
+    groups::monitors(config).is_some()
+}
 
 /// Becomes whom the daemon is to run as, with everything it will write to in that user's hands.
 pub fn settle(config: &Config, owner: &Owner) -> Result<(), String> {
@@ -87,9 +94,16 @@ pub fn redirect_stderr(path: &Path) -> Result<(), String> {
 
 /// How the daemon tells whoever started it that it is ready, or why it is not: once.
 pub struct Notifier {
-    /// None in the foreground.
-    parent: Option<File>,
+    tells: Tells,
     said: bool,
+}
+
+/// Whom it tells.
+enum Tells {
+    /// Who started it, and goes on in the foreground no longer.
+    Parent(File),
+    /// The terminal; and what is added where it does not start.
+    Terminal(Option<String>),
 }
 
 const READY: u8 = b'+';
@@ -106,13 +120,13 @@ impl Notifier {
 
     fn say(&mut self, verdict: u8, text: &str) {
         self.said = true;
-        match &mut self.parent {
-            Some(parent) => {
+        match &mut self.tells {
+            Tells::Parent(parent) => {
                 // A parent that was killed needs no news.
                 let _ = parent.write_all(&[&[verdict], text.as_bytes()].concat());
             }
-            None => {
-                tell(verdict, text);
+            Tells::Terminal(regret) => {
+                tell(verdict, text, regret.as_deref());
             }
         }
     }
@@ -127,24 +141,27 @@ impl Drop for Notifier {
 }
 
 /// Tells the human, and returns the exit code.
-fn tell(verdict: u8, text: &str) -> u8 {
+fn tell(verdict: u8, text: &str, regret: Option<&str>) -> u8 {
     if verdict == READY {
         crate::say!("{text}");
         return exit::OK;
     }
     eprintln!("mega: {text}");
+    regret.into_iter().for_each(|regret| eprintln!("{regret}"));
     exit::FAILED
 }
 
-/// Runs `child` in this very process.
-pub fn foreground(child: impl FnOnce(Notifier) -> u8) -> u8 {
-    child(Notifier { parent: None, said: false })
+/// Runs `child` in this very process; `regret` is added to why it does not start.
+pub fn foreground(regret: Option<String>, child: impl FnOnce(Notifier) -> u8) -> u8 {
+    child(Notifier { tells: Tells::Terminal(regret), said: false })
 }
 
 /// Forks twice and runs `child` in the daemon; `stderr` is the file where more may be found. The
-/// parent returns when the child has said what became of it; `died` is called if it could not.
+/// parent returns when the child has said what became of it; `died` is called if it could not, and
+/// `regret` added where it did not start.
 pub fn daemonize(
     stderr: Option<&Path>,
+    regret: Option<String>,
     child: impl FnOnce(Notifier) -> u8,
     died: impl FnOnce(),
 ) -> u8 {
@@ -153,13 +170,16 @@ pub fn daemonize(
             Outcome::Parent(forked) => {
                 drop(writer);
                 match forked {
-                    Ok(_) => listen(reader, stderr, died),
-                    Err(error) => tell(REFUSED, &format!("cannot become a daemon: {error}")),
+                    Ok(_) => listen(reader, stderr, regret.as_deref(), died),
+                    Err(error) => {
+                        let why = format!("cannot become a daemon: {error}");
+                        tell(REFUSED, &why, regret.as_deref())
+                    }
                 }
             }
             Outcome::Child(forked) => {
                 drop(reader);
-                let notifier = Notifier { parent: Some(writer), said: false };
+                let notifier = Notifier { tells: Tells::Parent(writer), said: false };
                 match forked {
                     Ok(_) => child(notifier),
                     Err(error) => {
@@ -169,7 +189,7 @@ pub fn daemonize(
                 }
             }
         },
-        Err(why) => tell(REFUSED, &why),
+        Err(why) => tell(REFUSED, &why, regret.as_deref()),
     }
 }
 
@@ -183,19 +203,25 @@ fn prepare() -> Result<Prepared, String> {
 }
 
 /// The parent's part: waits for the daemon's word, however long recovery takes.
-fn listen(mut reader: File, stderr: Option<&Path>, died: impl FnOnce()) -> u8 {
+fn listen(
+    mut reader: File,
+    stderr: Option<&Path>,
+    regret: Option<&str>,
+    died: impl FnOnce(),
+) -> u8 {
     let mut said = Vec::new();
     // An error here means what an early end means.
     let _ = reader.read_to_end(&mut said);
     match said.split_first() {
-        Some((verdict, text)) => tell(*verdict, &String::from_utf8_lossy(text)),
+        Some((verdict, text)) => tell(*verdict, &String::from_utf8_lossy(text), regret),
         None => {
             let written = |path: &&Path| path.metadata().is_ok_and(|file| file.len() > 0);
             let see = match stderr.filter(written) {
                 Some(path) => format!("{} and the log", path.display()),
                 None => "the log".into(),
             };
-            let code = tell(REFUSED, &format!("the daemon died while it was starting, see {see}"));
+            let why = format!("the daemon died while it was starting, see {see}");
+            let code = tell(REFUSED, &why, regret);
             died();
             code
         }

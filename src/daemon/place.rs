@@ -28,6 +28,10 @@ pub struct Place {
     stop_timeout: Duration,
     /// Bytes of the longest frame it takes.
     pub package_max_length: usize,
+    /// The folder that it holds locked as long as it runs.
+    pub queue: PathBuf,
+    /// Where more may be found.
+    pub log: Option<PathBuf>,
     facts: PathBuf,
     /// What the daemon keeps locked as well, and its pid.
     found: Option<Found>,
@@ -56,7 +60,7 @@ impl Place {
 
     /// Where those are heard who may only look.
     pub fn monitor_socket(&self) -> PathBuf {
-        self.socket.with_extension("monitor.sock")
+        self.socket.with_extension("monitor")
     }
 
     /// Where the configuration has it. Whom it is to run as is believed, and else root and the caller.
@@ -79,6 +83,8 @@ impl Place {
             socket: config.admin_socket(),
             stop_timeout: setting.stop_timeout,
             package_max_length: setting.package_max_length,
+            queue: config.server.queue_file_path.clone(),
+            log: config.log.log_file.path().map(Path::to_owned),
             facts: facts::path(&config.root, &config.name),
             found: None,
             trusted,
@@ -89,12 +95,14 @@ impl Place {
     /// Where a running daemon says it is. Only processes of the facts' owner are believed, so that
     /// facts which somebody planted lead to nobody but the planter.
     fn found(path: PathBuf, found: Found) -> Place {
-        let Facts { pid_file, socket, .. } = &found.facts;
+        let Facts { pid_file, socket, queue, log, .. } = &found.facts;
         Place {
             pid_file: pid_file.clone(),
             socket: socket.clone(),
             stop_timeout: Duration::from_secs(found.facts.stop_timeout_seconds),
             package_max_length: found.facts.package_max_length,
+            queue: queue.clone(),
+            log: log.clone(),
             facts: path,
             trusted: vec![found.owner],
             whose: name_of(found.owner),
@@ -115,11 +123,18 @@ impl Place {
             socket,
             stop_timeout: LONGEST_STOP,
             package_max_length: usize::MAX,
+            queue: folder.join(format!("{name}.queue")),
+            log: None,
             facts: facts::path(root, name),
             found: None,
             trusted: owner.into_iter().collect(),
             whose: owner.map_or("anybody who is believed here".into(), name_of),
         }
+    }
+
+    /// What its daemon tells of itself, and who that is; none where only the configuration tells.
+    pub fn facts(&self) -> Option<(&Facts, Uid)> {
+        self.found.as_ref().map(|found| (&found.facts, found.owner))
     }
 
     pub fn trusts(&self, uid: Uid) -> bool {

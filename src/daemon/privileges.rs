@@ -54,6 +54,12 @@ impl Owner {
         (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid))
     }
 
+    /// The process could become this user, in this group, or is it.
+    pub fn is_within_reach(&self) -> bool {
+        let own = (Uid::effective(), Gid::effective());
+        Uid::effective().is_root() || own == (self.uid, self.gid)
+    }
+
     /// The process becomes this user, in this group, for good.
     pub fn become_it(&self) -> Result<(), String> {
         let (same_user, same_group) = (Uid::effective() == self.uid, Gid::effective() == self.gid);

@@ -41,7 +41,8 @@ impl Process {
         }
     }
 
-    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+    /// `PermissionDenied`: it is another user's.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let signalled = match &self.held {
             Some(held) => pidfd_send_signal(held, signal),
             None => kill_process(self.pid, signal),
@@ -49,7 +50,7 @@ impl Process {
         match signalled {
             // It has ended by itself.
             Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => Err(format!("cannot signal the process {}: {error}", self.pid)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -81,6 +81,10 @@ pub fn unusable(config: &Config, owner: &Owner, given: &[PathBuf]) -> Vec<(PathB
         match folder.is_dir() {
             false if is_given => {}
             false => found.extend(not_to_be_made(&folder).map(|why| (folder, why))),
+            true if !takes_folders(statfs(&folder)) => {
+                let why = "the kernel makes up what is in it".to_owned();
+                found.push((folder, Unusable::NoFolder(why)));
+            }
             true if !is_given && access(&folder, ALL).is_err() => {
                 found.push((folder, Unusable::NotWritable));
             }
@@ -123,12 +127,14 @@ fn in_folder(domain: &Domain, root: bool, given: &[PathBuf]) -> Vec<(PathBuf, Un
         match is_foreign(&path) {
             Err(why) => found.push((path, Unusable::Planted(why))),
             Ok(true) if root => found.push((path, Unusable::Foreign)),
-            Ok(_) if root || given.contains(&path) => {}
-            Ok(_) => {
-                if access(&path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
+            Ok(_) if given.contains(&path) => {}
+            Ok(_) => match access(&path, Access::READ_OK | Access::WRITE_OK) {
+                // The last two concern root, too: it is made immutable, or the disk is mounted so.
+                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
                     found.push((path, Unusable::NotWritable));
                 }
-            }
+                _ => {}
+            },
         }
     }
     found

@@ -1,7 +1,7 @@
 //! The running daemon as it says itself, the executable on the disk against it, the oldest message, and
 //! today's failures with their remedies.
 
-use super::{Patient, Running};
+use super::{Premises, Running};
 use crate::clock::now_ms;
 use crate::ledger::failed::{State, count};
 use crate::ledger::filter::Filter;
@@ -21,9 +21,9 @@ const OLD: u64 = 600_000;
 /// So many kinds of failures are shown.
 const SHOWN: usize = 5;
 
-pub fn daemon(patient: &Patient) -> Vec<Finding> {
-    let name = &patient.config.name;
-    let Some(Running { pid, status }) = &patient.running else {
+pub fn daemon(premises: &Premises) -> Vec<Finding> {
+    let name = &premises.name;
+    let Some(Running { pid, status }) = &premises.running else {
         let what = [format!("mega {name} does not run"), format!("mega {name} 没有运行")];
         return vec![Finding::ok("daemon", what)];
     };
@@ -78,11 +78,11 @@ fn troubles(status: &Value) -> Vec<Finding> {
         found.push(Finding::wrong("suspended", what, todo));
     }
     // What may be lost comes first.
-    for kind in [Kind::Unrecorded, Kind::TurnsAway, Kind::Ordered, Kind::Other] {
+    for kind in [Kind::Unrecorded, Kind::Stops, Kind::TurnsAway, Kind::Ordered, Kind::Other] {
         for trouble in TROUBLES.iter().filter(|trouble| trouble.kind == kind) {
             let Some(why) = text(trouble.name) else { continue };
             let finding = match kind {
-                Kind::Unrecorded | Kind::TurnsAway => Finding::wrong,
+                Kind::Unrecorded | Kind::Stops | Kind::TurnsAway => Finding::wrong,
                 Kind::Ordered | Kind::Other => Finding::warning,
             };
             found.push(finding(trouble.name, plain(why), trouble.todo));
@@ -103,11 +103,11 @@ fn troubles(status: &Value) -> Vec<Finding> {
 }
 
 /// How long the oldest message has been waiting.
-pub fn backlog(patient: &Patient) -> Vec<Finding> {
-    let Ok(disk) = Folder::read_only(&patient.config.server.queue_file_path) else {
+pub fn backlog(premises: &Premises) -> Vec<Finding> {
+    let Ok(disk) = Folder::read_only(&premises.queue) else {
         return vec![Finding::ok("queue", ["there is none yet", "尚未建立"])];
     };
-    let status = patient.running.as_ref().and_then(|running| running.status.as_ref());
+    let status = premises.running.as_ref().and_then(|running| running.status.as_ref());
     let depth = status.and_then(|status| status["queue_depth"].as_u64());
     let depth = depth.map_or_else(|| "?".to_owned(), |depth| depth.to_string());
     let Some(enqueued) = inspect::oldest(&disk) else {
@@ -137,7 +137,7 @@ fn oldest(age: u64, depth: &str, explained: bool) -> Finding {
 }
 
 /// Those of today, by what WeChat said.
-pub fn failures(patient: &Patient) -> Vec<Finding> {
+pub fn failures(premises: &Premises) -> Vec<Finding> {
     let unreadable = |why: String| {
         let todo = ["see server.ledger_file", "检查 server.ledger_file"];
         vec![Finding::warning("failures", plain(why), todo)]
@@ -146,7 +146,7 @@ pub fn failures(patient: &Patient) -> Vec<Finding> {
     let since = Local.from_local_datetime(&midnight).earliest();
     let since = since.map(|time| time.timestamp_millis().max(0) as u64);
     let filter = Filter { since, ..Filter::default() };
-    let read = sqlite::look(&patient.config.server.ledger_file).and_then(|ledger| {
+    let read = sqlite::look(&premises.ledger).and_then(|ledger| {
         let why = |error: rusqlite::Error| error.to_string();
         let Some(ledger) = ledger else { return Ok(Vec::new()) };
         if schema::version(&ledger).map_err(why)? == 0 {
@@ -170,7 +170,7 @@ fn failure(errcode: Option<i64>, class: &str, count: u64) -> Finding {
     let name = errcode.map_or_else(|| class.to_owned(), |errcode| errcode.to_string());
     let what = [format!("{count} today: {name}"), format!("今天 {count} 条：{name}")];
     let see = ["see mega NAME failed", "查看 mega NAME failed"];
-    Finding::warning("failures", what, errcode.and_then(meaning::of).unwrap_or(see))
+    Finding::warning("failures", what, meaning::of_end(errcode, class).unwrap_or(see))
 }
 
 #[cfg(test)]

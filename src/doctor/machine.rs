@@ -107,7 +107,7 @@ fn judge(at: &Path, space: &Space, needs: &Needs) -> Finding {
 
 /// The running daemon's limits, which may be other than this command's.
 pub fn process(patient: &Patient) -> Vec<Finding> {
-    let Some(running) = &patient.running else { return Vec::new() };
+    let Some(running) = &patient.premises.running else { return Vec::new() };
     let pid = running.pid.as_raw_nonzero();
     let setting = &patient.config.setting;
     let mut found = Vec::new();

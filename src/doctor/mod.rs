@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::trial::Finding;
 use rustix::process::Pid;
 use serde_json::Value;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,25 +25,40 @@ pub struct Running {
     pub status: Option<Value>,
 }
 
+/// What is known whatever the configuration is like, once a daemon runs.
+#[derive(Clone)]
+pub struct Premises {
+    pub name: String,
+    pub queue: PathBuf,
+    pub ledger: PathBuf,
+    pub running: Option<Running>,
+}
+
 /// What each question needs.
 #[derive(Clone)]
 struct Patient {
     config: Config,
-    running: Option<Running>,
+    premises: Premises,
 }
 
-type Question = Box<dyn FnOnce(&Patient) -> Vec<Finding> + Send>;
+type Question<T> = Box<dyn FnOnce(&T) -> Vec<Finding> + Send>;
 
 /// In the order in which they are shown. Ends within `patience`.
 pub fn examine(config: &Config, running: Option<Running>, patience: Duration) -> Vec<Finding> {
     let mut config = config.clone();
     config.wechat.timeout = config.wechat.timeout.min(CALL);
     config.wechat.connect_timeout = config.wechat.connect_timeout.min(CALL / 2);
-    let patient = Patient { config, running };
-    let mut questions: Vec<(String, Question)> = vec![
-        ("daemon".into(), Box::new(daemon::daemon)),
-        ("queue".into(), Box::new(daemon::backlog)),
-        ("failures".into(), Box::new(daemon::failures)),
+    let premises = Premises {
+        name: config.name.clone(),
+        queue: config.server.queue_file_path.clone(),
+        ledger: config.server.ledger_file.clone(),
+        running,
+    };
+    let patient = Patient { config, premises };
+    let mut questions: Vec<(String, Question<Patient>)> = vec![
+        ("daemon".into(), Box::new(|it| daemon::daemon(&it.premises))),
+        ("queue".into(), Box::new(|it| daemon::backlog(&it.premises))),
+        ("failures".into(), Box::new(|it| daemon::failures(&it.premises))),
         ("disk".into(), Box::new(machine::disks)),
         ("open files".into(), Box::new(machine::process)),
         ("kernel".into(), Box::new(machine::kernel)),
@@ -57,7 +73,21 @@ pub fn examine(config: &Config, running: Option<Running>, patience: Duration) ->
     ask(questions, &patient, patience)
 }
 
-fn ask(questions: Vec<(String, Question)>, patient: &Patient, patience: Duration) -> Vec<Finding> {
+/// What can be said where the configuration cannot be read. Ends within `patience`.
+pub fn examine_premises(premises: &Premises, patience: Duration) -> Vec<Finding> {
+    let questions: Vec<(String, Question<Premises>)> = vec![
+        ("daemon".into(), Box::new(daemon::daemon)),
+        ("queue".into(), Box::new(daemon::backlog)),
+        ("failures".into(), Box::new(daemon::failures)),
+    ];
+    ask(questions, premises, patience)
+}
+
+fn ask<T: Clone + Send + 'static>(
+    questions: Vec<(String, Question<T>)>,
+    patient: &T,
+    patience: Duration,
+) -> Vec<Finding> {
     let deadline = Instant::now() + patience;
     let (told, answers) = mpsc::channel();
     let subjects: Vec<String> = questions.iter().map(|(subject, _)| subject.clone()).collect();
@@ -97,19 +127,16 @@ fn silent(subject: String, patience: Duration) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn what_hangs_or_panics_is_named_and_the_rest_is_told_in_order() {
-        let config = Config::demo(Path::new("/nowhere")).unwrap();
-        let patient = Patient { config, running: None };
-        let fine = |subject: &'static str, after: u64| -> Question {
+        let fine = |subject: &'static str, after: u64| -> Question<()> {
             Box::new(move |_| {
                 thread::sleep(Duration::from_millis(after));
                 vec![Finding::ok(subject, ["fine", "好"])]
             })
         };
-        let questions: Vec<(String, Question)> = vec![
+        let questions: Vec<(String, Question<()>)> = vec![
             ("slow".into(), fine("slow", 100)),
             ("hangs".into(), fine("hangs", 3_600_000)),
             ("panics".into(), Box::new(|_| panic!("on purpose"))),
@@ -117,7 +144,7 @@ mod tests {
         ];
         let patience = Duration::from_secs(2);
         let began = Instant::now();
-        let found = ask(questions, &patient, patience);
+        let found = ask(questions, &(), patience);
         assert!(began.elapsed() < patience * 5);
         let shown: Vec<&str> = found.iter().map(|finding| finding.subject.as_str()).collect();
         assert_eq!(shown, ["slow", "hangs", "panics", "quick"]);

@@ -136,7 +136,7 @@ fn clock(host: &str, ahead: i64) -> Finding {
 /// One call with the configured account, at most.
 pub fn token(patient: &Patient) -> Vec<Finding> {
     let config = &patient.config;
-    if patient.running.is_some() && config.wechat.token_source == TokenSource::Classic {
+    if patient.premises.running.is_some() && config.wechat.token_source == TokenSource::Classic {
         let what = [
             "not fetched: the daemon runs, and a new classic token would end the one it uses",
             "未获取：守护进程正在运行，新的 classic token 会使它正在用的失效",

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long another process's lock is waited for.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same where others wait, and what cannot be written is kept elsewhere.
+const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// How often one transaction is begun anew because the file under it was moved or damaged.
 const TRIES: usize = 3;
@@ -23,7 +26,9 @@ const BAD: &str = ".bad";
 
 pub struct Database {
     path: PathBuf,
+    patience: Duration,
     open: Option<Open>,
+    begun_anew: u64,
 }
 
 struct Open {
@@ -54,7 +59,17 @@ impl Failed {
 
 impl Database {
     pub fn new(path: &Path) -> Database {
-        Database { path: path.to_owned(), open: None }
+        Database { path: path.to_owned(), patience: PATIENCE, open: None, begun_anew: 0 }
+    }
+
+    /// One that somebody else's lock does not hold up for long.
+    pub fn impatient(path: &Path) -> Database {
+        Database { patience: IMPATIENCE, ..Database::new(path) }
+    }
+
+    /// How often the rows that were there are there no more: its file was moved, removed or set aside.
+    pub fn begun_anew(&self) -> u64 {
+        self.begun_anew
     }
 
     /// To read only, in a command; None if there is no such file yet.
@@ -68,7 +83,7 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let why = |error| failed(path, &error);
         let connection = Connection::open_with_flags(path, flags).map_err(why)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(why)?;
+        connection.busy_timeout(PATIENCE).map_err(why)?;
         match schema::version(&connection).map_err(why)? {
             schema::VERSION => Ok(Some(connection)),
             0 => Ok(None),
@@ -96,12 +111,14 @@ impl Database {
             self.open = None;
             last = match failed {
                 Failed::Moved => {
+                    self.begun_anew += 1;
                     let path = self.path.display();
                     log::error!("the ledger {path} was moved or removed; a new one is begun");
                     format!("the ledger {path} is moved again and again")
                 }
                 Failed::Damaged(why) => {
                     self.set_aside(&why)?;
+                    self.begun_anew += 1;
                     why
                 }
                 Failed::Other(why) => return Err(why),
@@ -116,7 +133,7 @@ impl Database {
     ) -> Result<T, Failed> {
         let path = self.path.clone();
         if self.open.is_none() {
-            let connection = open(&path)?;
+            let connection = open(&path, self.patience)?;
             self.open = Some(Open { connection, place: Place::of(&path) });
         }
         let open = self.open.as_mut().expect("invariant: it was opened a line above");
@@ -169,11 +186,11 @@ impl Place {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, Failed> {
+fn open(path: &Path, patience: Duration) -> Result<Connection, Failed> {
     create(path).map_err(|error| {
         Failed::Other(format!("the ledger {} cannot be opened: {error}", path.display()))
     })?;
-    match connect(path).map_err(|error| Failed::of(path, &error))? {
+    match connect(path, patience).map_err(|error| Failed::of(path, &error))? {
         (connection, schema::Prepared::Ready) => Ok(connection),
         (_, schema::Prepared::Newer(version)) => Err(Failed::Other(newer(path, version))),
         (_, schema::Prepared::Foreign) => Err(Failed::Other(format!(
@@ -183,10 +200,10 @@ fn open(path: &Path) -> Result<Connection, Failed> {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<(Connection, schema::Prepared)> {
+fn connect(path: &Path, patience: Duration) -> rusqlite::Result<(Connection, schema::Prepared)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.busy_timeout(patience)?;
     let prepared = schema::prepare(&mut connection)?;
     Ok((connection, prepared))
 }
@@ -254,8 +271,9 @@ mod tests {
         std::fs::rename(&path, folder.path().join("elsewhere.db")).unwrap();
         add(&mut database, "2").unwrap();
         assert_eq!(count(&mut Database::new(&path)), 1);
+        assert_eq!(database.begun_anew(), 1);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(count(&mut database), 0);
+        assert_eq!((count(&mut database), database.begun_anew()), (0, 2));
         add(&mut database, "3").unwrap();
         // Only its log was removed: what is written would be in no file.
         std::fs::remove_file(folder.path().join("ledger.db-wal")).unwrap();
@@ -285,7 +303,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let mut database = Database::new(&path);
         add(&mut database, "3").unwrap();
-        assert_eq!(count(&mut database), 1);
+        assert_eq!((count(&mut database), database.begun_anew()), (1, 1));
     }
 
     #[test]

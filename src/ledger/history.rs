@@ -81,12 +81,14 @@ pub fn record(write: &Connection, change: &Change, by: By) -> rusqlite::Result<(
     let Change { key, before, now } = change;
     let known = of(write, key)?;
     let mut last = known.first().and_then(|entry| entry.text.as_ref());
-    if let Some(newest) = known.first().filter(|newest| newest.text == *now) {
+    let unknown = before.is_some() && known.iter().all(|entry| entry.text != *before);
+    // Back to the newest that is known, over a text that nobody has seen: that one is not to be lost.
+    if let Some(newest) = known.first().filter(|newest| newest.text == *now && !unknown) {
         // The daemon may have met it before the command that made it comes to say so.
         let met = newest.what == What::Changed && by.what != What::Changed && before != now;
         return if met { claim(write, key, by) } else { Ok(()) };
     }
-    if before.is_some() && known.iter().all(|entry| entry.text != *before) {
+    if unknown {
         let (who, title) = (DATABASE.to_owned(), by.title.to_owned());
         let found = Entry { time: None, who, what: What::Found, title, text: before.clone() };
         insert(write, key, &found)?;
@@ -181,6 +183,16 @@ mod tests {
 
     fn by(what: What, time: u64) -> By<'static> {
         By { who: "root", what, time, title: "t" }
+    }
+
+    #[test]
+    fn a_text_that_only_the_database_had_is_kept_when_the_newest_known_comes_back() {
+        with(|write| {
+            record(write, &change(None, Some("a")), by(What::Put, 7))?;
+            record(write, &change(Some("x"), Some("a")), by(What::Undone, 8))?;
+            assert_eq!(told(write), "root put a, database found x, root undo a");
+            Ok(())
+        });
     }
 
     /// The entries of `k`, the oldest first: how each came and what it was.

@@ -79,6 +79,8 @@ pub struct Ledger {
     sent: Sent,
     /// What the last run left open, until it is settled. No row is requeued before.
     doubt: Doubt,
+    /// What was wrong before the statistics were there.
+    trouble: Option<String>,
     failures: Vec<Failure>,
     /// Of the failures, and of earlier ones.
     verdicts: Verdicts,
@@ -114,10 +116,11 @@ enum Last {
 impl Ledger {
     pub fn open(config: &Config) -> io::Result<Ledger> {
         Ok(Ledger {
-            database: Database::new(&config.server.ledger_file),
+            database: Database::impatient(&config.server.ledger_file),
             keep: u64::from(config.server.failed_keep) * DAY,
             sent: Sent::open(config)?,
             doubt: Doubt::None,
+            trouble: None,
             failures: Vec::new(),
             verdicts: Verdicts::open(config),
             last: false,
@@ -138,6 +141,7 @@ impl Ledger {
         let rows = self.database.write(|write| doubt::in_doubt(write)).or_else(|why| {
             // A full disk can be read.
             log::error!("{why}; failed messages are kept in the queue until they can be recorded");
+            self.trouble = Some(why);
             let read = Database::read_only(&path)?;
             let rows = read.map(|read| doubt::in_doubt(&read)).transpose();
             rows.map(Option::unwrap_or_default).map_err(|error| error.to_string())
@@ -153,7 +157,8 @@ impl Ledger {
             }
         };
         let ids = rows.iter().filter_map(|row| ClientMsgId::new(row.id.as_bytes())).collect();
-        if !rows.is_empty() {
+        // What could not be written is tried again, whether or not there is anything to write.
+        if !rows.is_empty() || self.trouble.is_some() {
             self.doubt = Doubt::Rows(rows, Vec::new());
         }
         ids
@@ -162,6 +167,14 @@ impl Ledger {
     /// Verdicts of the last run that could not be recorded, by the number of the message.
     pub fn kept(&self) -> HashMap<u64, Kept> {
         self.verdicts.earlier().clone()
+    }
+
+    /// Tells of what was wrong so far, until it is not any more.
+    pub fn show(&mut self, stats: &Stats) {
+        if let Some(why) = self.trouble.take() {
+            self.retry = Some(Instant::now() + RETRY);
+            *stats.ledger.lock() = Some(why);
+        }
     }
 
     /// What the queue holds of them.
@@ -180,6 +193,7 @@ impl Ledger {
         let Links { notes, blocks, .. } = &links;
         let nobody = never();
         loop {
+            links.stats.show_begun_anew(self.database.begun_anew());
             // One step of a requeue at a time; while its end cannot be written, others are told so.
             let moves = |moving: &Moving| moving.placed.is_none() || self.retry.is_none();
             let asks = if self.moving.as_ref().is_some_and(moves) { &nobody } else { &links.asks };
@@ -268,8 +282,12 @@ impl Ledger {
         if !self.has_work() || self.retry.is_some_and(|at| Instant::now() < at) {
             return;
         }
+        if self.retry.is_some() {
+            // The next try may take its time.
+            self.verdicts.keep(&self.failures);
+        }
         let (doubt, moving, failures) = (&self.doubt, &self.moving, &self.failures);
-        let now = now_ms();
+        let (began, now) = (Instant::now(), now_ms());
         let written = self.database.write(|write| {
             match doubt {
                 Doubt::None => {}
@@ -286,7 +304,7 @@ impl Ledger {
         });
         match written {
             Ok(()) => self.recorded(links),
-            Err(why) => self.not_recorded(links, why),
+            Err(why) => self.not_recorded(links, why, began),
         }
     }
 
@@ -318,8 +336,8 @@ impl Ledger {
         }
     }
 
-    fn not_recorded(&mut self, links: &Links, why: String) {
-        self.retry = Some(Instant::now() + RETRY);
+    fn not_recorded(&mut self, links: &Links, why: String, began: Instant) {
+        self.retry = Some(began + RETRY);
         self.verdicts.keep(&self.failures);
         if std::mem::take(&mut self.last) {
             let _ = links.spool.send(Event::Kept);
@@ -398,7 +416,9 @@ impl Ledger {
         if Instant::now() < self.chores || self.retry.is_some() {
             return;
         }
-        let (now, keep, recorded) = (now_ms(), self.keep, self.recorded);
+        self.verdicts.keep(&self.failures);
+        let (began, now) = (Instant::now(), now_ms());
+        let (keep, recorded) = (self.keep, self.recorded);
         let ended = self.database.write(|write| {
             if recorded {
                 doubt::marked(write, now.saturating_sub(MARKED.as_millis() as u64))?;
@@ -413,7 +433,7 @@ impl Ledger {
         self.chores = Instant::now() + rest;
         match ended {
             Ok(_) => self.recorded = false,
-            Err(why) => self.not_recorded(links, why),
+            Err(why) => self.not_recorded(links, why, began),
         }
     }
 }

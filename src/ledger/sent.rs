@@ -12,6 +12,7 @@ use crate::traffic::line::{Block, Lines};
 use chrono::Local;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub struct Sent {
@@ -55,6 +56,7 @@ impl Sent {
         let Some(file) = &mut self.file else { return };
         file.miss(block.missed);
         file.write(block.day, &block.bytes, block.lines);
+        stats.message_log_lost.store(file.lost(), Ordering::Relaxed);
         if let Some(trouble) = file.trouble() {
             self.retry.get_or_insert_with(|| Instant::now() + RETRY);
             if self.said.now() {

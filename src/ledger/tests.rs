@@ -102,3 +102,45 @@ fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
     let told = replies(&letters);
     assert_eq!((told.len(), told[0].0, told[0].1), (1, 3, command::OK), "{told:?}");
 }
+
+#[test]
+fn what_fails_while_somebody_else_holds_the_ledger_is_kept_within_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("logs")).unwrap();
+    let mut config = Config::demo(folder.path()).unwrap();
+    config.server.queue_file_path = folder.path().to_owned();
+    let mut ledger = Ledger::open(&config).unwrap();
+    ledger.database.write(|write| add(write, "1", 10)).unwrap();
+    let other = rusqlite::Connection::open(ledger.database.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let channels = Channels::new(1);
+    let (_poll, waker) = crate::reactor::poll().unwrap();
+    let (mailbox, _letters) = Mailbox::new(waker);
+    let links = Links {
+        notes: channels.notes.clone(),
+        blocks: channels.blocks.clone(),
+        asks: never(),
+        changes: never(),
+        spool: channels.events.clone(),
+        mailbox,
+        stats: Arc::default(),
+    };
+    let inside = channels.inside();
+    std::thread::scope(|scope| {
+        scope.spawn(|| ledger.run(links));
+        for number in 0..4 {
+            let fields = crate::queue::New { openid: b"o", key: b"k", data: b"null" };
+            let message = crate::queue::Message::in_memory(1, number, 5, fields, b"");
+            let reason = crate::traffic::job::Reason::text("no");
+            let failure = Failure::new(message, Class::Permanent, reason, 7, None);
+            let failed = Instant::now();
+            inside.notes.send(Note::Failed(Box::new(failure))).unwrap();
+            while Verdicts::open(&config).earlier().len() as u64 <= number {
+                std::thread::sleep(Duration::from_millis(5));
+                assert!(failed.elapsed() < Duration::from_secs(20));
+            }
+            assert!(failed.elapsed() < Duration::from_millis(1_200), "{:?}", failed.elapsed());
+        }
+        drop(inside);
+    });
+}

@@ -7,45 +7,82 @@
 //! One line is one acceptance of one message. A line that is out of date does no harm: its message is
 //! done, and a requeued one has another number.
 
+use crate::clock::Seldom;
 use crate::config::Config;
 use crate::file;
 use crate::traffic::ledger::{Failure, Kept};
 use crate::traffic::{most_workers, unrecorded};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 /// Bytes that are reserved for each verdict; most take half of it, so that those of the last run have room too.
 const LINE: usize = 512;
 
 pub struct Verdicts {
+    path: PathBuf,
+    /// Failures that can be unrecorded at once.
+    most: usize,
     /// None: it could not be opened.
     list: Option<List>,
     /// Of earlier runs: their messages have not come to be recorded yet.
     earlier: HashMap<u64, Kept>,
-    /// So many failures of this run are kept.
-    kept: usize,
+    /// So many failures of this run are kept, and those of earlier ones; None: not all of that.
+    kept: Option<usize>,
+    said: Seldom,
 }
 
 impl Verdicts {
     pub fn open(config: &Config) -> Verdicts {
         let path = config.server.queue_file_path.join("verdicts");
-        let most = unrecorded(most_workers(config.setting.task_worker_num));
-        let (list, earlier) = match List::open(&path, most) {
-            Ok((list, earlier)) => (Some(list), earlier),
-            Err(error) => {
-                log::error!(
-                    "cannot reserve {}: {error}; messages that fail while the ledger cannot be \
-                     written are sent once more after a restart",
-                    path.display()
-                );
-                (None, HashMap::new())
+        Verdicts::at(path, unrecorded(most_workers(config.setting.task_worker_num)))
+    }
+
+    fn at(path: PathBuf, most: usize) -> Verdicts {
+        let (list, earlier, kept, said) = (None, HashMap::new(), None, Seldom::default());
+        let mut verdicts = Verdicts { path, most, list, earlier, kept, said };
+        if let Some(earlier) = verdicts.reserve() {
+            (verdicts.earlier, verdicts.kept) = (earlier, Some(0));
+        }
+        verdicts
+    }
+
+    /// Opens the file, and returns what it holds.
+    fn reserve(&mut self) -> Option<HashMap<u64, Kept>> {
+        match List::open(&self.path, self.most) {
+            Ok((list, there)) => {
+                self.list = Some(list);
+                Some(there)
             }
-        };
-        Verdicts { list, earlier, kept: 0 }
+            Err(error) => {
+                if self.said.now() {
+                    log::error!(
+                        "cannot reserve {}: {error}; messages that fail while the ledger cannot be \
+                         written are sent once more after a restart",
+                        self.path.display()
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// The next start looks for it where it should be: what somebody took away is made anew.
+    fn look(&mut self) {
+        match &self.list {
+            Some(list) if list.stands_at(&self.path) => return,
+            Some(_) => log::error!(
+                "{} was removed or replaced while it was in use; it is made anew, with all it has to keep",
+                self.path.display()
+            ),
+            None => {}
+        }
+        self.list = None;
+        self.kept = None;
+        self.reserve();
     }
 
     /// Of earlier runs, by the number of the message.
@@ -55,13 +92,14 @@ impl Verdicts {
 
     /// Keeps all failures there are, in case that this run does not see them recorded.
     pub fn keep(&mut self, failures: &[Failure]) {
+        self.look();
         let Some(list) = &mut self.list else { return };
-        if self.kept == failures.len() {
+        if self.kept == Some(failures.len()) {
             return;
         }
         match list.write(failures, &self.earlier) {
             Ok(left_out) => {
-                self.kept = failures.len();
+                self.kept = Some(failures.len());
                 if left_out > 0 {
                     log::error!(
                         "{left_out} failed messages find no room and may be sent once more"
@@ -79,7 +117,7 @@ impl Verdicts {
         for failure in failures {
             self.earlier.remove(&failure.message.id());
         }
-        self.kept = 0;
+        self.kept = self.kept.map(|_| 0);
         if let Some(list) = self.list.as_mut().filter(|list| list.used > 0)
             && let Err(error) = list.write(&[], &self.earlier)
         {
@@ -110,6 +148,11 @@ impl List {
         let earlier = lines.filter_map(decode).map(|kept| (kept.number, kept)).collect();
         let used = bytes.iter().rposition(|byte| !matches!(byte, 0 | b'\n'));
         Ok((List { file, size, used: used.map_or(0, |last| last + 1) }, earlier))
+    }
+
+    fn stands_at(&self, path: &Path) -> bool {
+        let place = |found: io::Result<Metadata>| found.ok().map(|it| (it.dev(), it.ino()));
+        place(self.file.metadata()) == place(std::fs::symlink_metadata(path))
     }
 
     /// Holds these and those of earlier runs, durably; returns how many find no room.
@@ -158,7 +201,7 @@ mod tests {
 
     fn failure(number: u64, text: &str) -> Failure {
         let new = New { openid: b"o", key: b"k", data: b"null" };
-        let message = Message::in_memory(1, number, 5, new);
+        let message = Message::in_memory(1, number, 5, new, b"");
         let reason = Reason { errcode: Some(43004), text: text.into(), answer: None };
         Failure::new(message, Class::Permanent, reason, 7, Some(3))
     }
@@ -172,8 +215,39 @@ mod tests {
     }
 
     fn open(path: &Path) -> Verdicts {
-        let (list, earlier) = List::open(path, 10).unwrap();
-        Verdicts { list: Some(list), earlier, kept: 0 }
+        Verdicts::at(path.to_owned(), 10)
+    }
+
+    #[test]
+    fn what_somebody_takes_away_is_made_anew_with_all_it_has_to_keep() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("verdicts");
+        open(&path).keep(&[failure(1, "of an earlier run")]);
+        let mut verdicts = open(&path);
+        let later = [failure(2, "second"), failure(3, "third")];
+        for taken in 0..4 {
+            match taken % 2 {
+                0 => std::fs::remove_file(&path).unwrap(),
+                _ => {
+                    let other = folder.path().join("other");
+                    std::fs::write(&other, "something else").unwrap();
+                    std::fs::rename(&other, &path).unwrap();
+                }
+            }
+            // There need be nothing new.
+            verdicts.keep(&later[..taken / 2]);
+            assert_eq!(numbers(&path), [1, 2, 3][..1 + taken / 2]);
+            assert!(std::fs::metadata(&path).unwrap().len() >= 10 * LINE as u64);
+        }
+        // Where it cannot be, it is tried again.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        verdicts.keep(&later);
+        std::fs::remove_dir(&path).unwrap();
+        verdicts.keep(&later);
+        assert_eq!(numbers(&path), [1, 2, 3]);
+        verdicts.recorded(&later);
+        assert_eq!(numbers(&path), [1]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use super::{CRITICAL, NOTICE, mask};
 use crate::config::{Level, LogFormat, Named};
+use crate::output::printable;
 use chrono::{DateTime, Local, SecondsFormat};
 use log::kv::{Error, Key, Value, VisitSource};
 use serde_json::{Map, json};
@@ -15,7 +16,7 @@ use serde_json::{Map, json};
 pub struct Entry {
     pub time: DateTime<Local>,
     pub level: Level,
-    /// Without secrets, and without control characters: one line.
+    /// Without secrets, and printable: one line.
     pub message: String,
     pub context: Map<String, serde_json::Value>,
 }
@@ -32,13 +33,7 @@ pub enum Look {
 
 impl Entry {
     pub fn of(record: &log::Record, time: DateTime<Local>) -> Entry {
-        let mut message = String::new();
-        for character in mask(record.args().to_string()).chars() {
-            match character.is_control() {
-                true => message.extend(character.escape_default()),
-                false => message.push(character),
-            }
-        }
+        let message = printable(&mask(record.args().to_string()));
         let mut context = Context(Map::new());
         // What cannot be visited is left out.
         let _ = record.key_values().visit(&mut context);

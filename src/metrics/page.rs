@@ -78,6 +78,11 @@ fn messages(text: &mut Text, account: &Account) {
         ("mega_cancelled_total", "Queued pushes that operators cancelled.", pushes.cancelled),
         ("mega_lost_total", "Pushes that the disk has lost.", pushes.lost),
         ("mega_given_up_total", "Sends answered without asking WeChat.", sends.given_up),
+        (
+            "mega_repeated_total",
+            "Requests answered like an earlier one with their id.",
+            account.repeated,
+        ),
         ("mega_duplicates_total", "Deliveries that WeChat had already.", account.duplicates),
         ("mega_retried_total", "Attempts that are followed by another.", account.retried),
         ("mega_damaged_total", "Parts of segments that could not be read.", account.damaged),
@@ -130,7 +135,7 @@ fn hands(text: &mut Text, account: &Account, now: u64) {
         ("mega_workers", "Workers.", hands.workers),
         ("mega_in_flight", "Messages in workers' hands.", hands.in_flight()),
         ("mega_ready", "Messages that lie ready for a worker.", hands.ready()),
-        ("mega_unrecorded", "Failed pushes that the ledger has not yet.", hands.unrecorded),
+        ("mega_unrecorded", "Failed pushes that the ledger has not yet.", hands.failed()),
     ] {
         text.gauge(name, help).value(value);
     }
@@ -168,10 +173,11 @@ fn troubles(text: &mut Text, stats: &Stats) {
     for trouble in TROUBLES {
         family.with(&[("what", trouble.name)], u8::from(!troubles[trouble.name].is_null()));
     }
-    let mut family = text.counter("mega_log_lines_lost_total", "Lines the log could not write.");
+    let mut family = text.counter("mega_log_lines_lost_total", "Lines no log could write.");
     for (log, lost) in logger::lost() {
         family.with(&[("to", log)], lost);
     }
+    family.with(&[("to", "message_log")], load(&stats.message_log_lost));
 }
 
 /// Where the daemon writes, and how much room is there.

@@ -153,6 +153,13 @@ impl Cancels {
         self.catching(record, record.parts(payload)).is_some()
     }
 
+    /// What the sweep has read of a segment stands in another file now.
+    pub fn read_anew(&mut self, segment: u64) {
+        if let Some(sweep) = self.sweep.as_mut().filter(|sweep| sweep.at.segment == segment) {
+            sweep.reader = None;
+        }
+    }
+
     /// What is about to be written shows where the sweep reads.
     pub fn patch(&mut self, segment: u64, at: usize, bytes: &[u8]) {
         if let Some(sweep) = self.sweep.as_mut().filter(|sweep| sweep.at.segment == segment)

@@ -42,9 +42,9 @@ impl Queue {
             }
             let ahead = self.ahead.as_mut().expect("invariant: advance has read it");
             let payload = ahead.bytes(record::payload(position.at, record.length));
-            let message = issue(self.origin, position, record, payload, now);
+            let (message, taken) = issue(self.origin, position, record, payload, now);
             let index = self.index(position.segment).expect("invariant Q3: its segment is kept");
-            self.mark(index, position.at, Change::Attempts(message.attempts()));
+            self.mark(index, position.at, taken);
             return Some(message);
         }
         None
@@ -239,8 +239,8 @@ impl Queue {
                     record::read(&mut file, segment.place(position.at), end)
                 {
                     let payload = file.bytes(record::payload(position.at, record.length));
-                    let message = issue(self.origin, position, record, payload, now);
-                    self.mark(index, position.at, Change::Attempts(message.attempts()));
+                    let (message, taken) = issue(self.origin, position, record, payload, now);
+                    self.mark(index, position.at, taken);
                     return Some(message);
                 }
                 let why = match file.take_unreadable() {
@@ -264,13 +264,22 @@ impl Queue {
     }
 }
 
-/// Q2: the record stays as it is, but for the attempt.
-fn issue(origin: u64, position: Position, record: Record, payload: &[u8], now: u64) -> Message {
+/// Q2: the record stays as it is, but for what it says of attempts.
+fn issue(
+    origin: u64,
+    position: Position,
+    record: Record,
+    payload: &[u8],
+    now: u64,
+) -> (Message, Change) {
     let attempts = record.attempts.saturating_add(1);
     // The clock may have been set back since.
     let unclear = record.unclear.min(now);
     let record = Record { attempts, unclear, ..record };
-    Message::on_disk(origin, Ticket(position), record, payload, now)
+    let message = Message::on_disk(origin, Ticket(position), record, payload, now);
+    // Of what nobody brings back nobody knows what became.
+    let unclear = if unclear > 0 { unclear } else { now };
+    (message, Change::Tried { attempts, due: record.due, unclear })
 }
 
 /// It will be the same when it is tried again, unlike a want of descriptors or memory.

@@ -7,7 +7,9 @@
 //! process. Many records travel in one call, so it costs no more.
 
 use crate::file;
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom, Stat,
+};
 use rustix::io::Errno;
 use std::io;
 use std::ops::Range;
@@ -37,6 +39,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn File>>;
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Each gets the other's file, at one stroke.
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> io::Result<()>;
@@ -222,6 +226,11 @@ impl Disk for Folder {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.handle, from, &self.handle, to)?)
+    }
+
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        let (folder, flags) = (&self.handle, RenameFlags::EXCHANGE);
+        Ok(rustix::fs::renameat_with(folder, one, folder, other, flags)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

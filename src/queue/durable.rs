@@ -2,13 +2,13 @@
 //! records, and of the segments that wait for it. Part of the queue.
 
 use super::janitor::{Chore, ToSync, Work};
-use super::{Damage, OPEN_LIMIT, Position, Queue, Replaced, Ticket};
+use super::{Damage, OPEN_LIMIT, Position, Queue, Replaced};
 use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 
 impl Queue {
-    /// Puts what was appended and marked since the last call into the files, many at once.
+    /// Puts what was appended since the last call into the files, many at once.
     pub(super) fn write_out(&mut self) -> io::Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -17,8 +17,6 @@ impl Queue {
         for segment in self.segments.iter_mut().rev().take_while(|s| s.unwritten() > 0) {
             segment.write_out(&*self.disk)?;
         }
-        self.write_marks();
-        self.close_behind();
         Ok(())
     }
 
@@ -28,12 +26,15 @@ impl Queue {
         tails.map(|segment| segment.unwritten()).take_while(|bytes| *bytes > 0).sum()
     }
 
-    pub(super) fn write_marks(&mut self) {
+    /// Puts what was marked since the last call into the files, many at once: what became of messages, and which
+    /// are handed out (Q2).
+    pub fn write_marks(&mut self) {
         let marked = self.busy.iter().filter_map(|number| self.index(*number));
         let marked = marked.filter(|index| self.segments[*index].is_behind());
         for index in marked.collect::<Vec<_>>() {
             self.write_marks_of(index);
         }
+        self.close_behind();
     }
 
     /// A mark that the disk refuses leaves a message that goes out again after the next start.
@@ -119,19 +120,20 @@ impl Queue {
             let segment = &mut self.segments[index];
             // What cannot be said in the file is found out again by the next start.
             let _ = segment.synced(self.marked_since, &*self.disk);
-            if self.idle(index) {
-                self.segments[index].close();
-                self.busy.remove(&number);
-            }
+            self.rest(index);
             self.retire_finished(number);
         }
     }
 
-    /// Nothing is to be done with its file for now.
-    fn idle(&self, index: usize) -> bool {
-        let segment = &self.segments[index];
+    /// Lets a file go with which nothing is to be done for now.
+    fn rest(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
         let waits = segment.is_unsynced() || !segment.settled;
-        !waits && segment.number != self.cursor.segment
+        if !waits && segment.number != self.cursor.segment {
+            segment.close();
+            segment.busy = false;
+            self.busy.remove(&segment.number);
+        }
     }
 
     /// The first of the retries are durable: the records that they replace end, and they may be
@@ -143,7 +145,7 @@ impl Queue {
         for Replaced { old, new, due } in self.unsettled.drain(..count).collect::<Vec<_>>() {
             self.depth += 1;
             self.done(old);
-            self.keep_until(Ticket(new), due);
+            self.wait_until(due, new);
         }
     }
 
@@ -169,10 +171,7 @@ impl Queue {
                 let segment = &mut self.segments[index];
                 segment.dirty = false;
                 let _ = segment.settle(&*self.disk);
-                if self.idle(index) {
-                    self.segments[index].close();
-                    self.busy.remove(&number);
-                }
+                self.rest(index);
                 self.retire_finished(number);
             } else {
                 self.busy.remove(&number);
@@ -180,9 +179,10 @@ impl Queue {
         }
     }
 
-    /// Makes everything stored so far durable, and what waited for that too.
+    /// Makes everything stored so far durable, and what waited for that too, where the next start finds it.
     pub fn sync_all(&mut self) -> io::Result<()> {
         self.write_out()?;
+        self.put_all_back()?;
         while let Some(chore) = self.order_sync() {
             let done = chore.run();
             self.chore_done(done, 0)?;

@@ -43,6 +43,7 @@ pub const FOLLOWS: usize = 120;
 
 /// Follows the name of a file that is kept because something in it was damaged.
 const BAD: &str = ".bad";
+const FRESH: &str = ".new";
 
 /// The file name of a segment; names sort as numbers do.
 pub fn name(number: u64) -> String {
@@ -59,6 +60,16 @@ pub fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     all_digits.then(|| digits.parse().ok()).flatten()
+}
+
+/// The name of one until it takes the place of what stands there.
+pub fn fresh_name(number: u64) -> String {
+    name(number) + FRESH
+}
+
+/// Such a name: what an end in between has left.
+pub fn is_fresh(name: &str) -> bool {
+    name.strip_suffix(FRESH).and_then(number).is_some()
 }
 
 /// The number in the name of a segment that is set aside.

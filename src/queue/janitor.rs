@@ -1,8 +1,9 @@
 //! The chores that the queue leaves to other threads: creating the next segment ahead of need,
 //! deleting finished ones, syncing in the background. Decides nothing.
 
+use super::BLOCK;
 use super::disk::{Disk, File, Identity, Whereabouts};
-use super::header;
+use super::header::{self, Header};
 use super::segment::Segment;
 use std::io;
 use std::sync::Arc;
@@ -31,6 +32,16 @@ pub(super) enum Work {
     Sync(Vec<ToSync>),
     /// Whether they are where they should be.
     Look(InUse),
+    /// Somebody has put another file in the place of one that is in use.
+    PutBack(PutBack),
+}
+
+/// A segment whose own file is to be in its place again: a file with the same bytes, up to `written`.
+pub(super) struct PutBack {
+    pub number: u64,
+    pub origin: u64,
+    pub ours: Arc<dyn File>,
+    pub written: usize,
 }
 
 /// What becomes of the file of a finished segment.
@@ -65,6 +76,8 @@ pub(super) enum Done {
     Retired(u64, io::Result<()>),
     Synced(io::Result<Missed>),
     Looked(Missed),
+    /// Of a segment of which so many bytes were written.
+    PutBack(u64, usize, io::Result<Back>),
     /// A sync on the way to something else has failed, with all that follows from it.
     Failed(io::Error),
 }
@@ -72,8 +85,23 @@ pub(super) enum Done {
 /// What is not where it should be.
 pub(super) struct Missed {
     pub folder: bool,
-    /// And whether there is something else.
-    pub segments: Vec<(u64, bool)>,
+    pub segments: Vec<Taken>,
+}
+
+/// A segment whose file is not in its place.
+pub(super) struct Taken {
+    pub number: u64,
+    /// The one that was looked for.
+    pub file: Identity,
+    /// There is something else.
+    pub replaced: bool,
+}
+
+/// The file that is in the segment's place now.
+pub(super) struct Back {
+    pub file: Arc<dyn File>,
+    /// What stood there was no copy of the segment, and is kept.
+    pub kept: bool,
 }
 
 impl Chore {
@@ -93,6 +121,18 @@ impl Chore {
             },
             Work::Sync(files) => Done::Synced(sync(disk, files)),
             Work::Look(files) => Done::Looked(look(disk, &files)),
+            Work::PutBack(work) => {
+                let back = put_back(disk, &work).map_err(|error| {
+                    // The next start is not to take it for ours: its messages would go out again.
+                    let (name, bad) = (header::name(work.number), header::bad_name(work.number));
+                    let set_aside = disk.rename(&name, &bad).and_then(|()| disk.sync_folder());
+                    set_aside.map_or_else(
+                        |also| io::Error::other(format!("{error}; it cannot be set aside: {also}")),
+                        |()| io::Error::other(format!("{error}; it is kept as {bad}")),
+                    )
+                });
+                Done::PutBack(work.number, work.written, back)
+            }
         })
     }
 }
@@ -116,16 +156,57 @@ fn sync(disk: &dyn Disk, files: Vec<ToSync>) -> io::Result<Missed> {
 }
 
 /// Nothing is written to a file that the next start will not find, without somebody being told.
-fn look(disk: &dyn Disk, files: &InUse) -> Missed {
+pub(super) fn look(disk: &dyn Disk, files: &InUse) -> Missed {
     let segments = files.iter().filter_map(|(number, file)| {
+        let taken = |replaced| Some(Taken { number: *number, file: *file, replaced });
         match disk.whereabouts_of(&header::name(*number), *file) {
             Whereabouts::InPlace => None,
-            Whereabouts::Gone => Some((*number, false)),
-            Whereabouts::Replaced => Some((*number, true)),
+            Whereabouts::Gone => taken(false),
+            Whereabouts::Replaced => taken(true),
         }
     });
     let folder = disk.whereabouts() != Whereabouts::InPlace;
     Missed { folder, segments: segments.collect() }
+}
+
+/// Whenever it ends meanwhile, the one or the other is in the place, and whole.
+fn put_back(disk: &dyn Disk, work: &PutBack) -> io::Result<Back> {
+    let PutBack { number, origin, ours, written } = work;
+    let (name, fresh) = (header::name(*number), header::fresh_name(*number));
+    match disk.remove(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create(&fresh, ours.size() as u64)?;
+    let copied = copy(&**ours, &*file, *written).and_then(|()| file.sync());
+    let there = copied.and_then(|()| match disk.exchange(&fresh, &name) {
+        Ok(()) => Ok(true),
+        // It is gone again, or the file system cannot exchange.
+        Err(_) => disk.rename(&fresh, &name).map(|()| false),
+    });
+    let there = there.inspect_err(|_| {
+        let _ = disk.remove(&fresh);
+    })?;
+    let header = disk.open(&fresh).map(|stranger| Header::read(&stranger));
+    let is_copy = header.is_ok_and(|header| header.check(*origin, *number).is_ok());
+    let kept = there && !is_copy;
+    // Ours is in its place: of what is left over the next start lets go.
+    let _ = match kept {
+        true => disk.rename(&fresh, &header::bad_name(*number)),
+        false => disk.remove(&fresh),
+    };
+    let _ = disk.sync_folder();
+    Ok(Back { file, kept })
+}
+
+fn copy(from: &dyn File, to: &dyn File, end: usize) -> io::Result<()> {
+    let mut bytes = vec![0; BLOCK.min(end)];
+    for at in (0..end).step_by(BLOCK) {
+        let part = &mut bytes[..BLOCK.min(end - at)];
+        from.read(at, part)?;
+        to.write(at, part)?;
+    }
+    Ok(())
 }
 
 /// Q7: returns what must be durable before the file goes.

@@ -35,9 +35,10 @@ impl Message {
         Message { origin, record, payload: payload.into(), ticket: Some(ticket), taken }
     }
 
-    /// A send's message: `run` is random per process, so its ids meet no other's.
-    pub fn in_memory(run: u64, id: u64, now: u64, new: super::New) -> Message {
-        let parts = new.parts(&[]);
+    /// A send's message: `run` is random per process, so its ids meet no other's; `own`: the one that its client
+    /// gave it, if any.
+    pub fn in_memory(run: u64, id: u64, now: u64, new: super::New, own: &[u8]) -> Message {
+        let parts = new.parts(own);
         let (record, payload) = (Record::fresh(id, parts, now), parts.concat().into());
         Message { origin: run, record, payload, ticket: None, taken: now }
     }
@@ -45,6 +46,12 @@ impl Message {
     /// What WeChat recognises a repeat by: the same for every attempt.
     pub fn client_msg_id(&self) -> ClientMsgId {
         self.record.client_msg_id(self.origin, &self.payload)
+    }
+
+    /// The client_msg_id that it came with, if any.
+    pub fn own_id(&self) -> Option<&[u8]> {
+        let [own, _, _, _] = self.parts();
+        (!own.is_empty()).then_some(own)
     }
 
     pub fn openid(&self) -> &[u8] {

@@ -20,7 +20,8 @@
 //! - Q1: a message is accepted when its record is in the file, that is after `commit`; from then on
 //!   only `done` ends it, and `done` is called only when its outcome is known.
 //! - Q2: handing out is not doing: the record stays ready, so a crash hands it out again, with the
-//!   same id.
+//!   same id. It says that the outcome is unknown since the hand-out, from `write_marks` on, which comes before
+//!   anybody can begin to send it; what is taken back unsent, or after a known outcome, says so no more.
 //! - Q3: `outstanding` of a segment counts the records that the cursor has passed and that are not
 //!   done. A settled segment behind the cursor with none outstanding is finished and is retired.
 //! - Q4: a retry is a new record at the tail with the old one's id. When it is durable, and no
@@ -53,6 +54,7 @@ pub mod inspect;
 mod janitor;
 pub mod message;
 mod opening;
+mod own_ids;
 mod reader;
 mod record;
 mod recover;
@@ -66,6 +68,7 @@ pub use cancel::{Purpose, Rule, Swept, Which};
 pub use client_msg_id::ClientMsgId;
 pub use janitor::{Chore, ChoreDone};
 pub use message::{Mark, Message, Ticket};
+pub use own_ids::OwnIds;
 pub use trouble::{Damage, OpenError, Refused};
 
 use cancel::Cancels;
@@ -236,8 +239,8 @@ impl Queue {
         self.append_parts(new.parts(id.as_bytes()), now)
     }
 
-    /// Makes what was appended and marked since the last call as safe as asked. After an error the
-    /// queue is of no more use: of what was appended, nobody knows how much is there.
+    /// Makes what was appended since the last call as safe as asked. After an error the queue is of no more use: of
+    /// what was appended, nobody knows how much is there. Marks may wait for `write_marks`.
     pub fn commit(&mut self, durability: Durability) -> io::Result<()> {
         self.write_out()?;
         match durability {
@@ -274,11 +277,8 @@ impl Queue {
                 self.depth -= 1;
             }
             Err(_) => {
-                if let Some(index) = self.index(place.segment) {
-                    let unclear = message.record().unclear;
-                    self.mark(index, place.at, Change::Times { due, unclear });
-                }
-                self.keep_until(old, due);
+                self.took_back(place, Record { due, ..*message.record() });
+                self.wait_until(due, place);
             }
         }
     }
@@ -286,18 +286,18 @@ impl Queue {
     /// Takes a message back that was handed out and not sent: no attempt is charged, and it comes
     /// first again in the old order.
     pub fn give_back(&mut self, message: &Message) {
-        let Some(ticket) = message.ticket() else { return };
-        let Ticket(position) = ticket;
-        if let Some(index) = self.index(position.segment) {
-            let attempts = message.record().attempts.saturating_sub(1);
-            self.mark(index, position.at, Change::Attempts(attempts));
-        }
-        self.keep_until(ticket, 0);
+        let Some(Ticket(position)) = message.ticket() else { return };
+        let attempts = message.record().attempts.saturating_sub(1);
+        self.took_back(position, Record { attempts, ..*message.record() });
+        self.wait_until(0, position);
     }
 
-    /// Takes a message back in its place, not before `due`.
-    pub fn keep_until(&mut self, ticket: Ticket, due: u64) {
-        self.heap.push(Reverse((due, ticket.0)));
+    /// Nobody has the message any more (Q2).
+    fn took_back(&mut self, position: Position, record: Record) {
+        let Record { attempts, due, unclear, .. } = record;
+        if let Some(index) = self.index(position.segment) {
+            self.mark(index, position.at, Change::Tried { attempts, due, unclear });
+        }
     }
 
     /// When `take` may have something that it has not now, if it is only waiting for time to pass.
@@ -368,6 +368,10 @@ impl Queue {
                 Progress::Synced
             }
             Done::Looked(missed) => self.looked(missed),
+            Done::PutBack(number, written, back) => {
+                self.put_back(number, written, back);
+                Progress::Nothing
+            }
         })
     }
 
@@ -413,14 +417,16 @@ impl Queue {
     fn mark(&mut self, index: usize, at: usize, change: Change) {
         let segment = &mut self.segments[index];
         segment.mark(at, change);
-        let number = segment.number;
-        self.busy.insert(number);
+        let record::Place { segment: number, version, .. } = segment.place(at);
+        if !std::mem::replace(&mut segment.busy, true) {
+            self.busy.insert(number);
+        }
         if number == self.cursor.segment
             && let Some(ahead) = &mut self.ahead
         {
-            change.encode(|offset, bytes| ahead.patch(at + offset, bytes));
+            change.encode(version, |offset, bytes| ahead.patch(at + offset, bytes));
         }
-        change.encode(|offset, bytes| self.cancels.patch(number, at + offset, bytes));
+        change.encode(version, |offset, bytes| self.cancels.patch(number, at + offset, bytes));
     }
 
     fn push_chore(&mut self, work: Work) {

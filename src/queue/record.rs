@@ -8,7 +8,8 @@
 //!      5    1  attempts  hand-outs so far
 //!      6    2  mark    0x526D: a record starts here
 //!      8    8  due     time before which a retry must wait, 0: none
-//!     16    8  unclear  time of the first attempt whose outcome is unknown, 0: none
+//!     16    8  unclear  time of the first attempt whose outcome is unknown, 0: none; while the message is in
+//!                      somebody's hands, the time of that hand-out at the latest (Q2)
 //!     24    4  length of the payload: own id, openid, key and data, one after the other
 //!     28    4  length of openid
 //!     32    4  length of key
@@ -42,6 +43,8 @@ pub const ALIGN: usize = 8;
 const STATE: usize = 4;
 const ATTEMPTS: usize = 5;
 const DUE: usize = 8;
+/// Bytes of a change: from the attempts to the times' end.
+pub const CHANGE: usize = 24 - ATTEMPTS;
 const MARK: u16 = 0x526D;
 /// Of the word that holds the time of acceptance: where the own id's length begins, and the time.
 const OWN_ID: u32 = 56;
@@ -310,20 +313,27 @@ fn says_done(state: u8) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub enum Change {
     Done,
-    Attempts(u8),
-    Times { due: u64, unclear: u64 },
+    /// What is known of the attempts so far.
+    Tried {
+        attempts: u8,
+        due: u64,
+        unclear: u64,
+    },
 }
 
 impl Change {
-    /// Calls `put` with where it is written, from the record's beginning, and what.
-    pub fn encode(self, put: impl FnOnce(usize, &[u8])) {
+    /// Calls `put` with where it is written, from the record's beginning, and what: `CHANGE` bytes at most.
+    pub fn encode(self, version: u32, put: impl FnOnce(usize, &[u8])) {
         match self {
             Change::Done => put(STATE, &[DONE]),
-            Change::Attempts(attempts) => put(ATTEMPTS, &[attempts]),
-            Change::Times { due, unclear } => {
-                let mut bytes = [0; 16];
-                LittleEndian::write_u64_into(&[time(due), time(unclear)], &mut bytes);
-                put(DUE, &bytes);
+            // There the times do not change, and only a restart will have forgotten.
+            Change::Tried { attempts, .. } if version == 1 => put(ATTEMPTS, &[attempts]),
+            Change::Tried { attempts, due, unclear } => {
+                let mut bytes = [0; CHANGE];
+                bytes[0] = attempts;
+                LittleEndian::write_u16(&mut bytes[1..3], MARK);
+                LittleEndian::write_u64_into(&[time(due), time(unclear)], &mut bytes[3..]);
+                put(ATTEMPTS, &bytes);
             }
         }
     }

@@ -37,6 +37,10 @@ pub struct Recovered {
 
 pub fn recover(disk: &dyn Disk) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(|error| OpenError::Folder { error })?;
+    for name in names.iter().filter(|name| header::is_fresh(name)) {
+        let removed = disk.remove(name);
+        removed.map_err(|why| OpenError::Segment { name: name.clone(), why: why.to_string() })?;
+    }
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| header::number(name)).collect();
     numbers.sort_unstable();
     let kept = names.iter().filter_map(|name| header::bad_number(name));

@@ -62,6 +62,10 @@ pub struct Segment {
     pub follows: Option<u64>,
     /// Somebody took the file away. What is open of it stays so until nothing in it is wanted any more.
     pub missing: bool,
+    /// The queue lists it among those that are open, or that have something to be written or synced.
+    pub busy: bool,
+    /// What was marked since its file is being put back into its place.
+    moving: Option<Vec<(usize, Mark)>>,
     /// See the header.
     durable: usize,
     marked: usize,
@@ -79,8 +83,14 @@ struct Count {
 
 #[derive(Debug, Clone, Copy)]
 struct Mark {
-    bytes: [u8; 16],
-    length: usize,
+    bytes: [u8; record::CHANGE],
+    length: u8,
+}
+
+impl Mark {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
 }
 
 impl Segment {
@@ -121,6 +131,8 @@ impl Segment {
             ids: header.ids(),
             follows: header.follows(),
             missing: false,
+            busy: false,
+            moving: None,
             durable: header.durable().unwrap_or(HEADER),
             marked: header.marked().unwrap_or(HEADER),
             covered: None,
@@ -179,6 +191,42 @@ impl Segment {
         }
     }
 
+    /// What is in its file is being copied into another one.
+    pub fn begin_move(&mut self) {
+        self.moving = Some(Vec::new());
+    }
+
+    pub fn moves(&self) -> bool {
+        self.moving.is_some()
+    }
+
+    /// That file, with what was in ours up to `written`, stands in its place: it is ours now.
+    pub fn end_move(
+        &mut self,
+        file: Arc<dyn File>,
+        written: usize,
+        disk: &dyn Disk,
+    ) -> io::Result<()> {
+        let old = self.open(disk)?;
+        let mut rest = vec![0; self.written() - written];
+        old.read(written, &mut rest)?;
+        file.write(written, &rest)?;
+        for (at, mark) in self.moving.iter().flatten() {
+            file.write(*at, mark.bytes())?;
+        }
+        (self.file, self.missing, self.moving) = (Some(file), false, None);
+        // A sync that is under way speaks of the other one.
+        (self.durable, self.covered) = (self.durable.min(written), None);
+        (self.dirty, self.appended) = (true, true);
+        // What cannot be said in the file is found out again by the next start.
+        let _ = self.write_state(disk);
+        Ok(())
+    }
+
+    pub fn give_up_move(&mut self) {
+        self.moving = None;
+    }
+
     /// Records of the present format may follow.
     pub fn takes_more(&self) -> bool {
         !self.sealed && self.version == VERSION && !self.missing
@@ -202,17 +250,13 @@ impl Segment {
 
     /// Changes a record in place. It is in the file after `write_marks`.
     pub fn mark(&mut self, at: usize, change: Change) {
-        if self.version == 1 && matches!(change, Change::Times { .. }) {
-            // There they are not to be changed; only a restart will have forgotten.
-            return;
-        }
         if self.missing && self.file.is_none() {
             return;
         }
-        change.encode(|offset, new| {
-            let mut bytes = [0; 16];
+        change.encode(self.version, |offset, new| {
+            let mut bytes = [0; record::CHANGE];
             bytes[..new.len()].copy_from_slice(new);
-            self.marks.push((at + offset, Mark { bytes, length: new.len() }));
+            self.marks.push((at + offset, Mark { bytes, length: new.len() as u8 }));
         });
     }
 
@@ -262,7 +306,7 @@ impl Segment {
 
     /// Not everything is known to be on the disk, so that a sync will come.
     pub fn is_unsynced(&self) -> bool {
-        self.dirty || self.has_marks() || self.covered.is_some()
+        self.dirty || self.has_marks() || self.covered.is_some() || self.moves()
     }
 
     /// Bytes of records that are not in the file yet.
@@ -296,6 +340,9 @@ impl Segment {
         let file = self.open(disk)?;
         let mut marks = std::mem::take(&mut self.marks);
         self.dirty |= !marks.is_empty();
+        if let Some(moving) = &mut self.moving {
+            moving.extend_from_slice(&marks);
+        }
         // Stable: of two changes of one byte the later one stays.
         marks.sort_by_key(|(at, _)| *at);
         let mut written = Ok(());
@@ -413,14 +460,14 @@ impl Segment {
 /// of their offsets.
 fn write_near(file: &dyn File, marks: &[(usize, Mark)]) -> io::Result<()> {
     let start = marks.first().map_or(0, |(at, _)| *at);
-    let end = marks.iter().map(|(at, mark)| at + mark.length).max().unwrap_or(start);
+    let end = marks.iter().map(|(at, mark)| at + mark.bytes().len()).max().unwrap_or(start);
     let together = match marks {
-        [(at, mark)] => file.write(*at, &mark.bytes[..mark.length]),
+        [(at, mark)] => file.write(*at, mark.bytes()),
         _ => {
             let mut bytes = vec![0; end - start];
             file.read(start, &mut bytes).and_then(|()| {
                 for (at, mark) in marks {
-                    bytes[at - start..][..mark.length].copy_from_slice(&mark.bytes[..mark.length]);
+                    bytes[at - start..][..mark.bytes().len()].copy_from_slice(mark.bytes());
                 }
                 file.write(start, &bytes)
             })
@@ -430,6 +477,6 @@ fn write_near(file: &dyn File, marks: &[(usize, Mark)]) -> io::Result<()> {
         return Ok(());
     }
     // One that cannot be written takes none of the others with it.
-    let single = |(at, mark): &(usize, Mark)| file.write(*at, &mark.bytes[..mark.length]);
+    let single = |(at, mark): &(usize, Mark)| file.write(*at, mark.bytes());
     marks.iter().map(single).fold(Ok(()), io::Result::and)
 }

@@ -53,7 +53,10 @@ impl Queue {
         let at = tail.append(&record, parts);
         tail.unread += 1;
         let segment = tail.number;
-        self.busy.insert(segment);
+        // One look for a segment, not for each of its records.
+        if !std::mem::replace(&mut tail.busy, true) {
+            self.busy.insert(segment);
+        }
         self.depth += 1;
         self.bytes += size as u64;
         Ok(Position { segment, at })

@@ -12,6 +12,10 @@ pub enum Damage {
     Gone { segment: u64 },
     /// Somebody took it away while it was open.
     TakenAway { segment: u64, replaced: bool },
+    /// Another file stood in its place, and it stands there again; `kept`: the other one was no copy of it.
+    PutBack { segment: u64, kept: bool },
+    /// Another file stood in its place.
+    NotPutBack { segment: u64, why: String },
     /// It was taken away while nobody looked: the next one knows of it.
     Missing { segment: u64, next: u64 },
 }
@@ -20,6 +24,7 @@ impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let segment = match self {
             Damage::Part { segment, .. } | Damage::Gone { segment } => segment,
+            Damage::PutBack { segment, .. } | Damage::NotPutBack { segment, .. } => segment,
             Damage::TakenAway { segment, .. } | Damage::Missing { segment, .. } => segment,
         };
         write!(f, "queue segment {}", header::name(*segment))?;
@@ -41,6 +46,22 @@ impl std::fmt::Display for Damage {
                 " has been {} while it was in use: what waits in it is delivered by this process \
                  only (let it empty the queue before you stop it)",
                 if *replaced { "replaced by another file" } else { "removed" }
+            ),
+            Damage::PutBack { kept: false, .. } => write!(
+                f,
+                " was replaced by a copy of it while it was in use: it is put back as it is now (stop mega \
+                 before you copy anything into its queue)"
+            ),
+            Damage::PutBack { kept: true, .. } => write!(
+                f,
+                " was replaced by another file while it was in use: it is put back, and the other file is kept \
+                 as {}",
+                header::bad_name(*segment)
+            ),
+            Damage::NotPutBack { why, .. } => write!(
+                f,
+                " was replaced by another file while it was in use, and cannot be put back: {why}; what waits \
+                 in it is delivered by this process only (let it empty the queue before you stop it)"
             ),
             Damage::Missing { next, .. } => write!(
                 f,
@@ -114,6 +135,8 @@ mod tests {
             Damage::TakenAway { segment: 7, replaced: true },
             Damage::TakenAway { segment: 7, replaced: false },
             Damage::Missing { segment: 7, next: 9 },
+            Damage::PutBack { segment: 7, kept: false },
+            Damage::NotPutBack { segment: 7, why: "no room".into() },
         ] {
             let said = gone.to_string();
             assert!(said.starts_with(name) && !said.contains("kept as"), "{said}");

@@ -5,7 +5,7 @@
 //!
 //! | part | share | beyond it |
 //! |---|---|---|
-//! | connections, `CONN_COST` each | 1/8 | closed, who never sent a whole frame, for longest, first; then new ones are turned away |
+//! | connections, `CONN_COST` each | 1/8 | closed, for whom nothing was done yet, for longest, first; then new ones are turned away |
 //! | batches on their way to the spool, at least one | 1/8 | nobody is read until one comes back |
 //! | sends and tsets without a result | 1/4 | refused with `queue full` |
 //! | frames that are not whole, at least the longest one | 1/4 | closed, the greatest bytes × time first |
@@ -49,12 +49,16 @@ const PARTS: usize = 5;
 pub struct Account {
     held: [usize; PARTS],
     share: [usize; PARTS],
+    /// Connections of clients, and those of them for whom nothing was done yet.
+    pub clients: usize,
+    pub newcomers: usize,
 }
 
 impl Account {
     /// `longest`: bytes of the longest frame.
     pub fn new(memory_limit: usize, longest: usize) -> Account {
-        let mut account = Account { held: [0; PARTS], share: [0; PARTS] };
+        let (held, share) = ([0; PARTS], [0; PARTS]);
+        let mut account = Account { held, share, clients: 0, newcomers: 0 };
         account.limit(memory_limit, longest);
         account
     }
@@ -99,11 +103,6 @@ impl Account {
     }
 
     /// All parts together.
-    /// Connections, administrators' among them.
-    pub fn conns(&self) -> usize {
-        self.held[Part::Conns as usize] / CONN_COST
-    }
-
     pub fn total(&self) -> usize {
         self.held.iter().sum()
     }

@@ -6,7 +6,7 @@ use super::conn::{Conn, Overstay};
 use crate::stats::Refusal;
 use std::time::{Duration, Instant};
 
-/// How long a client that has just come in may be silent when others want its place.
+/// How long a client that has just come in keeps its place when others want it.
 const MOMENT: Duration = Duration::from_secs(1);
 
 impl Reactor {
@@ -36,33 +36,34 @@ impl Reactor {
         }
     }
 
-    /// Makes room for those who come: closes clients that have not sent a whole frame since they came in, those
-    /// who have been silent for longest first. Down to seven eighths, so that it is not for each that
+    /// Makes room for those who come: closes clients for whom nothing was done since they came in, whatever they have
+    /// sent, those who are here for longest first. Down to seven eighths, so that it is not for each that
     /// everybody has to be looked at.
-    pub(super) fn close_silent(&mut self, now: Instant) {
+    pub(super) fn close_newcomers(&mut self, now: Instant) {
         if now < self.rests_until {
             return;
         }
-        let silent = |conn: &Conn| conn.silent_since.filter(|_| !conn.is_admin());
-        let mut silent: Vec<_> = self
+        // What was taken in is answered first.
+        let idle = |conn: &Conn| conn.newcomer_since.filter(|_| conn.unanswered == 0);
+        let mut idle: Vec<_> = self
             .conns
             .iter()
-            .filter_map(|(slot, conn)| Some((silent(conn)?, slot)))
+            .filter_map(|(slot, conn)| Some((idle(conn)?, slot)))
             .filter(|(since, _)| now.duration_since(*since) >= MOMENT)
             .collect();
-        if silent.is_empty() {
+        if idle.is_empty() {
             self.rests_until = now + MOMENT;
             return;
         }
-        silent.sort_unstable();
-        silent.truncate((self.conns.len() / 8).max(1));
-        for (_, slot) in &silent {
+        idle.sort_unstable();
+        idle.truncate((self.conns.len() / 8).max(1));
+        for (_, slot) in &idle {
             self.close(*slot);
         }
         if self.told.now() {
             log::warn!(
-                "{} clients are closed: they have sent nothing since they came, and others want their places",
-                silent.len()
+                "{} clients are closed: nothing was done for them since they came, and others want their places",
+                idle.len()
             );
         }
     }

@@ -70,8 +70,8 @@ pub struct Conn {
     pub generation: u32,
     pub socket: Socket,
     pub course: Course,
-    /// When it came in; none from its first whole frame on.
-    pub silent_since: Option<Instant>,
+    /// When a client came in; none from the first request on that was done for it.
+    pub newcomer_since: Option<Instant>,
     inbox: Inbox,
     pub outbox: Outbox,
     /// R2: requests whose results have not come back yet, and what they weigh.
@@ -92,7 +92,7 @@ impl Conn {
             generation,
             socket: Socket::Readable,
             course: Course::Open,
-            silent_since: Some(now),
+            newcomer_since: peer.map(|_| now),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             unanswered: 0,
@@ -187,14 +187,7 @@ impl Conn {
         now: Instant,
     ) {
         let mut inbox = std::mem::take(&mut self.inbox);
-        let whole = |bytes: &[u8]| {
-            let used = each(self, bytes);
-            if used > 0 {
-                self.silent_since = None;
-            }
-            used
-        };
-        inbox.digest(chunk, whole, now);
+        inbox.digest(chunk, |bytes: &[u8]| each(self, bytes), now);
         self.inbox = inbox;
     }
 
@@ -272,8 +265,17 @@ impl Conn {
         self.charged = held;
     }
 
+    /// A request of its was done.
+    pub fn served(&mut self, account: &mut Account) {
+        if self.newcomer_since.take().is_some() {
+            account.newcomers -= 1;
+        }
+    }
+
     /// Tells the account that it has gone.
     pub fn leave(self, account: &mut Account) {
+        account.clients -= usize::from(self.peer.is_some());
+        account.newcomers -= usize::from(self.newcomer_since.is_some());
         account.credit(Part::Frames, self.charged[0]);
         account.credit(Part::Replies, self.charged[1]);
         account.credit(Part::Conns, CONN_COST);

@@ -125,6 +125,9 @@ impl Reactor {
         let Some(conn) = self.conns.get_mut(slot).filter(known) else { return };
         conn.unanswered -= 1;
         conn.weight -= weight;
+        if reply.code == command::OK {
+            conn.served(&mut self.desk.account);
+        }
         let (out, message) = (conn.outbox.bytes(), reply.message.as_bytes());
         self.desk.write_result(out, reply.code, reply.to.opaque, message);
         if reply.close && matches!(conn.course, Course::Open | Course::Held(_)) {

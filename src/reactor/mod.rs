@@ -36,10 +36,11 @@ use crate::template::Table;
 use crate::traffic::batch::{ConnId, ReplyTo};
 use crate::traffic::ledger::Ask;
 use crate::traffic::mailbox::Letters;
+use crate::traffic::steer::Halt;
 use crate::traffic::{Event, Tset};
 use crate::wechat::token::Tokens;
 use crate::wire::command;
-use account::{CONN_COST, Part};
+use account::{Account, CONN_COST, Part};
 use agenda::Agenda;
 use conn::{CHUNK, Conn, Course, Hold, Socket};
 use crossbeam_channel::Sender;
@@ -89,6 +90,8 @@ pub struct Links {
     pub store: Sender<Tset>,
     /// Asks main for a reload, which answers through the mailbox.
     pub reload: Box<dyn Fn(ReplyTo) + Send>,
+    /// Asks main for the daemon's end, on behalf of somebody.
+    pub stop: Box<dyn Fn(Halt, String) + Send>,
     pub ledger: Sender<Ask>,
     /// Where clients connect to, as bound.
     pub listen: Vec<SocketAddr>,
@@ -105,8 +108,10 @@ pub struct Reactor {
     /// Bytes that each client may bring in this turn.
     quantum: usize,
     ending: Ending,
-    /// When it makes sense to look for silent clients again.
+    /// When it makes sense to look again for clients that can make room.
     rests_until: Instant,
+    /// Why no more clients are let in, as it was told.
+    crowded: Option<&'static str>,
     /// Who has the listening sockets, to begin when this daemon has ended.
     heir: Option<ConnId>,
     told: Seldom,
@@ -141,6 +146,7 @@ impl Reactor {
             quantum: MOST_BYTES,
             ending: Ending::NotYet,
             rests_until: Instant::now(),
+            crowded: None,
             heir: None,
             told: Seldom::default(),
         })
@@ -189,7 +195,9 @@ impl Reactor {
         if self.agenda.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now);
         }
-        self.desk.links.stats.show_clients(self.conns.len(), self.desk.account.total());
+        let Account { clients, .. } = self.desk.account;
+        self.desk.links.stats.show_clients(clients, self.desk.account.total());
+        self.show_crowd();
         Ok(())
     }
 
@@ -247,11 +255,20 @@ impl Reactor {
 
     /// Why no more clients may come in.
     fn full(&self) -> Option<(Refusal, &'static str)> {
-        if self.conns.len() >= self.desk.links.config.setting.max_conn {
+        if self.desk.account.clients >= self.desk.links.config.setting.max_conn {
             return Some((Refusal::MaxConn, "setting.max_conn clients are connected"));
         }
         let room = self.desk.account.fits(Part::Conns, CONN_COST);
         (!room).then_some((Refusal::Memory, "setting.memory_limit has no room for more clients"))
+    }
+
+    /// Tells everybody whether one more client would be let in. Where somebody can make room for it, it would.
+    fn show_crowd(&mut self) {
+        let full = self.full().filter(|_| self.desk.account.newcomers == 0);
+        let crowded = full.map(|(_, why)| why);
+        if std::mem::replace(&mut self.crowded, crowded) != crowded {
+            self.desk.links.stats.crowd.lock().full = crowded;
+        }
     }
 
     /// Finds a place for a client. The administration sockets have theirs whoever else is there.
@@ -259,9 +276,11 @@ impl Reactor {
         if let Some(peer) = peer
             && self.full().is_some()
         {
-            self.close_silent(now);
+            self.close_newcomers(now);
             if let Some((refusal, why)) = self.full() {
-                self.desk.links.stats.turn_down(refusal);
+                let stats = &self.desk.links.stats;
+                stats.turn_down(refusal);
+                stats.crowd.lock().turned_away = Some((now, why));
                 return self.door.turn_away(peer, why);
             }
         }
@@ -287,6 +306,9 @@ impl Reactor {
             Ok(()) => {
                 entry.insert(Conn::new(stream, peer, self.generation, now));
                 self.desk.account.charge(Part::Conns, CONN_COST);
+                let client = usize::from(peer.is_some());
+                self.desk.account.clients += client;
+                self.desk.account.newcomers += client;
             }
             Err(error) => log::error!("cannot watch a new connection: {error}"),
         }

@@ -47,6 +47,13 @@ impl Desk {
                 (self.links.reload)(to);
                 Next::Frame
             }
+            Question::Stop => match serde_json::from_slice(body) {
+                Ok(halt) => {
+                    (self.links.stop)(halt, conn.asker());
+                    self.answer(conn, command::OK, opaque, b"")
+                }
+                Err(error) => self.misunderstood(conn, opaque, &error.to_string()),
+            },
             Question::Listeners => {
                 self.heir = Some(opaque);
                 Next::Frame
@@ -140,7 +147,7 @@ impl Desk {
             "token_expires_seconds": token.map(|(_, lasts)| lasts.as_secs()),
             "memory_held": self.account.total(),
             "memory_limit": config.setting.memory_limit,
-            "clients": self.account.conns(),
+            "clients": self.account.clients,
             "clients_limit": config.setting.max_conn,
             "busiest_templates": busiest.collect::<Vec<_>>(),
             "folders": {

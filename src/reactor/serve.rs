@@ -6,7 +6,7 @@ use super::Links;
 use super::account::{Account, Part, REQUEST_COST};
 use super::conn::{Conn, Course, Hold};
 use crate::config::SyncPolicy;
-use crate::queue::New;
+use crate::queue::{ClientMsgId, New};
 use crate::stats::Refusal;
 use crate::template::Unfit;
 use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
@@ -32,6 +32,9 @@ const SOON_SYNCED: Duration = Duration::from_micros(300);
 
 /// What whoever may only look is told of everything else.
 const ONLY_STATUS: &str = "this socket answers status and nothing else (see setting.admin_group and setting.monitor_group)";
+
+/// What a client is told whose message's id WeChat would not take.
+const BAD_ID: &str = "invalid id: 1 to 32 of the characters A-Z a-z 0-9 _ - are wanted after id=";
 
 /// What becomes of a connection after one of its frames.
 pub(super) enum Next {
@@ -129,6 +132,7 @@ impl Desk {
             Ok(Command::Send(request)) => self.request(conn, id, Kind::Send, request),
             Ok(Command::Push(request)) => self.request(conn, id, Kind::Push, request),
             Ok(Command::Tset { opaque, key }) => self.tset(conn, id, opaque, key),
+            Ok(Command::Tget { opaque, key }) => self.tget(conn, opaque, key),
             Ok(Command::Result { .. }) => Next::Frame,
             Ok(Command::Ask { opaque, question, body }) => {
                 self.question(conn, id, opaque, question, body)
@@ -143,9 +147,9 @@ impl Desk {
         }
     }
 
-    /// `send {openid} {key}` and `push {openid} {key}`, the body a JSON object of variables.
+    /// `send {openid} {key} [id={own}]` and `push` likewise, the body a JSON object of variables.
     fn request(&mut self, conn: &mut Conn, id: ConnId, kind: Kind, request: Request) -> Next {
-        let Request { opaque, openid, key, data } = request;
+        let Request { opaque, openid, key, id: own, data } = request;
         if self.stopping {
             return self.refuse(conn, opaque, Refusal::Stopping, "stopping");
         }
@@ -157,6 +161,11 @@ impl Desk {
             let why = unfit.to_string();
             return self.answer(conn, command::BAD_REQUEST, opaque, why.as_bytes());
         }
+        if own.is_some_and(|own| ClientMsgId::new(own).is_none()) {
+            self.links.stats.turn_down(Refusal::BadData);
+            return self.answer(conn, command::BAD_REQUEST, opaque, BAD_ID.as_bytes());
+        }
+        let own = own.unwrap_or_default();
         let weight = match kind {
             // It is in a batch, and then on the disk.
             Kind::Push => 0,
@@ -178,12 +187,23 @@ impl Desk {
             Kind::Push => None,
             Kind::Send => conn.peer(),
         };
-        self.batch.add(&batch::Request { to, kind, client, new: New { openid, key, data } });
+        let new = New { openid, key, data };
+        self.batch.add(&batch::Request { to, kind, client, id: own, new });
         if self.is_idle() && self.batch.bytes() >= self.first_bytes {
             // R1: what cannot be handed on stays in the batch.
             self.hand_on();
         }
         Next::Frame
+    }
+
+    /// `tget {key}`, no body.
+    fn tget(&self, conn: &mut Conn, opaque: u32, key: &[u8]) -> Next {
+        match self.links.table.get(key) {
+            Some(template) => self.answer(conn, command::OK, opaque, template.text().as_bytes()),
+            None => {
+                self.answer(conn, command::BAD_REQUEST, opaque, command::NO_TEMPLATE.as_bytes())
+            }
+        }
     }
 
     /// `tset {key}`, no body.

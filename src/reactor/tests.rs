@@ -51,6 +51,7 @@ impl Bench {
             spool: to_spool,
             store: to_store,
             reload: Box::new(|_| {}),
+            stop: Box::new(|_, _| {}),
             ledger: bounded(1).0,
             listen: vec![address],
         };
@@ -93,7 +94,8 @@ impl Bench {
 fn frames(kind: Kind, opaques: std::ops::Range<u32>, data: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for opaque in opaques {
-        let request = command::Request { opaque, openid: b"o", key: b"k", data: data.as_bytes() };
+        let request =
+            command::Request { opaque, openid: b"o", key: b"k", id: None, data: data.as_bytes() };
         match kind {
             Kind::Push => command::encode_push(&mut bytes, request),
             Kind::Send => command::encode_send(&mut bytes, request),
@@ -292,10 +294,24 @@ fn silent_strangers_make_room_for_who_comes_and_who_has_worked_stays() {
     let mut worked = bench.client();
     worked.write_all(&frames(Kind::Push, 0..1, "null")).unwrap();
     bench.turns_until("a request", |bench| !bench.spool.is_empty());
+    let Ok(Event::Batch(batch)) = bench.spool.try_recv() else { panic!("no batch") };
+    bench.answer(batch);
+    bench.turns_until("its result", |bench| bench.reactor.desk.account.newcomers == 0);
+    assert!(worked.read(&mut [0; 100]).unwrap() > 4);
     let mut silent = [bench.client(), bench.client()];
-    // Half a frame is not one.
+    // Half a frame is not one, and one that is refused does nothing for its client.
     silent[0].write_all(&frames(Kind::Push, 0..1, "null")[..9]).unwrap();
     bench.turns_until("half a frame", |bench| bench.reactor.conns.iter().any(|(_, c)| c.owes()));
+    silent[1].write_all(&frames(Kind::Push, 0..1, "[[]]")).unwrap();
+    let refused = |bench: &mut Bench| {
+        let stats = &bench.reactor.desk.links.stats;
+        stats.refused(Refusal::BadData, &stats.read().account) == 1
+    };
+    bench.turns_until("a refusal", refused);
+    let mut refusal = Vec::new();
+    silent[1].read_exact(&mut [0; 4]).unwrap();
+    silent[1].set_nonblocking(true).unwrap();
+    drop(silent[1].read_to_end(&mut refusal));
     let seen = |client: &mut TcpStream| {
         client.set_nonblocking(true).unwrap();
         client.read(&mut [0]).map_err(|error| error.kind())
@@ -309,7 +325,7 @@ fn silent_strangers_make_room_for_who_comes_and_who_has_worked_stays() {
     assert!(away(&mut bench), "those who came just now have a moment");
     for (nth, seconds) in [(1, 9), (2, 7)] {
         let conn = bench.reactor.conns.get_mut(nth).unwrap();
-        conn.silent_since = conn.silent_since.map(|at| at - Duration::from_secs(seconds));
+        conn.newcomer_since = conn.newcomer_since.map(|at| at - Duration::from_secs(seconds));
     }
     bench.reactor.rests_until = Instant::now();
     let _late: Vec<TcpStream> = (0..2)
@@ -323,4 +339,29 @@ fn silent_strangers_make_room_for_who_comes_and_who_has_worked_stays() {
         .collect();
     assert!(away(&mut bench), "the next ones have a moment, too");
     assert_eq!(seen(&mut worked), Err(ErrorKind::WouldBlock));
+}
+
+#[test]
+fn whether_one_more_client_would_be_let_in_is_told() {
+    let mut bench = Bench::new(BATCHES, |config| config.setting.max_conn = 2);
+    let crowded = |bench: &Bench| bench.reactor.desk.links.stats.crowded().is_some();
+    let mut clients = [bench.client(), bench.client()];
+    bench.turns_until("both", |bench| bench.reactor.desk.account.clients == 2);
+    assert!(!crowded(&bench), "they have done nothing, and make room");
+    let _early = TcpStream::connect(bench.address).unwrap();
+    bench.turns_until("one to be turned away", |bench| crowded(bench));
+    bench.reactor.desk.links.stats.crowd.lock().turned_away = None;
+    for client in &mut clients {
+        client.write_all(&frames(Kind::Push, 0..1, "null")).unwrap();
+        bench.turns_until("a request", |bench| !bench.spool.is_empty());
+        let Ok(Event::Batch(batch)) = bench.spool.try_recv() else { panic!("no batch") };
+        assert!(!crowded(&bench));
+        bench.answer(batch);
+        bench.turn();
+    }
+    bench.turns_until("it to be told", |bench| crowded(bench));
+    let [first, _second] = clients;
+    drop(first);
+    bench.turns_until("room", |bench| !crowded(bench));
+    assert_eq!(bench.reactor.desk.account.newcomers, 0);
 }

@@ -10,14 +10,16 @@ pub struct Answers {
     mailbox: Mailbox,
     /// Whose pushes are in the queue, but not as safe as promised yet.
     accepted: Vec<ReplyTo>,
+    /// Who has asked for one of them, or for an earlier one, again.
+    repeated: Vec<ReplyTo>,
     replies: Vec<Reply>,
     finished: Vec<Batch>,
 }
 
 impl Answers {
     pub fn new(mailbox: Mailbox) -> Answers {
-        let (accepted, replies, finished) = (Vec::new(), Vec::new(), Vec::new());
-        Answers { mailbox, accepted, replies, finished }
+        let (accepted, repeated) = (Vec::new(), Vec::new());
+        Answers { mailbox, accepted, repeated, replies: Vec::new(), finished: Vec::new() }
     }
 
     pub fn say(&mut self, to: ReplyTo, code: u16, message: impl Into<Cow<'static, str>>) {
@@ -34,6 +36,11 @@ impl Answers {
         self.accepted.push(to);
     }
 
+    /// Its push was in the queue already, perhaps since a moment ago.
+    pub fn accept_again(&mut self, to: ReplyTo) {
+        self.repeated.push(to);
+    }
+
     /// Nobody waits for what is to be made safe.
     pub fn nobody_accepted(&self) -> bool {
         self.accepted.is_empty()
@@ -43,13 +50,14 @@ impl Answers {
     pub fn kept(&mut self) -> u64 {
         let count = self.accepted.len() as u64;
         let told = |to| Reply { to, code: command::OK, message: "".into(), close: false };
-        self.replies.extend(self.accepted.drain(..).map(told));
+        self.replies.extend(self.accepted.drain(..).chain(self.repeated.drain(..)).map(told));
         count
     }
 
     /// What was accepted cannot be kept, and nobody is told otherwise (S1).
     pub fn not_kept(&mut self, why: &str) {
-        for to in std::mem::take(&mut self.accepted) {
+        let repeated = std::mem::take(&mut self.repeated);
+        for to in std::mem::take(&mut self.accepted).into_iter().chain(repeated) {
             self.say(to, command::FAILED, why.to_owned());
         }
     }

@@ -10,6 +10,7 @@ use crate::stats::Ended;
 use crate::traffic::job::{Job, Outcome, Reason, Verdict, Waiting};
 use crate::traffic::ledger::Failure;
 use crate::wire::command;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Attempts for an answer that is tried once more.
@@ -34,7 +35,8 @@ impl Spool {
         let called = called.map(|took| took.as_millis() as u32);
         let probe = job.probe;
         // Also a probe that the gate stays closed after: whoever hands out in a round that is over hands out in vain.
-        let over = verdict.ends_round() | self.throttle.hear(&verdict, probe, now);
+        let over =
+            verdict.ends_round() | self.throttle.hear(&verdict, job.message.openid(), probe, now);
         match job.waiting {
             None => {
                 self.pushes.land();
@@ -87,7 +89,9 @@ impl Spool {
 
     fn retry_push(&mut self, mut job: Job, failed: Failed, limit: u8, now: Now) {
         // That nobody gets through is not the fault of the one who finds out.
-        if job.probe && matches!(failed.class.row().gate, Gate::Fails { .. }) {
+        let nobodys = matches!(failed.class.row().gate, Gate::Fails { .. })
+            || self.throttle.blames_the_account(&failed.reason);
+        if job.probe && nobodys {
             job.message.forgive_attempt();
         }
         let attempts = job.message.attempts();
@@ -106,7 +110,13 @@ impl Spool {
         let Failed { class, reason, called } = failed;
         log::debug!("failed for good: {}", reason.text);
         self.stats.failures.count(Ended { class, errcode: reason.errcode });
-        self.ends.fail(Failure::new(message, class, reason, now.ms, called));
+        self.end_failed(Failure::new(message, class, reason, now.ms, called), now);
+    }
+
+    /// Whatever a push ends undelivered for, it ends here.
+    pub(super) fn end_failed(&mut self, failure: Failure, now: Now) {
+        self.ids.ended(&failure.message, now.at);
+        self.ends.fail(failure);
     }
 
     fn book_send(
@@ -122,7 +132,7 @@ impl Spool {
             Verdict::Delivered { duplicate, msgid } => {
                 let learnt = Learnt::ok(duplicate, msgid, called);
                 self.delivered(&job.message, Some(&waiting), learnt, now);
-                return self.answers.say(waiting.to, command::OK, "");
+                return self.result(&job.message, waiting, command::OK, "", now);
             }
             Verdict::Refused(class, reason) => (class, reason),
         };
@@ -138,20 +148,46 @@ impl Spool {
             let learnt =
                 Learnt { class: class.name(), errcode: reason.errcode, msgid: None, called };
             self.ends.log(&job.message, Some(&waiting), learnt, now);
-            return self.answer(waiting, class, reason);
+            return self.answer(&job.message, waiting, class, reason, now);
         }
         self.books.account.retried += 1;
         self.sends.delay(job, due);
     }
 
     /// Tells a waiting client that its message was not sent, and why.
-    fn answer(&mut self, waiting: Waiting, class: Class, reason: Reason) {
+    fn answer(
+        &mut self,
+        message: &Message,
+        waiting: Waiting,
+        class: Class,
+        reason: Reason,
+        now: Now,
+    ) {
         self.books.account.sends.failed += 1;
         self.stats.failures.count(Ended { class, errcode: reason.errcode });
-        match reason.answer {
-            Some(answer) => self.answers.say(waiting.to, command::BAD_REQUEST, answer),
-            None => self.answers.say(waiting.to, command::FAILED, reason.text),
+        let (code, text) = match reason.answer {
+            Some(answer) => (command::BAD_REQUEST, answer),
+            None => (command::FAILED, reason.text),
+        };
+        self.result(message, waiting, code, text, now);
+    }
+
+    /// The result of a send, to all who have asked for it. That nobody knows what became of it is no result
+    /// for later (K2).
+    fn result(
+        &mut self,
+        message: &Message,
+        waiting: Waiting,
+        code: u16,
+        text: impl Into<Cow<'static, str>>,
+        now: Now,
+    ) {
+        let text = text.into();
+        let definite = (code != command::FAILED).then_some((code, &*text));
+        for to in self.ids.answered(message, definite, now.at) {
+            self.answers.say(to, code, text.clone());
         }
+        self.answers.say(waiting.to, code, text);
     }
 
     fn delivered(
@@ -165,6 +201,7 @@ impl Spool {
         account.duplicates += u64::from(learnt.is_duplicate());
         match waiting {
             None => {
+                self.ids.ended(message, now.at);
                 account.pushes.delivered += 1;
                 let age = now.ms.saturating_sub(message.enqueued());
                 self.stats.age.record(Duration::from_millis(age));

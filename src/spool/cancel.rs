@@ -248,7 +248,7 @@ impl Spool {
     /// Ends a message that nobody else has.
     pub(super) fn cancel(&mut self, message: Message, number: u64, now: Now) {
         if let Some(kept) = self.ends.decided(&message) {
-            return self.ends.fail(kept.with(message));
+            return self.end_failed(kept.with(message), now);
         }
         let mut text = "cancelled".to_owned();
         if let Some(order) = self.cancels.order(number) {
@@ -259,7 +259,7 @@ impl Spool {
             text += "; an earlier attempt has an unknown outcome";
         }
         let failure = Failure::new(message, Class::Cancelled, Reason::text(text), now.ms, None);
-        self.ends.fail(failure);
+        self.end_failed(failure, now);
     }
 
     /// The sweep's part of a turn.

@@ -57,6 +57,7 @@ impl Spool {
         account.hands.workers = self.inside.workers as u64;
         account.hands.handed_out = (self.pushes.in_flight() + self.sends.in_flight()) as u64;
         account.hands.unrecorded = self.ends.unrecorded() as u64;
+        account.hands.cancelling = self.ends.cancelling() as u64;
         account.queue.bytes = self.queue.bytes();
         account.queue.segments = self.queue.segments() as u64;
         account.queue.retrying = self.queue.retrying() as u64;

@@ -215,7 +215,8 @@ mod tests {
         let mut ends = Ends::new(notes, to_log, true);
         let now = Now::read();
         let due = now.at + AGE;
-        let message = Message::in_memory(1, 1, now.ms, New { openid: b"o", key: b"k", data: b"" });
+        let message =
+            Message::in_memory(1, 1, now.ms, New { openid: b"o", key: b"k", data: b"" }, b"");
         let lines = |ends: &mut Ends, count| {
             for _ in 0..count {
                 ends.log(&message, None, Learnt::ok(false, None, None), now);

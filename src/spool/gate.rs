@@ -6,6 +6,7 @@ use crate::class::{self, Fault};
 use crate::clock::until_next_wechat_day;
 use crate::traffic::job::Reason;
 use crate::wechat::errcode;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 const CONFIG_DELAY: Duration = Duration::from_secs(30);
@@ -27,6 +28,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A run of failures closes the gate at once when it is as long as there are workers, and otherwise when
 /// nothing has succeeded for so long: where few messages come, each is worth more.
 const WITHOUT_SUCCESS: Duration = Duration::from_secs(5);
+
+/// An answer whose code nobody knows may speak of one message. Where so many people in a row get the same, and nobody
+/// else gets through, it speaks of the account.
+const PUZZLED: usize = 10;
 
 /// How many messages may be handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,13 @@ pub struct Gate {
     run: u32,
     /// When that answer came, or the fault began for which the gate is closed, whichever is later.
     silent_since: Instant,
+    puzzle: Option<Puzzle>,
+}
+
+/// A code that nobody knows, and the people who got it since the last success, as far as they are counted.
+struct Puzzle {
+    errcode: i64,
+    openids: HashSet<Box<[u8]>>,
 }
 
 /// An outcome, as far as it concerns the gate.
@@ -72,13 +84,16 @@ pub struct Told<'a> {
     pub what: class::Gate,
     pub probe: bool,
     pub reason: Option<&'a Reason>,
+    /// The errcode, if nobody knows it, and whom the message was for.
+    pub puzzle: Option<(i64, &'a [u8])>,
     pub now: Instant,
     pub unix_seconds: u64,
 }
 
 impl Gate {
     pub fn new(workers: usize, now: Instant) -> Gate {
-        Gate { closed: None, workers: workers as u32, run: 0, silent_since: now }
+        let (workers, run, silent_since) = (workers as u32, 0, now);
+        Gate { closed: None, workers, run, silent_since, puzzle: None }
     }
 
     pub fn set_workers(&mut self, workers: usize) {
@@ -142,6 +157,7 @@ impl Gate {
     pub fn hear(&mut self, told: Told) -> Moved {
         let Told { what, probe, now, .. } = told;
         match what {
+            class::Gate::Opens if self.is_puzzled(&told) => self.close(Fault::Config, told),
             class::Gate::Opens => {
                 (self.run, self.silent_since) = (0, now);
                 let opened = probe && self.closed.take().is_some();
@@ -164,6 +180,26 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// This code speaks of the account, as far as can be told.
+    pub fn blames_the_account(&self, errcode: i64) -> bool {
+        let known = self.puzzle.as_ref().filter(|puzzle| puzzle.errcode == errcode);
+        known.is_some_and(|puzzle| puzzle.openids.len() >= PUZZLED)
+    }
+
+    fn is_puzzled(&mut self, told: &Told) -> bool {
+        if told.reason.is_none() {
+            self.puzzle = None;
+        }
+        let Some((errcode, openid)) = told.puzzle else { return false };
+        let puzzle = self.puzzle.take().filter(|puzzle| puzzle.errcode == errcode);
+        let puzzle =
+            self.puzzle.insert(puzzle.unwrap_or(Puzzle { errcode, openids: HashSet::new() }));
+        if puzzle.openids.len() < PUZZLED {
+            puzzle.openids.insert(openid.into());
+        }
+        self.blames_the_account(errcode)
     }
 
     fn close(&mut self, fault: Fault, told: Told) -> Moved {
@@ -195,7 +231,7 @@ impl Gate {
         let why = told.reason.map_or(String::new(), |reason| reason.text.clone());
         let why = match fault {
             Fault::Unreachable if errcode.is_none() => format!("unreachable: {why}"),
-            Fault::Unreachable => format!("busy: {why}"),
+            Fault::Unreachable => format!("no usable answer: {why}"),
             Fault::Rate | Fault::Config => why,
         };
         let until = told.now + delay;
@@ -254,7 +290,7 @@ mod tests {
             let reason = Reason::text(class.name());
             let (now, what) = (self.now(), class.row().gate);
             let reason = Some(&reason);
-            self.gate.hear(Told { what, probe, reason, now, unix_seconds: self.at })
+            self.gate.hear(Told { what, probe, reason, puzzle: None, now, unix_seconds: self.at })
         }
 
         /// Hands the probe out that must be allowed now.
@@ -301,7 +337,8 @@ mod tests {
             let reason = Reason { errcode: code, text: "words".into(), answer: None };
             for _ in 0..20 {
                 let (now, what) = (case.now(), class.row().gate);
-                let told = Told { what, probe: false, reason: Some(&reason), now, unix_seconds: 0 };
+                let (probe, reason, puzzle) = (false, Some(&reason), None);
+                let told = Told { what, probe, reason, puzzle, now, unix_seconds: 0 };
                 case.gate.hear(told);
             }
             assert_eq!(case.allowance(), Allowance::Shut, "{code:?}");
@@ -344,6 +381,42 @@ mod tests {
             case.at = 30;
             assert_eq!(case.probe(class), Moved::Opened, "{class:?}");
         }
+    }
+
+    #[test]
+    fn a_code_that_nobody_knows_speaks_of_the_account_where_many_people_get_it_and_nobody_gets_through()
+     {
+        let mut case = Case::new(8);
+        let told = |case: &mut Case, code: i64, openid: usize, probe: bool| {
+            let reason = Reason { errcode: Some(code), text: "new".into(), answer: None };
+            let (reason, openid) = (Some(&reason), openid.to_string());
+            let puzzle = Some((code, openid.as_bytes()));
+            let (what, now, unix_seconds) = (Class::Once.row().gate, case.now(), case.at);
+            case.gate.hear(Told { what, probe, reason, puzzle, now, unix_seconds })
+        };
+        // One person's own trouble, codes that change, and others who get through in between.
+        for n in 0..30 {
+            assert_eq!(told(&mut case, 7, 0, false), Moved::Not);
+            assert_eq!(told(&mut case, 7 + n % 2, n as usize, false), Moved::Not);
+        }
+        for n in 0..9 {
+            assert_eq!(told(&mut case, 7, n, false), Moved::Not);
+        }
+        let reason = None;
+        let (what, now, unix_seconds) = (Class::Ok.row().gate, case.now(), case.at);
+        case.gate.hear(Told { what, probe: false, reason, puzzle: None, now, unix_seconds });
+        for n in 0..9 {
+            assert_eq!(told(&mut case, 7, n, false), Moved::Not);
+            assert!(!case.gate.blames_the_account(7));
+        }
+        assert_eq!(told(&mut case, 7, 9, false), Moved::Closed(Fault::Config));
+        assert!(case.gate.blames_the_account(7) && !case.gate.blames_the_account(8));
+        // The probe that meets the same opens nothing, and any other answer does.
+        assert_eq!(case.pause(), 30);
+        case.gate.probe();
+        assert_eq!(told(&mut case, 7, 0, true), Moved::Not);
+        assert_eq!(case.pause(), 30);
+        assert_eq!(case.probe(Class::Permanent), Moved::Opened);
     }
 
     #[test]

@@ -43,17 +43,26 @@ impl Spool {
         if self.throttle.turn(now) {
             self.answer_waiting_sends(now);
         }
-        loop {
-            let allowance = self.allowance(now);
-            if allowance == Allowance::Shut {
-                return;
-            }
-            let Some(mut job) = self.next_job(now) else { return };
-            job.probe = allowance == Allowance::Probe;
-            job.round = self.round;
-            self.throttle.spend(job.probe);
-            self.hand(job, now);
+        let mut jobs = std::mem::take(&mut self.leaving);
+        while let Some(job) = self.next_allowed(now) {
+            jobs.push(job);
         }
+        // What became of others goes into the files with it (Q2).
+        self.queue.write_marks();
+        jobs.drain(..).for_each(|job| self.hand(job, now));
+        self.leaving = jobs;
+    }
+
+    fn next_allowed(&mut self, now: Now) -> Option<Job> {
+        let allowance = self.allowance(now);
+        if allowance == Allowance::Shut {
+            return None;
+        }
+        let mut job = self.next_job(now)?;
+        job.probe = allowance == Allowance::Probe;
+        job.round = self.round;
+        self.throttle.spend(job.probe);
+        Some(job)
     }
 
     fn hand(&mut self, job: Job, now: Now) {
@@ -110,7 +119,7 @@ impl Spool {
         while self.ends.have_room() {
             let mut message = self.queue.take(now.ms)?;
             if let Some(kept) = self.ends.decided(&message) {
-                self.ends.fail(kept.with(message));
+                self.end_failed(kept.with(message), now);
                 continue;
             }
             if let Some(number) = self.queue.is_cancelled(&message) {
@@ -163,6 +172,10 @@ impl Spool {
         let learnt = Learnt { class, errcode: None, msgid: None, called: None };
         self.ends.log(&job.message, Some(&waiting), learnt, now);
         self.books.account.sends.given_up += 1;
+        let why = why.into();
+        for to in self.ids.answered(&job.message, None, now.at) {
+            self.answers.not_now(to, why.clone());
+        }
         self.answers.not_now(waiting.to, why);
     }
 

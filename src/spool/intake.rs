@@ -2,8 +2,9 @@
 
 use super::Spool;
 use super::gate::Allowance;
+use super::ids::Known;
 use crate::clock::Now;
-use crate::queue::{Queue, Refused};
+use crate::queue::{ClientMsgId, Queue, Refused};
 use crate::stats::{Refusal, Stats};
 use crate::traffic::batch::{Batch, Kind, Request};
 use crate::wire::command;
@@ -108,7 +109,7 @@ impl Spool {
 
     /// Takes one request in, or answers why not; false if it must wait for the next segment.
     fn accept(&mut self, request: &Request, now: Now) -> bool {
-        let Request { to, kind, new, .. } = *request;
+        let Request { to, kind, id, new, .. } = *request;
         if self.stopping.is_some() {
             self.refuse(to, Refusal::Stopping, "stopping");
             return true;
@@ -117,11 +118,22 @@ impl Spool {
             self.refuse(to, Refusal::Draining, "draining");
             return true;
         }
+        let id = ClientMsgId::new(id);
+        if let Some(id) = &id
+            && self.is_repeat(request, id, now)
+        {
+            return true;
+        }
+        let append = |queue: &mut Queue| match &id {
+            None => queue.append(new, now.ms),
+            Some(id) => queue.append_as(new, id, now.ms),
+        };
         match kind {
             Kind::Send => self.accept_send(request, now),
-            Kind::Push => match self.queue.append(new, now.ms) {
+            Kind::Push => match append(&mut self.queue) {
                 Ok(_) => {
                     self.intake.has_room(&self.stats);
+                    id.inspect(|id| self.ids.queued(new.openid, id));
                     self.answers.accept(to);
                 }
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
@@ -144,6 +156,24 @@ impl Spool {
         true
     }
 
+    /// Answers what was asked for before under the same id, and what nobody can tell that of.
+    fn is_repeat(&mut self, request: &Request, id: &ClientMsgId, now: Now) -> bool {
+        let Request { to, new, .. } = *request;
+        let queue = &self.queue;
+        match self.ids.look(new.openid, id, to, || queue.own_ids(), now.at) {
+            Known::New => return false,
+            Known::Refused(why) => {
+                self.refuse(to, Refusal::Ids, why);
+                return true;
+            }
+            Known::Taken => self.answers.accept_again(to),
+            Known::Told(code, text) => self.answers.say(to, code, text.into_string()),
+            Known::Joined => {}
+        }
+        self.books.account.repeated += 1;
+        true
+    }
+
     /// A send is answered at once while nobody may send; but where a probe is due and no other send waits to be
     /// it, this one is.
     fn accept_send(&mut self, request: &Request, now: Now) {
@@ -161,6 +191,8 @@ impl Spool {
         self.books.account.sends.accepted += 1;
         let until = now.at + self.config.wechat.send_retry_for;
         self.sends.accept(request, until, self.queue.order_mark(), now);
+        let id = ClientMsgId::new(request.id);
+        id.inspect(|id| self.ids.sent(request.new.openid, id));
     }
 }
 

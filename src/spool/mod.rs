@@ -19,6 +19,7 @@ mod count;
 mod ends;
 mod gate;
 mod hand_out;
+mod ids;
 mod intake;
 mod pace;
 mod pause;
@@ -36,6 +37,7 @@ use crate::clock::{Now, Seldom};
 use crate::config::{Config, SyncPolicy};
 use crate::queue::{Durability, Queue};
 use crate::stats::{Account, Stats};
+use crate::traffic::job::Job;
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{self, Configure, Event, Inside};
@@ -44,6 +46,7 @@ use cancel::Cancels;
 use count::Books;
 use crossbeam_channel::RecvTimeoutError;
 use ends::Ends;
+use ids::Ids;
 use intake::Intake;
 use pushes::Pushes;
 use rhythm::Rhythm;
@@ -71,6 +74,7 @@ pub struct Spool {
     pushes: Pushes,
     sends: Sends,
     ends: Ends,
+    ids: Ids,
     answers: Answers,
     throttle: Throttle,
     cancels: Cancels,
@@ -82,6 +86,8 @@ pub struct Spool {
     rhythm: Rhythm,
     /// Jobs that are handed out belong to it.
     round: u64,
+    /// Those that the queue's files are to name before workers get them; empty between two turns.
+    leaving: Vec<Job>,
     /// The janitor has one.
     chore_under_way: bool,
     /// Until when workers may bring back what they hold.
@@ -105,6 +111,7 @@ impl Spool {
                 inside.blocks.clone(),
                 config.log.message_log.is_some(),
             ),
+            ids: Ids::new(config.queue.ids_max, queue.depth() > 0, now.at),
             answers: Answers::new(mailbox),
             throttle: Throttle::open(&config, Arc::clone(&stats), now)?,
             cancels: Cancels::none(&config.server.queue_file_path),
@@ -116,6 +123,7 @@ impl Spool {
             sends: Sends::new()?,
             rhythm: Rhythm::new(now.at),
             round: inside.round.current(),
+            leaving: Vec::new(),
             chore_under_way: false,
             stopping: None,
             said: Seldom::default(),
@@ -211,6 +219,7 @@ impl Spool {
         let account = |config: &Config| (config.wechat.clone(), config.errcode.clone());
         let mended = account(&config) != account(&self.config);
         self.throttle.configure(&config, mended, now);
+        self.ids.configure(config.queue.ids_max);
         self.config = config;
         done();
     }
@@ -290,12 +299,17 @@ impl Spool {
             self.books.account.sends.given_up += 1;
             self.answers.not_now(to, "stopping");
         }
+        for to in self.ids.give_up() {
+            self.answers.not_now(to, "stopping");
+        }
     }
 
     fn ended(&mut self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let nothing_open = self.in_flight() == 0 && self.ends.last();
-        (nothing_open || now.at >= deadline) && !self.syncing.is_under_way()
+        // What takes no long time is waited for.
+        let unfinished = self.syncing.is_under_way() || self.queue.puts_back();
+        (nothing_open || now.at >= deadline) && !unfinished
     }
 
     fn end(mut self) -> Result<u64, SyncFailed> {

@@ -37,7 +37,10 @@ impl Spool {
             return Some(Stopped::NotNow("draining".into()));
         }
         match self.queue.append_as(New { openid, key, data }, id, now.ms) {
-            Ok(_) => None,
+            Ok(_) => {
+                self.ids.queued(openid, id);
+                None
+            }
             Err(Refused::TooLarge) => Some(Stopped::TooLarge),
             Err(Refused::Full) => Some(Stopped::NotNow("queue full".into())),
             Err(Refused::NoSegment) => {

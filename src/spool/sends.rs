@@ -60,8 +60,8 @@ impl Sends {
     /// `until`: how long its client waits. `before`: pushes accepted later stand behind it.
     pub fn accept(&mut self, request: &Request, until: Instant, before: Mark, now: Now) {
         self.last += 1;
-        let Request { to, client, new, .. } = *request;
-        let message = Message::in_memory(self.origin, self.last, now.ms, new);
+        let Request { to, client, id, new, .. } = *request;
+        let message = Message::in_memory(self.origin, self.last, now.ms, new, id);
         let waiting = Some(Waiting { to, client, until, before });
         let job = Job { message, waiting, probe: false, round: 0 };
         self.bytes += size(&job);
@@ -120,7 +120,11 @@ impl Sends {
 
 fn size(job: &Job) -> usize {
     let message = &job.message;
-    message.openid().len() + message.key().len() + message.data().len() + size_of::<Job>()
+    message.own_id().map_or(0, <[u8]>::len)
+        + message.openid().len()
+        + message.key().len()
+        + message.data().len()
+        + size_of::<Job>()
 }
 
 impl Ord for Delayed {
@@ -157,7 +161,7 @@ mod tests {
 
     fn request(opaque: u32, data: &[u8]) -> Request<'_> {
         let new = New { openid: b"o", key: b"k", data };
-        Request { to: to(opaque), kind: Kind::Send, client: None, new }
+        Request { to: to(opaque), kind: Kind::Send, client: None, id: b"", new }
     }
 
     fn with(count: u32, now: Now) -> Sends {

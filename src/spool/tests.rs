@@ -64,7 +64,7 @@ impl Alone {
         for opaque in 0..count {
             let to = ReplyTo { conn, opaque, weight: 0 };
             let new = New { openid: b"o", key: b"k", data: b"null" };
-            batch.add(&Request { to, kind, client: None, new });
+            batch.add(&Request { to, kind, client: None, id: b"", new });
         }
         self.spool.take_batch(batch, now);
         self.spool.queue.commit(Durability::Never).unwrap();
@@ -101,6 +101,25 @@ fn later(now: Now, by: Duration) -> Now {
 }
 
 #[test]
+fn what_the_end_of_a_run_left_in_somebodys_hands_fails_as_unknown_where_wechat_forgets_it_meanwhile()
+ {
+    let disk = Simulated::default();
+    let mut before = Alone::with(open(&disk, now_ms()), |_| {});
+    let now = Now::read();
+    before.ask(Kind::Push, 1, now);
+    // The end comes as soon as a worker can have it.
+    before.spool.hand_out(now);
+    let job = before.pushes.try_recv().unwrap();
+    assert_eq!(job.message.unclear_since(), None);
+    for (minutes, fails) in [(11, 1), (8, 0)] {
+        let now = later(now, Duration::from_secs(60 * minutes));
+        let mut after = Alone::with(open(&disk.copy(), now.ms), |_| {});
+        after.spool.hand_out(now);
+        assert_eq!((after.spool.ends.unrecorded(), after.pushes.len()), (fails, 1 - fails));
+    }
+}
+
+#[test]
 fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
     let (disk, minutes) = (Simulated::default(), 60_000);
     for (minutes_ago, fails) in [(11, 1), (8, 0)] {
@@ -133,8 +152,40 @@ fn an_unclear_attempt_that_wechat_would_not_recognise_fails_as_unknown() {
             let recorded = vec![failure.message.ticket().unwrap()];
             alone.spool.turn(Event::Recorded { tickets: recorded, cancelled: 0 }).ok().unwrap();
             assert_eq!(shown(&mut alone), (0, 1, 0));
+            alone.spool.queue.write_marks();
         }
     }
+}
+
+#[test]
+fn a_code_that_nobody_knows_costs_no_message_its_attempts_while_it_speaks_of_the_account() {
+    let start = Now::read();
+    let mut queue = open(&Simulated::default(), start.ms);
+    for n in 0..10 {
+        let openid = n.to_string();
+        let new = New { openid: openid.as_bytes(), key: b"k", data: b"null" };
+        queue.append(new, start.ms).unwrap();
+    }
+    queue.commit(Durability::Never).unwrap();
+    let mut alone = Alone::with(queue, |_| {});
+    let meet = |alone: &mut Alone, now: Now| {
+        alone.spool.hand_out(now);
+        let job = alone.pushes.try_recv().unwrap();
+        let met = (job.probe, job.message.attempts());
+        alone.book(job, Class::Once, now);
+        alone.spool.queue.commit(Durability::Never).unwrap();
+        met
+    };
+    for _ in 0..10 {
+        assert!(alone.stats.suspended.lock().is_none());
+        assert_eq!(meet(&mut alone, start), (false, 1));
+    }
+    assert!(alone.stats.suspended.lock().is_some());
+    for probe in 1..=15 {
+        let now = later(start, Duration::from_secs(31 * probe));
+        assert_eq!(meet(&mut alone, now), (true, 2));
+    }
+    assert_eq!((alone.spool.ends.unrecorded(), alone.spool.queue.depth()), (0, 10));
 }
 
 #[test]
@@ -433,7 +484,7 @@ fn damage_is_counted_while_the_spool_runs() {
 #[test]
 fn the_spool_waits_awake_for_what_follows_fast_unless_workers_need_the_processor() {
     let outcome = || {
-        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" }, b"");
         let job = Job { message, waiting: None, probe: false, round: 0 };
         Event::Outcome(Box::new(Outcome { job, verdict: None, called: None }))
     };

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::stats::{Cause, Day, Stats, Suspended};
 use crate::traffic::job::{Reason, Verdict};
 use crate::traffic::steer::Paused;
+use crate::wechat::meaning;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub struct Throttle {
     pause: Pause,
     gate: Gate,
     pace: Pace,
+    /// Codes to which the configuration gives a class.
+    own: Vec<i64>,
     daily_limit: u64,
     /// Since when the day's messages are used up, seconds since 1970.
     day_over: Option<u64>,
@@ -47,6 +50,7 @@ impl Throttle {
             pause: Pause::open(&config.server.queue_file_path, now.unix),
             gate: Gate::new(config.setting.task_worker_num, now.at),
             pace,
+            own: own(config),
             daily_limit: wechat.daily_limit,
             day_over: None,
             saved: now.at,
@@ -66,6 +70,7 @@ impl Throttle {
         self.gate.set_workers(config.setting.task_worker_num);
         self.pace.configure(wechat.max_per_second, wechat.daily_limit);
         self.daily_limit = wechat.daily_limit;
+        self.own = own(config);
         if mended {
             self.gate.hasten(now.at);
         }
@@ -166,15 +171,28 @@ impl Throttle {
         }
     }
 
-    /// Takes an outcome in; true if nobody may begin anything that is handed out already.
-    pub fn hear(&mut self, verdict: &Verdict, probe: bool, now: Now) -> bool {
+    /// What came back is not this message's fault, though another time it would be.
+    pub fn blames_the_account(&self, reason: &Reason) -> bool {
+        reason.errcode.is_some_and(|errcode| self.gate.blames_the_account(errcode))
+    }
+
+    /// Takes an outcome of a message to `openid` in; true if nobody may begin anything that is handed out already.
+    pub fn hear(&mut self, verdict: &Verdict, openid: &[u8], probe: bool, now: Now) -> bool {
         let (what, reason) = match verdict {
             Verdict::Delivered { .. } => (verdict.class().row().gate, None),
             Verdict::Refused(class, reason) => (class.row().gate, Some(reason)),
         };
         self.pace.answered(is_busy(verdict));
-        let moved =
-            self.gate.hear(Told { what, probe, reason, now: now.at, unix_seconds: now.unix });
+        let puzzle = match verdict {
+            Verdict::Refused(Class::Once, Reason { errcode: Some(errcode), .. }) => {
+                let known = meaning::of(*errcode).is_some() || self.own.contains(errcode);
+                (!known).then_some((*errcode, openid))
+            }
+            _ => None,
+        };
+        let Now { at, unix, .. } = now;
+        let told = Told { what, probe, reason, puzzle, now: at, unix_seconds: unix };
+        let moved = self.gate.hear(told);
         let text = reason.map_or("", |reason| reason.text.as_str());
         match moved {
             Moved::Not if probe => self.show(now),
@@ -246,6 +264,10 @@ impl Throttle {
             log::warn!("cannot keep the number of messages sent today: {error}");
         }
     }
+}
+
+fn own(config: &Config) -> Vec<i64> {
+    config.errcode.iter().map(|(errcode, _)| *errcode).collect()
 }
 
 /// WeChat says that it is busy.

@@ -22,6 +22,8 @@ pub struct Account {
     pub classes: [u64; TABLE.len()],
     /// Of those that WeChat took, the ones it had already.
     pub duplicates: u64,
+    /// Requests that were answered like an earlier one with the same id.
+    pub repeated: u64,
     /// Attempts that are followed by another.
     pub retried: u64,
     /// What was refused, by its reason.
@@ -77,8 +79,10 @@ pub struct Hands {
     pub handed_out: u64,
     /// What workers have worked, all together, up to `Account::at`, in microseconds.
     pub busy: u64,
-    /// Failed pushes that the ledger has not recorded yet.
+    /// Pushes that have failed or were cancelled, and that the ledger has not recorded yet.
     pub unrecorded: u64,
+    /// Of these, those that were cancelled.
+    pub cancelling: u64,
 }
 
 impl Hands {
@@ -90,6 +94,11 @@ impl Hands {
     /// Handed out, and waiting for a worker.
     pub fn ready(&self) -> u64 {
         self.handed_out - self.in_flight()
+    }
+
+    /// Pushes that have failed, and wait for the ledger.
+    pub fn failed(&self) -> u64 {
+        self.unrecorded - self.cancelling
     }
 }
 

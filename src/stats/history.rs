@@ -55,7 +55,8 @@ impl Sample {
             at: account.at,
             accepted: pushes.accepted + sends.accepted,
             delivered: pushes.delivered + sends.delivered,
-            failed: pushes.failed + sends.failed,
+            // They have failed, whether or not the ledger can take them.
+            failed: pushes.failed + hands.failed() + sends.failed,
             came: pushes.accepted + pushes.requeued,
             left: pushes.delivered + pushes.failed + pushes.lost,
             in_flight: hands.in_flight(),

@@ -20,10 +20,12 @@ pub use refusal::Refusal;
 pub use trouble::{Kind, TROUBLES};
 
 use crate::clock::{now_ms, unix_seconds};
+use crate::traffic::UNRECORDED;
 use crate::traffic::steer::{Cancelling, Paused};
 use history::{History, Rates};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Why nothing is being sent; times are seconds since 1970.
 pub struct Suspended {
@@ -78,6 +80,18 @@ impl Database {
     }
 }
 
+/// How long it is told that a client was turned away: others who come find room no sooner.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
+
+/// Whether clients find room.
+#[derive(Default)]
+pub struct Crowd {
+    /// Why one more would not be let in.
+    pub full: Option<&'static str>,
+    /// When one was not, and why.
+    pub turned_away: Option<(Instant, &'static str)>,
+}
+
 pub struct Stats {
     published: Mutex<Published>,
     /// Requests and clients that the reactor has turned down.
@@ -98,10 +112,15 @@ pub struct Stats {
     pub cancels: Mutex<Vec<Cancelling>>,
     /// Why failed messages cannot be recorded.
     pub ledger: Mutex<Option<String>>,
-    /// Why the message log misses lines.
+    /// How often the ledger's rows were lost; the ledger writes it.
+    begun_anew: AtomicU64,
+    /// Why the message log misses lines, and how many it has missed since the start.
     pub message_log: Mutex<Option<String>>,
+    pub message_log_lost: AtomicU64,
     /// Why nothing is being taken in.
     pub full: Mutex<Option<String>>,
+    /// Written by the reactor.
+    pub crowd: Mutex<Crowd>,
     pub database: Mutex<Database>,
     /// Connections of clients, and bytes that they make the daemon hold; the reactor writes both.
     pub clients: AtomicU64,
@@ -144,8 +163,11 @@ impl Default for Stats {
             draining: Mutex::default(),
             cancels: Mutex::default(),
             ledger: Mutex::default(),
+            begun_anew: AtomicU64::new(0),
             message_log: Mutex::default(),
+            message_log_lost: AtomicU64::new(0),
             full: Mutex::default(),
+            crowd: Mutex::default(),
             database: Mutex::default(),
             clients: AtomicU64::new(0),
             clients_limit: AtomicU64::new(0),
@@ -174,13 +196,35 @@ impl Stats {
         let now = now_ms();
         let published = self.published.lock();
         let Published { account, history } = &*published;
+        let damaged = account.damaged + self.begun_anew.load(Ordering::Relaxed);
         Reading {
             now,
-            account: *account,
+            account: Account { damaged, ..*account },
             minute: history.rates(account, now, history::MINUTE),
             five_minutes: history.rates(account, now, history::FIVE_MINUTES),
             latency: history.latency(account, self.latency.read(), now, history::FIVE_MINUTES),
         }
+    }
+
+    /// The ledger's rows were lost so often.
+    pub fn show_begun_anew(&self, times: u64) {
+        self.begun_anew.store(times, Ordering::Relaxed);
+    }
+
+    /// Why no more clients are let in, or were not a moment ago.
+    pub fn crowded(&self) -> Option<&'static str> {
+        let Crowd { full, turned_away } = *self.crowd.lock();
+        let late = turned_away.filter(|(at, _)| at.elapsed() < TURNED_AWAY);
+        full.or(late.map(|(_, why)| why))
+    }
+
+    /// Why no push is handed out though nothing suspends sending: the ledger takes nothing, and as many wait for it
+    /// as may.
+    pub fn blocked(&self) -> Option<String> {
+        self.ledger.lock().as_ref()?;
+        let waiting = self.published.lock().account.hands.unrecorded;
+        (waiting >= UNRECORDED as u64)
+            .then(|| format!("{waiting} messages that have failed wait to be recorded"))
     }
 
     /// The reactor has turned somebody down.
@@ -215,6 +259,20 @@ fn add(counter: &AtomicU64, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pushes_are_blocked_only_where_the_ledger_fails_and_nothing_more_may_wait_for_it() {
+        let stats = Stats::default();
+        let mut account = Account::default();
+        account.hands.unrecorded = UNRECORDED as u64;
+        stats.publish(&account);
+        assert_eq!(stats.blocked(), None, "they are being recorded");
+        *stats.ledger.lock() = Some("disk full".into());
+        assert!(stats.blocked().unwrap().contains("1024 messages"));
+        account.hands.unrecorded -= 1;
+        stats.publish(&account);
+        assert_eq!(stats.blocked(), None);
+    }
 
     #[test]
     fn refusals_of_both_threads_are_shown_as_one_number_and_none_is_lost() {

@@ -31,6 +31,7 @@ refusals! {
     QueueFull "queue_full" ["`queue.queue_max_bytes` is reached", "达到 `queue.queue_max_bytes`"];
     NoRoom "no_room" ["no room on the disk for the queue's next segment", "磁盘没有空间容纳队列的下一个段"];
     SendsFull "sends_full" ["too many sends wait", "等待中的 send 过多"];
+    Ids "ids" ["an id, while too many are remembered (`queue.ids_max`) or those in the queue are being read", "带 id 的请求：记住的 id 过多（`queue.ids_max`），或正在读取队列中的 id"];
     Memory "memory" ["`setting.memory_limit` is reached", "达到 `setting.memory_limit`"];
     Suspended "suspended" ["a send while sending is suspended", "暂停发送期间的 send"];
     Stopping "stopping" ["the daemon is stopping", "守护进程正在停止"];
@@ -49,6 +50,20 @@ refusals! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_manuals_show_this_table_and_no_other_row() {
+        for (language, manual, head) in [
+            (0, include_str!("../../README.md"), "| reason | what was turned down |"),
+            (1, include_str!("../../README.zh-CN.md"), "| 原因 | 被拒绝的是什么 |"),
+        ] {
+            let after = manual.split_once(head).expect("the table's head").1;
+            let rows = after.lines().skip(2).take_while(|line| line.starts_with('|'));
+            let row = |it: &Refusal| format!("| `{}` | {} |", it.name(), it.meaning()[language]);
+            let table: Vec<String> = Refusal::ALL.iter().map(row).collect();
+            assert_eq!(rows.collect::<Vec<_>>(), table);
+        }
+    }
 
     #[test]
     fn each_stands_where_its_number_says() {

@@ -61,12 +61,14 @@ impl Stats {
         let paused = self.paused.lock();
         let paused = paused.as_ref();
         let database = self.database.lock();
+        let blocked = self.blocked();
         json!({
             "paused": paused.map(Paused::text),
             "paused_by": paused.map(|it| &it.by),
             "paused_why": paused.map(|it| &it.why),
             "paused_since": paused.map(|it| local_time(it.since)),
             "draining": draining.as_ref().map(|(by, _)| format!("drained by {by}")),
+            "draining_by": draining.as_ref().map(|(by, _)| by),
             "draining_since": draining.as_ref().map(|(_, since)| local_time(*since)),
             "cancels": *self.cancels.lock(),
             "suspended": suspended.map(|it| &it.why),
@@ -74,6 +76,8 @@ impl Stats {
             "suspended_since": suspended.map(|it| local_time(it.since)),
             "next_probe": suspended.and_then(|it| it.next_probe).map(local_time),
             "full": *self.full.lock(),
+            "crowded": self.crowded(),
+            "blocked": blocked,
             "ledger": *self.ledger.lock(),
             "message_log": *self.message_log.lock(),
             "log": logger::trouble(),
@@ -111,6 +115,7 @@ fn counted(account: &Account) -> Value {
         "delivered": pushes.delivered + sends.delivered,
         "failed": pushes.failed + sends.failed,
         "duplicates": account.duplicates,
+        "repeated": account.repeated,
         "retried": account.retried,
         "damaged": account.damaged,
         "classes": Map::from_iter(classes),
@@ -131,7 +136,7 @@ fn present(account: &Account, now: u64) -> Value {
         "workers": hands.workers,
         "in_flight": hands.in_flight(),
         "ready": hands.ready(),
-        "unrecorded": hands.unrecorded,
+        "unrecorded": hands.failed(),
         "sends_waiting": account.sends.waiting,
         "sent_today": if today { day.sent } else { 0 },
         "daily_limit": day.limit,

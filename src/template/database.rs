@@ -6,10 +6,18 @@ use super::row::{Database, DatabaseError};
 use super::sqlite::Sqlite;
 use crate::config::{Dsn, Pdo};
 
-/// Connects and finds the template table.
+/// Connects and finds the template table; creates nothing.
 pub fn open(pdo: &Pdo) -> Result<Box<dyn Database>, DatabaseError> {
     match &pdo.dsn {
         Dsn::Sqlite(path) => Ok(Box::new(Sqlite::open(path, &pdo.table_prefix)?)),
+        Dsn::Mysql { .. } => Ok(Box::new(Mysql::open(pdo)?)),
+    }
+}
+
+/// The same for who may create an SQLite file that is missing, or the table in it.
+pub fn create(pdo: &Pdo) -> Result<Box<dyn Database>, DatabaseError> {
+    match &pdo.dsn {
+        Dsn::Sqlite(path) => Ok(Box::new(Sqlite::create(path, &pdo.table_prefix)?)),
         Dsn::Mysql { .. } => Ok(Box::new(Mysql::open(pdo)?)),
     }
 }
@@ -67,7 +75,7 @@ mod tests {
         on_both("text_", |pdo| {
             let mut chinese = row("购买", "{\"first\":\"恭喜你😀${first}\"}");
             chinese.title = "购买成功🎉".to_owned();
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             database.put(&chinese).unwrap();
             assert_eq!(database.find("购买".as_bytes()).unwrap(), Some(chinese.clone()));
             assert_eq!(database.list().unwrap(), [chinese]);
@@ -77,7 +85,7 @@ mod tests {
     #[test]
     fn a_key_is_found_in_any_case_and_comes_in_the_databases_spelling() {
         on_both("case_", |pdo| {
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             database.put(&row("Order_Paid", "a")).unwrap();
             assert_eq!(database.find(b"ORDER_paid").unwrap(), Some(row("Order_Paid", "a")));
             database.put(&row("order_paid", "b")).unwrap();
@@ -91,7 +99,7 @@ mod tests {
     #[test]
     fn changing_a_row_keeps_when_it_was_created() {
         on_both("put_", |pdo| {
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             database.put(&row("k", "a")).unwrap();
             let mut changed = row("k", "b");
             changed.title = "other".to_owned();
@@ -106,7 +114,7 @@ mod tests {
     #[test]
     fn removing_says_whether_there_was_a_row() {
         on_both("remove_", |pdo| {
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             database.put(&row("k", "a")).unwrap();
             assert!(database.remove("k").unwrap());
             assert!(!database.remove("k").unwrap());
@@ -117,7 +125,7 @@ mod tests {
     #[test]
     fn quotes_in_keys_and_texts_are_only_text() {
         on_both("quote_", |pdo| {
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             let hostile = row("k'\"`;--\\", "'; DROP TABLE x; -- \\' \"");
             database.put(&hostile).unwrap();
             database.put(&row("other", "a")).unwrap();
@@ -134,7 +142,7 @@ mod tests {
     fn a_text_of_60_kib_comes_back_whole() {
         on_both("big_", |pdo| {
             let big = row("k", &"中文x\n".repeat(60 * 1024 / 8));
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             database.put(&big).unwrap();
             assert_eq!(database.find(b"k").unwrap(), Some(big));
         });
@@ -143,7 +151,7 @@ mod tests {
     #[test]
     fn loading_stops_at_the_limit_in_the_order_of_keys() {
         on_both("limit_", |pdo| {
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             for key in ["c", "a", "d", "b"] {
                 database.put(&row(key, "x")).unwrap();
             }
@@ -157,7 +165,7 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_read_is_left_out_and_the_others_stay() {
         on_both("null_", |pdo| {
-            open(pdo).unwrap();
+            create(pdo).unwrap();
             for sql in [
                 "DROP TABLE null_wechat_template",
                 "CREATE TABLE null_wechat_template (updated_at int, created_at int, \
@@ -176,7 +184,7 @@ mod tests {
                 created_at: 0,
                 updated_at: 0,
             };
-            let mut database = open(pdo).unwrap();
+            let mut database = create(pdo).unwrap();
             assert_eq!(database.list().unwrap(), [good]);
             assert_eq!(database.find(b"bytes").unwrap(), None);
         });
@@ -185,7 +193,7 @@ mod tests {
     #[test]
     fn with_a_prefix_the_short_name_is_preferred_to_the_originals() {
         on_both("both_", |pdo| {
-            open(pdo).unwrap().put(&row("short", "x")).unwrap();
+            create(pdo).unwrap().put(&row("short", "x")).unwrap();
             let copy =
                 "CREATE TABLE both_mega_wechat_template AS SELECT * FROM both_wechat_template";
             execute(pdo, "DROP TABLE IF EXISTS both_mega_wechat_template");
@@ -202,7 +210,7 @@ mod tests {
     fn without_a_prefix_the_table_has_the_originals_name() {
         let folder = tempfile::tempdir().unwrap();
         let pdo = sqlite(&folder.path().join("t.db"), "");
-        open(&pdo).unwrap().put(&row("k", "x")).unwrap();
+        create(&pdo).unwrap().put(&row("k", "x")).unwrap();
         execute(&pdo, "DROP TABLE mega_wechat_template");
         if let Some(pdo) = mysql::test_pdo("") {
             mysql::create_table(&pdo, "mega_wechat_template");

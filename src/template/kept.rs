@@ -11,7 +11,7 @@
 //!
 //! The last line has the number of templates and the CRC-32 of all lines before it.
 
-use super::{Row, Table};
+use super::{DatabaseError, Fault, Row, Table};
 use crate::config::{Config, Pdo};
 use crate::file;
 use rustix::fs::OFlags;
@@ -40,8 +40,20 @@ struct About {
 #[derive(Debug)]
 pub struct Old {
     pub rows: Vec<Row>,
+    /// Where they come from.
+    database: String,
     /// Seconds since 1970.
     pub loaded: u64,
+}
+
+/// What a start does whose database gave it no templates.
+pub enum Instead {
+    /// It serves with these, and asks the database again.
+    Use(Old),
+    /// The database is new: it is created, and nothing is lost by that.
+    Create,
+    /// It would serve worse than nobody at all; why, and what to do.
+    Refuse(String),
 }
 
 impl Kept {
@@ -73,8 +85,39 @@ impl Kept {
         })
     }
 
+    /// What a start does instead of loading the templates.
+    pub fn instead_of(&self, error: &DatabaseError) -> Instead {
+        let kept = self.read();
+        let path = self.path.display();
+        match (error.fault, kept) {
+            (Fault::Wrong, _) => Instead::Refuse(error.to_string()),
+            (Fault::Away | Fault::Missing, Ok(Some(old))) if old.database == self.database => {
+                match error.fault == Fault::Missing && old.rows.is_empty() {
+                    true => Instead::Create,
+                    false => Instead::Use(old),
+                }
+            }
+            (Fault::Missing, Ok(Some(Old { database, rows, .. }))) if !rows.is_empty() => {
+                Instead::Refuse(format!(
+                    "{error}; the {} templates in use last are of {database}: correct [pdo] dsn, or \
+                     store a template in the new one first",
+                    rows.len()
+                ))
+            }
+            (Fault::Missing, Ok(_)) => Instead::Create,
+            (Fault::Away, Ok(None)) => Instead::Refuse(error.to_string()),
+            (Fault::Away, Ok(Some(Old { database, .. }))) => Instead::Refuse(format!(
+                "{error}; nor can those be used that were kept in {path}: it is of another database \
+                 ({database})"
+            )),
+            (Fault::Away | Fault::Missing, Err(why)) => Instead::Refuse(format!(
+                "{error}; nor can those be used that were kept in {path}: {why}"
+            )),
+        }
+    }
+
     /// None: there is no file. An error says what is wrong with it.
-    pub fn read(&self) -> Result<Option<Old>, String> {
+    fn read(&self) -> Result<Option<Old>, String> {
         let opened = file::open_own(&self.path, OFlags::RDONLY, 0);
         let mut text = String::new();
         match opened.and_then(|mut file| file.read_to_string(&mut text)) {
@@ -82,35 +125,32 @@ impl Kept {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         }
-        self.understand(&text).map(Some)
+        understand(&text).map(Some)
     }
+}
 
-    fn understand(&self, text: &str) -> Result<Old, String> {
-        let damaged = || "it is damaged, or no file of mega's".to_owned();
-        let lines = text.strip_suffix('\n').ok_or_else(damaged)?;
-        let (body, end) = lines.rsplit_once('\n').ok_or_else(damaged)?;
-        let summed = &text[..body.len() + 1];
-        let crc = crc32fast::hash(summed.as_bytes());
-        let mut lines = body.split('\n');
-        if lines.next() != Some(FIRST) {
-            return Err(damaged());
-        }
-        let about = lines.next().ok_or_else(damaged)?;
-        let rows: Vec<&str> = lines.collect();
-        if end != format!("end {} {crc:08x}", rows.len()) {
-            return Err(damaged());
-        }
-        let about: About = serde_json::from_str(about).map_err(|_| damaged())?;
-        if about.database != self.database {
-            return Err(format!("it is of another database ({})", about.database));
-        }
-        let row = |line: &str| -> Result<Row, String> {
-            let (key, template) = serde_json::from_str(line).map_err(|_| damaged())?;
-            Ok(Row { key, template, title: String::new(), created_at: 0, updated_at: 0 })
-        };
-        let rows = rows.into_iter().map(row).collect::<Result<_, _>>()?;
-        Ok(Old { rows, loaded: about.loaded })
+fn understand(text: &str) -> Result<Old, String> {
+    let damaged = || "it is damaged, or no file of mega's".to_owned();
+    let lines = text.strip_suffix('\n').ok_or_else(damaged)?;
+    let (body, end) = lines.rsplit_once('\n').ok_or_else(damaged)?;
+    let summed = &text[..body.len() + 1];
+    let crc = crc32fast::hash(summed.as_bytes());
+    let mut lines = body.split('\n');
+    if lines.next() != Some(FIRST) {
+        return Err(damaged());
     }
+    let about = lines.next().ok_or_else(damaged)?;
+    let rows: Vec<&str> = lines.collect();
+    if end != format!("end {} {crc:08x}", rows.len()) {
+        return Err(damaged());
+    }
+    let about: About = serde_json::from_str(about).map_err(|_| damaged())?;
+    let row = |line: &str| -> Result<Row, String> {
+        let (key, template) = serde_json::from_str(line).map_err(|_| damaged())?;
+        Ok(Row { key, template, title: String::new(), created_at: 0, updated_at: 0 })
+    };
+    let rows = rows.into_iter().map(row).collect::<Result<_, _>>()?;
+    Ok(Old { rows, loaded: about.loaded, database: about.database })
 }
 
 /// Without the user and the password.
@@ -207,11 +247,21 @@ mod tests {
         let mut pdo = Config::demo(folder.path()).unwrap().pdo;
         pdo.table_prefix = "other_".to_owned();
         kept.turn_to(&pdo);
-        assert!(kept.read().unwrap_err().starts_with("it is of another database (sqlite:"));
+        let fault = |fault| kept.instead_of(&DatabaseError::new(fault, "x"));
+        assert!(
+            matches!(fault(Fault::Away), Instead::Refuse(why) if why.contains("another database (sqlite:"))
+        );
+        assert!(
+            matches!(fault(Fault::Missing), Instead::Refuse(why) if why.contains("templates in use last are of sqlite:"))
+        );
         kept.write(&table(), 1).unwrap();
-        assert!(kept.read().is_ok());
+        let used = |kept: &Kept| {
+            let error = DatabaseError::new(Fault::Away, "x");
+            matches!(kept.instead_of(&error), Instead::Use(_))
+        };
+        assert!(used(&kept));
         pdo.password = "another".to_owned();
         kept.turn_to(&pdo);
-        assert!(kept.read().is_ok());
+        assert!(used(&kept));
     }
 }

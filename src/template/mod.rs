@@ -15,6 +15,7 @@ mod sqlite;
 mod unfit;
 
 use foldhash::{HashMap, HashMapExt};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,11 +25,11 @@ use crate::config::{Config, MissingVariables, Server};
 
 pub use caution::{Caution, Doubt, Summary, doubts};
 pub use data::check_data;
-pub use database::open;
-pub use kept::Kept;
+pub use database::{create, open};
+pub use kept::{Instead, Kept, Old};
 pub use look::{Look, look};
 pub use render::{Filling, Template};
-pub use row::{Database, DatabaseError, Row};
+pub use row::{Database, DatabaseError, Fault, Row};
 pub use unfit::Unfit;
 
 /// Lines about single templates that one load writes into the log.
@@ -180,11 +181,48 @@ impl Table {
         (insert, Loaded { warnings: doubts.lines().collect(), changes })
     }
 
+    /// The same rows, those first of which the table has a template: they are the last to be left out. An error
+    /// names those that could not stay, although the database has them.
+    pub fn keeping(&self, rows: Vec<Row>, terms: Terms) -> Result<Vec<Row>, String> {
+        let content = self.0.read();
+        let (mut first, rest): (Vec<Row>, Vec<Row>) =
+            (rows.into_iter()).partition(|row| content.templates.contains_key(row.key.as_bytes()));
+        let mut lost: Vec<String> = (first.iter())
+            .filter(|row| row.template.len() > terms.template_size)
+            .map(|Row { key, template, .. }| {
+                let (size, limit) = (template.len(), terms.template_size);
+                format!("template {key:?} has {size} bytes (server.template_size = {limit})")
+            })
+            .collect();
+        let over = first.iter().skip(terms.table_size);
+        lost.extend(over.map(|Row { key, .. }| {
+            format!(
+                "template {key:?} has no room any more (server.table_size = {})",
+                terms.table_size
+            )
+        }));
+        if !lost.is_empty() {
+            let lines = shortened(lost, "would be left out").join("\n");
+            return Err(format!("templates in use would be left out:\n{lines}"));
+        }
+        first.extend(rest);
+        Ok(first)
+    }
+
+    /// Keys of the table that are not among the rows.
+    pub fn missing_in(&self, rows: &[Row]) -> Vec<Box<[u8]>> {
+        let named: HashSet<&[u8]> = rows.iter().map(|row| row.key.as_bytes()).collect();
+        let content = self.0.read();
+        content.templates.keys().filter(|key| !named.contains(&***key)).cloned().collect()
+    }
+
     /// Makes `rows` the table's whole content, as far as the terms allow, which hold from now on.
     pub fn replace_all(&self, rows: Vec<Row>, terms: Terms) -> Loaded {
         let mut templates = HashMap::with_capacity(rows.len());
         let (mut left_out, mut doubts) = (Vec::new(), Summary::default());
+        let mut seen = HashSet::with_capacity(rows.len());
         for row in rows {
+            seen.insert(row.key.clone().into_bytes());
             let size = row.template.len();
             let insert = if size > terms.template_size {
                 Insert::OverTemplateSize
@@ -207,9 +245,7 @@ impl Table {
                 )),
             }
         }
-        // A key that was left out is not known to have gone.
-        let gone = left_out.is_empty();
-        let mut warnings = shortened(left_out);
+        let mut warnings = shortened(left_out, "left out");
         warnings.extend(doubts.lines());
         let old = {
             let mut present = self.0.write();
@@ -220,15 +256,16 @@ impl Table {
             }
             std::mem::replace(&mut *present, Content { terms, templates })
         };
-        let (changes, more) = self.changes(&old.templates, gone);
+        let (changes, more) = self.changes(&old.templates, &seen);
         if more > 0 {
             warnings.push(format!("{more} changed templates more are not kept in the history"));
         }
         Loaded { warnings, changes }
     }
 
-    /// What is another than it was in `old`, and how many more; the first load changes nothing.
-    fn changes(&self, old: &Templates, gone: bool) -> (Vec<Change>, usize) {
+    /// What is another than it was in `old`, and how many more; the first load changes nothing. A key of those that
+    /// the database has is not gone, only left out.
+    fn changes(&self, old: &Templates, has: &HashSet<Vec<u8>>) -> (Vec<Change>, usize) {
         if old.is_empty() {
             return (Vec::new(), 0);
         }
@@ -239,7 +276,7 @@ impl Table {
         let new = templates.iter().filter(|(key, entry)| {
             old.get(*key).is_none_or(|old| old.template.text() != entry.template.text())
         });
-        let gone = old.keys().filter(|key| gone && !templates.contains_key(*key));
+        let gone = old.keys().filter(|key| !has.contains(&***key));
         let keys = new.map(|(key, _)| key).chain(gone);
         let mut keys: Vec<&[u8]> = keys.map(|key| &**key).collect();
         keys.sort_unstable();
@@ -266,11 +303,11 @@ impl Terms {
     }
 }
 
-fn shortened(mut lines: Vec<String>) -> Vec<String> {
+fn shortened(mut lines: Vec<String>, what: &str) -> Vec<String> {
     if lines.len() > LINES {
         let more = lines.len() - LINES;
         lines.truncate(LINES);
-        lines.push(format!("{more} templates more left out"));
+        lines.push(format!("{more} templates more {what}"));
     }
     lines
 }
@@ -364,6 +401,22 @@ mod tests {
         assert_eq!(out, b"x");
     }
 
+    #[test]
+    fn what_is_in_use_comes_first_and_is_not_left_out_silently() {
+        let table = Table::new(2, 5, Filling::DEFAULT);
+        let terms = table.terms();
+        table.replace_all(vec![row("x", "1"), row("y", "2")], terms);
+        let keys = |rows: Vec<Row>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
+        let kept = table.keeping(vec![row("a", "1"), row("x", "3"), row("y", "4")], terms);
+        assert_eq!(keys(kept.unwrap()), ["x", "y", "a"]);
+        let why = table.keeping(vec![row("x", "123456"), row("a", "123456")], terms).unwrap_err();
+        assert!(why.contains("\"x\" has 6 bytes") && !why.contains("\"a\""), "{why}");
+        let less = Terms { table_size: 1, ..terms };
+        let why = table.keeping(vec![row("x", "1"), row("y", "2")], less).unwrap_err();
+        assert!(why.contains("\"y\" has no room") && !why.contains("\"x\""), "{why}");
+        assert_eq!(table.missing_in(&[row("x", "1"), row("b", "")]), [Box::from(&b"y"[..])]);
+    }
+
     fn change(key: &str, before: Option<&str>, now: Option<&str>) -> Change {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Change { key: key.to_owned(), before: text(before), now: text(now) }
@@ -388,7 +441,10 @@ mod tests {
             ]
         );
         // What was left out may still be there.
-        assert_eq!(load(&[("b", "123456"), ("d", "x")]), [change("d", None, Some("x"))]);
+        assert_eq!(
+            load(&[("b", "123456"), ("d", "x")]),
+            [change("c", Some("3"), None), change("d", None, Some("x"))]
+        );
         let (insert, loaded) = table.reload(&row("d", "y"));
         assert_eq!(insert, Insert::Stored);
         assert_eq!(loaded.changes, [change("d", Some("x"), Some("y"))]);

@@ -2,13 +2,14 @@
 //! commands, over one connection that is made again, once for each call, when the server has gone away.
 //! It waits no longer than 5 s for a connection or an answer, and lets the server cut no text.
 
+use std::io;
 use std::time::Duration;
 
 use mysql::prelude::{FromValue, Queryable};
-use mysql::{Conn, OptsBuilder, Params};
+use mysql::{Conn, DriverError, OptsBuilder, Params};
 
 use super::row::{
-    Columns, Database, DatabaseError, Reading, Row, Statements, sql_limit, table_names,
+    Columns, Database, DatabaseError, Fault, Reading, Row, Statements, sql_limit, table_names,
 };
 use crate::config::{Dsn, Pdo};
 
@@ -21,6 +22,10 @@ const GONE: [u16; 4] = [1053, 1152, 1927, 4031];
 /// ER_CANT_AGGREGATE_2COLLATIONS, ER_INVALID_CHARACTER_STRING, ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_CANNOT_CONVERT_STRING: the
 /// key has characters that the column's character set cannot hold, so no row has it.
 const NOT_A_KEY: [u16; 4] = [1267, 1300, 1366, 3854];
+
+/// ER_CON_COUNT_ERROR, ER_OUT_OF_RESOURCES, ER_HOST_IS_BLOCKED, ER_TOO_MANY_USER_CONNECTIONS, ER_LOCK_WAIT_TIMEOUT,
+/// ER_USER_LIMIT_REACHED, ER_QUERY_INTERRUPTED: another time it would have answered otherwise.
+const BUSY: [u16; 7] = [1040, 1041, 1129, 1203, 1205, 1226, 1317];
 
 pub struct Mysql {
     opts: OptsBuilder,
@@ -60,9 +65,10 @@ impl Mysql {
         }
         let place = &self.place;
         let names = names.join(" nor ");
-        Err(DatabaseError::new(format_args!(
+        let why = format_args!(
             "{place} has no template table: no {names} (create it with scripts/schema.sql, or correct [pdo] table_prefix)"
-        )))
+        );
+        Err(DatabaseError::new(Fault::Wrong, why))
     }
 
     /// Columns of text that cannot hold every character, each with its character set.
@@ -91,22 +97,74 @@ impl Mysql {
     }
 
     fn failed(&self, error: &mysql::Error) -> DatabaseError {
-        let place = &self.place;
+        let (place, why) = (&self.place, words(error));
         match error {
-            mysql::Error::MySqlError(e) if DENIED.contains(&e.code) => {
-                DatabaseError::new(format_args!(
+            mysql::Error::MySqlError(e) if DENIED.contains(&e.code) => DatabaseError::new(
+                Fault::Wrong,
+                format_args!(
                     "{place} denies access (error {}): check [pdo] username and password, and the user's rights",
                     e.code
-                ))
-            }
+                ),
+            ),
             mysql::Error::MySqlError(e) => {
-                DatabaseError::new(format_args!("{place}: {} (error {})", e.message, e.code))
+                let later = GONE.contains(&e.code) || BUSY.contains(&e.code);
+                let fault = if later { Fault::Away } else { Fault::Wrong };
+                DatabaseError::new(fault, format_args!("{place}: {why} (error {})", e.code))
             }
-            e if e.is_connectivity_error() => DatabaseError::new(format_args!(
-                "cannot reach {place}: {e} (is it running, and is [pdo] dsn right?)"
-            )),
-            e => DatabaseError::new(format_args!("{place}: {e}")),
+            mysql::Error::DriverError(e) if refuses_to_talk(e) => {
+                DatabaseError::new(Fault::Wrong, format_args!("{place}: {why}"))
+            }
+            e if e.is_connectivity_error() => DatabaseError::new(
+                Fault::Away,
+                format_args!(
+                    "cannot reach {place}: {why} (is it running, and is [pdo] dsn right?)"
+                ),
+            ),
+            _ => DatabaseError::new(Fault::Wrong, format_args!("{place}: {why}")),
         }
+    }
+}
+
+/// The server was reached, and would have to be set up otherwise.
+fn refuses_to_talk(error: &DriverError) -> bool {
+    matches!(
+        error,
+        DriverError::UnsupportedProtocol(_)
+            | DriverError::Protocol41NotSet
+            | DriverError::TlsNotSupported
+            | DriverError::UnknownAuthPlugin(_)
+            | DriverError::OldMysqlPasswordDisabled
+            | DriverError::CleartextPluginDisabled
+    )
+}
+
+/// What is inside: the library's own words for an error are made for its programmers.
+fn words(error: &mysql::Error) -> String {
+    use mysql::Error;
+    match error {
+        Error::IoError(why) => io_words(why),
+        Error::CodecError(why) => {
+            let inside = std::error::Error::source(why).and_then(|inside| inside.downcast_ref());
+            inside.map_or_else(|| why.to_string(), io_words)
+        }
+        Error::MySqlError(why) => why.message.clone(),
+        Error::DriverError(DriverError::ConnectTimeout | DriverError::Timeout) => {
+            format!("no answer within {} s", TIMEOUT.as_secs())
+        }
+        Error::DriverError(why) => why.to_string(),
+        Error::UrlError(why) => why.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn io_words(why: &io::Error) -> String {
+    match why.kind() {
+        // What a read says that has waited as long as it may.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {} s", TIMEOUT.as_secs())
+        }
+        io::ErrorKind::UnexpectedEof => "it closes the connection".into(),
+        _ => why.to_string(),
     }
 }
 
@@ -152,7 +210,7 @@ impl Database for Mysql {
 
 fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
     let Dsn::Mysql { host, port, dbname, unix_socket, .. } = &pdo.dsn else {
-        return Err(DatabaseError::new("[pdo] dsn does not name a MySQL database"));
+        return Err(DatabaseError::new(Fault::Wrong, "[pdo] dsn does not name a MySQL database"));
     };
     let opts = OptsBuilder::new()
         .ip_or_hostname(Some(host))

@@ -23,19 +23,33 @@ pub struct Row {
 
 /// What the database refused or why it cannot be reached, in one line without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseError(String);
+pub struct DatabaseError {
+    pub fault: Fault,
+    message: String,
+}
+
+/// Whose fault it is that nothing came of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It cannot be reached, or not now: the next question may be answered.
+    Away,
+    /// It answers, and only another configuration or an administrator of the database changes what.
+    Wrong,
+    /// There is no such file, or no template table in it, and one that is new would hold nothing.
+    Missing,
+}
 
 impl DatabaseError {
-    pub(super) fn new(message: impl fmt::Display) -> DatabaseError {
+    pub(super) fn new(fault: Fault, message: impl fmt::Display) -> DatabaseError {
         let message = message.to_string();
         let words: Vec<&str> = message.split_whitespace().collect();
-        DatabaseError(words.join(" "))
+        DatabaseError { fault, message: words.join(" ") }
     }
 }
 
 impl fmt::Display for DatabaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 

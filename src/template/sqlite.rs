@@ -1,5 +1,6 @@
 //! The template database in one SQLite file, the embedded default. Runs on the database thread and in commands.
-//! It creates the file, its folder and the table when they are missing; it waits 5 s for another process's lock.
+//! Only who is to create a database creates the file, its folder and the table where they are missing. It waits 5 s for
+//! another process's lock.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -7,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::row::{
-    Columns, Database, DatabaseError, Reading, Row, Statements, sql_limit, table_names,
+    Columns, Database, DatabaseError, Fault, Reading, Row, Statements, sql_limit, table_names,
 };
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,14 +24,35 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    /// One that is there.
     pub fn open(path: &Path, prefix: &str) -> Result<Sqlite, DatabaseError> {
+        if !path.exists() {
+            return Err(missing(path, "there is no such file"));
+        }
+        let open = || -> rusqlite::Result<(Connection, Option<String>)> {
+            let connection = Connection::open_with_flags(
+                path,
+                OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE,
+            )?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            let table = find_table(&connection, prefix)?;
+            Ok((connection, table))
+        };
+        let (connection, table) = open().map_err(|e| failed(path, &e))?;
+        let table = table.ok_or_else(|| without_table(path, prefix))?;
+        Ok(Sqlite { connection, path: path.to_owned(), statements: Statements::new(&table), table })
+    }
+
+    /// Creates what is missing.
+    pub fn create(path: &Path, prefix: &str) -> Result<Sqlite, DatabaseError> {
         if let Some(folder) = path.parent() {
             let created = DirBuilder::new().recursive(true).mode(0o750).create(folder);
             created.map_err(|e| {
                 let folder = folder.display();
-                DatabaseError::new(format_args!(
-                    "cannot create {folder} for the template database: {e}"
-                ))
+                DatabaseError::new(
+                    Fault::Wrong,
+                    format_args!("cannot create {folder} for the template database: {e}"),
+                )
             })?;
         }
         let open = || -> rusqlite::Result<(Connection, String)> {
@@ -91,14 +113,14 @@ impl Database for Sqlite {
     }
 }
 
-/// The first `limit` rows, read so that nothing is created or left; none where there is no table yet.
+/// The first `limit` rows, read so that nothing is created or left.
 pub fn look(path: &Path, prefix: &str, limit: usize) -> Result<Vec<Row>, DatabaseError> {
     let opened = crate::sqlite::look(path).map_err(|why| {
-        DatabaseError::new(format_args!("template database {}: {why}", path.display()))
+        DatabaseError::new(Fault::Away, format_args!("template database {}: {why}", path.display()))
     })?;
-    let Some(connection) = opened else { return Ok(Vec::new()) };
+    let connection = opened.ok_or_else(|| missing(path, "there is no such file"))?;
     let table = find_table(&connection, prefix).map_err(|e| failed(path, &e))?;
-    let Some(table) = table else { return Ok(Vec::new()) };
+    let table = table.ok_or_else(|| without_table(path, prefix))?;
     let path = path.to_owned();
     Sqlite { connection, path, statements: Statements::new(&table), table }.load(limit)
 }
@@ -149,7 +171,22 @@ fn column<T: FromSql>(row: &rusqlite::Row<'_>, index: usize) -> Option<T> {
 
 fn failed(path: &Path, error: &rusqlite::Error) -> DatabaseError {
     let path = path.display();
-    DatabaseError::new(format_args!("template database {path}: {error}"))
+    let fault = match error.sqlite_error_code() {
+        // What the file is asked for is not in it: a file that is damaged has another word for it.
+        Some(ErrorCode::Unknown) => Fault::Wrong,
+        _ => Fault::Away,
+    };
+    DatabaseError::new(fault, format_args!("template database {path}: {error}"))
+}
+
+fn missing(path: &Path, why: &str) -> DatabaseError {
+    let path = path.display();
+    let todo = "is [pdo] dsn right? mega NAME template put creates a new one";
+    DatabaseError::new(Fault::Missing, format_args!("template database {path}: {why} ({todo})"))
+}
+
+fn without_table(path: &Path, prefix: &str) -> DatabaseError {
+    missing(path, &format!("it has no template table: no {}", table_names(prefix).join(" nor ")))
 }
 
 #[cfg(test)]
@@ -169,7 +206,9 @@ mod tests {
             created_at: 1,
             updated_at: 2,
         };
-        Sqlite::open(&path, "").unwrap().put(&row).unwrap();
+        assert_eq!(Sqlite::open(&path, "").err().unwrap().fault, Fault::Missing);
+        assert!(!folder.path().join("a").exists(), "a look creates nothing");
+        Sqlite::create(&path, "").unwrap().put(&row).unwrap();
         let mode = std::fs::metadata(folder.path().join("a")).unwrap().permissions().mode();
         assert_eq!(mode & 0o027, 0, "{mode:o}");
         let mut database = Sqlite::open(&path, "").unwrap();
@@ -184,7 +223,7 @@ mod tests {
         let error = Sqlite::open(&path, "").err().unwrap().to_string();
         let start = format!("template database {}: ", path.display());
         assert!(error.starts_with(&start), "{error}");
-        let error = Sqlite::open(&path.join("below/t.db"), "").err().unwrap();
+        let error = Sqlite::create(&path.join("below/t.db"), "").err().unwrap();
         assert!(error.to_string().starts_with("cannot create "), "{error}");
     }
 }

@@ -35,6 +35,8 @@ pub struct Request<'a> {
     pub kind: Kind,
     /// Where a send comes from; none over the administration socket, and of a push.
     pub client: Option<IpAddr>,
+    /// The message's own client_msg_id; empty: it was given none.
+    pub id: &'a [u8],
     pub new: New<'a>,
 }
 
@@ -55,6 +57,7 @@ pub struct Reply {
 struct Entry {
     to: ReplyTo,
     kind: Kind,
+    id: u8,
     openid: u32,
     key: u32,
     data: u32,
@@ -77,15 +80,17 @@ pub struct Batch {
 
 impl Batch {
     pub fn add(&mut self, request: &Request) {
-        let Request { to, kind, client, new: New { openid, key, data } } = *request;
+        let Request { to, kind, client, id, new: New { openid, key, data } } = *request;
         if kind == Kind::Send {
             self.clients.push(client);
         }
-        for part in [openid, key, data] {
+        for part in [id, openid, key, data] {
             self.bytes.extend_from_slice(part);
         }
         let [openid, key, data] = [openid, key, data].map(|part| part.len() as u32);
-        self.entries.push(Entry { to, kind, openid, key, data });
+        // It was checked, and is short.
+        let id = id.len() as u8;
+        self.entries.push(Entry { to, kind, id, openid, key, data });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -135,13 +140,14 @@ impl Batch {
                 rest = after;
                 part
             };
+            let id = part(entry.id.into());
             let new =
                 New { openid: part(entry.openid), key: part(entry.key), data: part(entry.data) };
             let client = match entry.kind {
                 Kind::Push => None,
                 Kind::Send => clients.next().copied().flatten(),
             };
-            Request { to: entry.to, kind: entry.kind, client, new }
+            Request { to: entry.to, kind: entry.kind, client, id, new }
         })
     }
 }
@@ -165,8 +171,15 @@ mod tests {
         let mut batch = Batch::default();
         for round in 0..2 {
             for (kind, client) in requests {
-                batch.add(&Request { to, kind, client, new });
+                let id: &[u8] = if client == first { b"id" } else { b"" };
+                batch.add(&Request { to, kind, client, id, new });
             }
+            let whole = |request: &Request| {
+                let New { openid, key, data } = request.new;
+                (openid, key, data) == (b"o", b"key", b"null")
+                    && request.id.is_empty() != (request.client == first)
+            };
+            assert!(batch.requests().all(|request| whole(&request)));
             let found = batch.requests().map(|request| (request.kind, request.client));
             assert_eq!(found.collect::<Vec<_>>(), requests, "round {round}");
             batch.clear();

@@ -110,7 +110,8 @@ mod tests {
     fn a_round_that_one_worker_ends_is_over_for_what_others_hold_and_not_for_the_next() {
         let round = Round::default();
         let job = |number| {
-            let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+            let message =
+                Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" }, b"");
             Job { message, waiting: None, probe: false, round: number }
         };
         let old = job(round.current());

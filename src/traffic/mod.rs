@@ -59,12 +59,14 @@ pub struct Reload {
 }
 
 /// What a reload has made of the templates.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Changed {
     /// So many are in the table now.
     pub templates: usize,
-    /// So many have another text than before.
+    /// So many have another text than before, those included that are gone.
     pub changed: usize,
+    /// The keys of those.
+    pub gone: Vec<String>,
 }
 
 /// The spool is to go by this configuration.
@@ -241,7 +243,7 @@ mod tests {
     use crate::queue::{Message, New};
 
     fn job() -> Job {
-        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" });
+        let message = Message::in_memory(1, 1, 0, New { openid: b"o", key: b"k", data: b"" }, b"");
         Job { message, waiting: None, probe: false, round: 0 }
     }
 

@@ -39,6 +39,14 @@ pub enum Steering {
     Progress(u64),
 }
 
+/// The body of the question `stop`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Halt {
+    /// Without waiting for calls to WeChat that are under way.
+    pub now: bool,
+}
+
 /// The body of the question `cancel`: an order, or the number of one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -1,11 +1,10 @@
 //! What a configuration allows that its operator may not have meant, by its values alone and by the file's
 //! own mode. On whatever thread asks; opens nothing.
 
-use super::{Finding, Level, plain};
+use super::{Finding, paths, plain};
 use crate::config::{Config, Dsn};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
 
 /// Those that were found when the file was read: each names its line and its key.
 pub fn warnings(config: &Config) -> Vec<Finding> {
@@ -20,18 +19,17 @@ pub fn cautions(config: &Config) -> Vec<Finding> {
     let mut findings = exposed(config, mode, root);
     findings.extend(account(config));
     findings.extend(collisions(config));
-    findings.extend(shared_paths(config));
+    findings.extend(charset_of(config));
+    findings.extend(paths::shared(config));
+    findings.extend(paths::too_long(config));
     findings
 }
 
 /// What others on this machine or in the network can reach.
 fn exposed(config: &Config, mode: u32, root: bool) -> Vec<Finding> {
     let file = config.file.display();
-    // Where only a fake WeChat is asked, the account is none.
-    let account = config.wechat.api_hosts.iter().any(|host| !host.starts_with("http://"));
-    let secrets = account || !config.pdo.password.is_empty();
     let mut findings = Vec::new();
-    if mode & 0o004 != 0 && secrets {
+    if mode & 0o004 != 0 {
         findings.push(Finding::warning(
             "wechat.app_secret, pdo.password",
             [
@@ -99,6 +97,21 @@ fn account(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// The daemon speaks utf8mb4 to the database, whatever stands there.
+fn charset_of(config: &Config) -> Option<Finding> {
+    let Dsn::Mysql { charset, .. } = &config.pdo.dsn else { return None };
+    // MySQL's first utf8 is what the original's files have, and holds less.
+    let known = ["utf8mb4", "utf8", "utf8mb3"];
+    (!known.iter().any(|name| charset.eq_ignore_ascii_case(name))).then(|| {
+        let what = [
+            format!("charset={charset} cannot hold every character, and is not gone by"),
+            format!("charset={charset} 容纳不了所有字符，不会采用"),
+        ];
+        let todo = ["write charset=utf8mb4", "改为 charset=utf8mb4"];
+        Finding::warning("pdo.dsn", what, todo)
+    })
+}
+
 /// Addresses of which only one can be bound.
 fn collisions(config: &Config) -> Vec<Finding> {
     let listen = config.server.listen.iter().map(|address| ("server.listen[]", address));
@@ -119,71 +132,12 @@ fn collisions(config: &Config) -> Vec<Finding> {
 }
 
 /// An IPv6 socket for all addresses takes the port of all IPv4 addresses, too (ipv6(7), bindv6only).
-fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+pub fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let covers = |all: &SocketAddr, it: &SocketAddr| {
         all.ip().is_unspecified() && (all.is_ipv6() || it.is_ipv4())
     };
     let same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
     one.port() != 0 && one.port() == other.port() && same
-}
-
-/// Two keys that name one file.
-fn shared_paths(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for paths in [single(config), dated(config)] {
-        for (place, (key, path)) in paths.iter().enumerate() {
-            let earlier = paths[..place].iter().find(|(_, other)| clean(path) == clean(other));
-            findings.extend(earlier.map(|(other, _)| same_file(other, key, path)));
-        }
-    }
-    findings
-}
-
-pub fn same_file(one: &str, other: &str, path: &Path) -> Finding {
-    let path = path.display();
-    let what = [format!("both are {path}"), format!("二者都是 {path}")];
-    let todo = ["give each a file of its own", "各用各的文件"];
-    Finding::new(Level::Wrong, format!("{one}, {other}"), what, todo)
-}
-
-/// Files, each known by this one path.
-pub fn single(config: &Config) -> Vec<(&'static str, PathBuf)> {
-    let mut paths = vec![
-        ("configuration", config.file.clone()),
-        ("setting.pid_file", config.setting.pid_file.clone()),
-        ("setting.pid_file", config.admin_socket()),
-        ("server.queue_file_path", config.server.queue_file_path.clone()),
-        ("server.ledger_file", config.server.ledger_file.clone()),
-    ];
-    if let Dsn::Sqlite(path) = &config.pdo.dsn {
-        paths.push(("pdo.dsn", path.clone()));
-    }
-    paths.extend(config.wechat.ca_file.clone().map(|path| ("wechat.ca_file", path)));
-    paths.extend(config.setting.log_file.clone().map(|path| ("setting.log_file", path)));
-    paths
-}
-
-/// Files of a day, which have the date in their names.
-fn dated(config: &Config) -> Vec<(&'static str, PathBuf)> {
-    let log = config.log.log_file.path().map(|path| ("log.log_file", path.to_owned()));
-    let mut paths = Vec::from_iter(log);
-    paths.extend(config.log.message_log.clone().map(|path| ("log.message_log", path)));
-    paths
-}
-
-/// Without `.` and `..`, as far as that can be told without looking.
-fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                cleaned.pop();
-            }
-            Component::CurDir => {}
-            other => cleaned.push(other),
-        }
-    }
-    cleaned
 }
 
 #[cfg(test)]
@@ -201,7 +155,9 @@ mod tests {
         assert!(exposed("", 0o640, false).is_empty());
         assert_eq!(exposed("", 0o644, false), ["wechat.app_secret, pdo.password"]);
         assert_eq!(exposed("", 0o642, false), ["configuration"]);
-        assert!(exposed("api_hosts = http://127.0.0.1:1", 0o644, false).is_empty());
+        // The account behind a server on this machine may be a real one.
+        let loopback = exposed("api_hosts = http://127.0.0.1:1", 0o644, false);
+        assert_eq!(loopback, ["wechat.app_secret, pdo.password"]);
         let public = "[server]\nlisten[] = 127.0.0.1:1\nlisten[] = [::]:2\n";
         let found = super::exposed(&config(public), 0o640, false);
         assert!(found.len() == 1 && found[0].what[0].contains("[::]:2"), "{found:?}");
@@ -221,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_charset_that_the_originals_files_have_is_taken_for_utf8mb4() {
+        let of = |charset: &str| {
+            charset_of(&config(&format!(
+                "[pdo]\ndsn = \"mysql:host=h;dbname=d;charset={charset}\""
+            )))
+        };
+        assert!(["utf8", "UTF8MB4", "utf8mb3"].iter().all(|name| of(name).is_none()));
+        assert!(of("latin1").is_some_and(|found| found.what[0].starts_with("charset=latin1")));
+        assert!(charset_of(&config("")).is_none());
+    }
+
+    #[test]
     fn addresses_collide_by_port_and_by_what_they_cover() {
         let collide = |one: &str, other: &str| {
             let [one, other] = [one, other].map(|text| text.parse().unwrap());
@@ -232,17 +200,5 @@ mod tests {
         assert!(collide("127.0.0.1:1", "[::]:1") && collide("[::1]:1", "[::]:1"));
         assert!(!collide("[::1]:1", "0.0.0.0:1") && !collide("127.0.0.1:1", "127.0.0.2:1"));
         assert!(!collide("127.0.0.1:0", "127.0.0.1:0") && !collide("127.0.0.1:1", "0.0.0.0:2"));
-    }
-
-    #[test]
-    fn one_file_for_two_keys_is_found_however_it_is_written() {
-        let shared = |more: &str| subjects(shared_paths(&config(more)));
-        assert!(shared("").is_empty());
-        let found = shared("[server]\nledger_file = run/./a/../x.db\n[pdo]\ndsn = sqlite:run/x.db");
-        assert_eq!(found, ["server.ledger_file, pdo.dsn"]);
-        let logs = "[log]\nlog_file = l/m.log\nmessage_log = l/m.log";
-        assert_eq!(shared(logs), ["log.log_file, log.message_log"]);
-        // One has a date in its name, the other none.
-        assert!(shared("[log]\nlog_file = x\n[setting]\nlog_file = x").is_empty());
     }
 }

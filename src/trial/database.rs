@@ -1,8 +1,10 @@
 //! Whether the templates can be loaded, by loading them into nowhere. As whom the daemon is to run.
 
 use super::{Finding, Trial, plain};
-use crate::config::Dsn;
-use crate::template::{self, Filling, Kept, Look, Table};
+use crate::config::{Config, Dsn};
+use crate::queue::disk::Folder;
+use crate::queue::inspect;
+use crate::template::{self, DatabaseError, Filling, Instead, Kept, Look, Table};
 
 pub fn database(trial: &Trial) -> Vec<Finding> {
     let (config, server) = (trial.config, &trial.config.server);
@@ -16,40 +18,7 @@ pub fn database(trial: &Trial) -> Vec<Finding> {
     let Look { rows, narrow } =
         match template::look(&config.pdo, server.table_size.saturating_add(1)) {
             Ok(look) => look,
-            Err(error) => {
-                let kept = Kept::of(config);
-                let path = kept.path.display();
-                let nor = match kept.read() {
-                    // A start goes on with those, and asks the database until it answers.
-                    Ok(Some(_)) => {
-                        let what = [
-                            format!("{error}; the templates kept in {path} are used meanwhile"),
-                            format!("{error}；暂时使用保存在 {path} 中的模板"),
-                        ];
-                        let todo = [
-                            "see to the database: it is asked until it answers",
-                            "检查数据库：会反复询问直到应答",
-                        ];
-                        return vec![Finding::warning("pdo.dsn", what, todo)];
-                    }
-                    Ok(None) => String::new(),
-                    Err(why) => format!("; nor can those be used that were kept in {path}: {why}"),
-                };
-                let (subject, todo) = match &config.pdo.dsn {
-                    Dsn::Mysql { .. } => (
-                        "pdo.dsn, pdo.username, pdo.password, pdo.table_prefix",
-                        ["correct the section [pdo], or the database", "改正 [pdo] 一节，或数据库"],
-                    ),
-                    Dsn::Sqlite(_) => (
-                        "pdo.dsn, pdo.table_prefix",
-                        [
-                            "name a template database there, or one that is yet to be made",
-                            "在此指定模板数据库，或尚不存在的文件",
-                        ],
-                    ),
-                };
-                return vec![Finding::wrong(subject, plain(format!("{error}{nor}")), todo)];
-            }
+            Err(error) => return without(config, &error),
         };
     let mut findings = Vec::new();
     if !narrow.is_empty() {
@@ -74,4 +43,59 @@ pub fn database(trial: &Trial) -> Vec<Finding> {
     let warnings = table.replace_all(rows, table.terms()).warnings.into_iter();
     findings.extend(warnings.map(|line| Finding::warning("the templates", plain(line), todo)));
     findings
+}
+
+/// What a start comes to that gets no templates from the database.
+fn without(config: &Config, error: &DatabaseError) -> Vec<Finding> {
+    let kept = Kept::of(config);
+    let path = kept.path.display();
+    match kept.instead_of(error) {
+        Instead::Use(_) => {
+            let what = [
+                format!("{error}; the templates kept in {path} are used meanwhile"),
+                format!("{error}；暂时使用保存在 {path} 中的模板"),
+            ];
+            let todo = [
+                "see to the database: it is asked until it answers",
+                "检查数据库：会反复询问直到应答",
+            ];
+            vec![Finding::warning("pdo.dsn", what, todo)]
+        }
+        Instead::Create if waits(config) => {
+            let what = [
+                format!(
+                    "{error}: a start creates it without a template, and the messages in the queue would find none"
+                ),
+                format!("{error}：启动时会新建空库，队列中的消息将找不到模板"),
+            ];
+            let todo = [
+                "correct pdo.dsn, or store the templates first: mega NAME template put",
+                "改正 pdo.dsn，或先保存模板：mega NAME template put",
+            ];
+            vec![Finding::warning("pdo.dsn", what, todo)]
+        }
+        Instead::Create => Vec::new(),
+        Instead::Refuse(why) => {
+            let (subject, todo) = match &config.pdo.dsn {
+                Dsn::Mysql { .. } => (
+                    "pdo.dsn, pdo.username, pdo.password, pdo.table_prefix",
+                    ["correct the section [pdo], or the database", "改正 [pdo] 一节，或数据库"],
+                ),
+                Dsn::Sqlite(_) => (
+                    "pdo.dsn, pdo.table_prefix",
+                    [
+                        "name the file with the templates, or create one: mega NAME template put",
+                        "指定存放模板的文件，或新建一个：mega NAME template put",
+                    ],
+                ),
+            };
+            vec![Finding::wrong(subject, plain(why), todo)]
+        }
+    }
+}
+
+/// Messages wait in the queue, as far as that can be seen.
+fn waits(config: &Config) -> bool {
+    let queue = Folder::read_only(&config.server.queue_file_path);
+    queue.is_ok_and(|disk| inspect::oldest(&disk).is_some())
 }

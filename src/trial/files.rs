@@ -1,18 +1,17 @@
 //! Files that are only read, and files that two keys have in common by way of links. As whom the daemon is
 //! to run.
 
-use super::configuration::{same_file, single};
-use super::{Finding, Trial, plain};
+use super::{Finding, Trial, paths, plain};
 use crate::config::Config;
 use crate::daemon::Owner;
 use crate::wechat::client::Network;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 pub fn files(trial: &Trial) -> Vec<Finding> {
     let config = trial.config;
-    let mut findings = linked(config);
+    let mut findings = paths::linked(config);
     if let Err(why) = Network::open(config) {
         // The text names the key that it is about.
         let key = if why.contains("wechat.proxy") { "wechat.proxy" } else { "wechat.ca_file" };
@@ -36,24 +35,6 @@ pub fn files(trial: &Trial) -> Vec<Finding> {
             ];
             Finding::warning("log.syslog", what, todo)
         }));
-    }
-    findings
-}
-
-/// Two names of one file that is there.
-fn linked(config: &Config) -> Vec<Finding> {
-    let place = |path: &Path| std::fs::metadata(path).ok().map(|at| (at.dev(), at.ino()));
-    let paths = single(config);
-    let mut findings = Vec::new();
-    for (index, (key, path)) in paths.iter().enumerate() {
-        let Some(found) = place(path) else { continue };
-        let earlier = paths[..index].iter();
-        let earlier = earlier.filter(|(_, other)| other != path);
-        findings.extend(
-            earlier
-                .filter(|(_, other)| place(other) == Some(found))
-                .map(|(other, _)| same_file(other, key, path)),
-        );
     }
     findings
 }

@@ -5,6 +5,7 @@ use super::{Finding, Text, Trial, plain};
 use crate::config::{Config, Dsn};
 use crate::daemon::survey::{self, Unusable};
 use crate::day_file::dated;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 pub fn folders(trial: &Trial) -> Vec<Finding> {
@@ -28,6 +29,13 @@ fn words(path: &Path, why: Unusable, trial: &Trial) -> (Text, Text) {
         (what, todo)
     };
     match why {
+        Unusable::NotWritable if trial.owner.ids().0.is_root() => (
+            [format!("not even root can write to {shown}"), format!("连 root 也无法写入 {shown}")],
+            [
+                "see lsattr (chattr -i ends it), and whether the disk is mounted read-only".into(),
+                "用 lsattr 查看（chattr -i 可取消），并检查磁盘是否只读挂载".into(),
+            ],
+        ),
         Unusable::NotWritable => chown([
             format!("the user {name} cannot write to {shown}"),
             format!("用户 {name} 无法写入 {shown}"),
@@ -36,6 +44,10 @@ fn words(path: &Path, why: Unusable, trial: &Trial) -> (Text, Text) {
             format!("{shown} belongs to another user, and root does not use it"),
             format!("{shown} 属于其他用户，root 不会使用它"),
         ]),
+        // Of what is no link and no second name somebody may have need.
+        Unusable::Planted(why) if is_special(path) => {
+            (plain(why), ["choose another path".into(), "换一个路径".into()])
+        }
         Unusable::Planted(why) => {
             (plain(why), [format!("remove {shown}"), format!("删除 {shown}")])
         }
@@ -47,6 +59,12 @@ fn words(path: &Path, why: Unusable, trial: &Trial) -> (Text, Text) {
             ["create it, or choose another path".into(), "创建该目录，或换一个路径".into()],
         ),
     }
+}
+
+/// A device, or what is below the kernel's own folders.
+fn is_special(path: &Path) -> bool {
+    let kind = path.symlink_metadata().map(|found| found.file_type());
+    kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
 }
 
 /// The keys whose file this is, or whose files are in this folder.

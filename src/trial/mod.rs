@@ -2,9 +2,10 @@
 //! folders, files, queue, ledger, database. For `check` and `doctor`, and for `start` and `restart`, which
 //! are to fail before anything is stopped.
 //!
-//! `run` tries it all in a child process that becomes the user the daemon is to run as, with a deadline: no
-//! thread may exist in the caller. What the running daemon itself holds is no fault, so the caller says
-//! which process that is. `offline` needs nothing but the configuration.
+//! `all` is what every command goes by that asks what is wrong: it tries it in a child process that becomes
+//! the user the daemon is to run as, with a deadline: no thread may exist in the caller. What the running
+//! daemon itself holds is no fault, so the caller says which process that is. `offline`, a part of it, needs
+//! nothing but the configuration.
 //!
 //! A finding is `Wrong` where a start fails, and a `Warning` where it starts and is not what the operator
 //! may have meant. Its subject is a key of the configuration, `section.name`, or several, separated by
@@ -16,6 +17,7 @@ mod database;
 mod files;
 mod folders;
 mod limits;
+mod paths;
 mod proc;
 mod queue;
 mod sockets;
@@ -25,11 +27,12 @@ use crate::config::Config;
 use crate::daemon::{Owner, survey};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use limits::{descriptors, memory, open_files};
-pub use proc::{memory as available, number};
+pub use proc::{Held, held, memory as available, number};
 pub use queue::{segment_size, segments};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,11 +115,19 @@ pub fn plain(text: impl ToString) -> Text {
     [text.clone(), text]
 }
 
+/// The running daemon of the configuration.
+#[derive(Clone)]
+pub struct Running {
+    pub pid: Pid,
+    /// Where it listens, as far as it tells: what it holds is free once it has ended.
+    pub listens: Vec<SocketAddr>,
+}
+
 /// What the steps of a trial know.
 struct Trial<'a> {
     config: &'a Config,
-    /// The running daemon of this configuration.
-    daemon: Option<Pid>,
+    /// Whose files and ports may be in use.
+    daemon: Option<&'a Running>,
     owner: Owner,
     /// What root would give to the owner before it becomes it, or create for it.
     given: Vec<PathBuf>,
@@ -166,6 +177,11 @@ const AS_OWNER: &[Step] = &[
         run: folders::folders,
     },
     Step {
+        subject: "the paths",
+        good: ["in no place stands anything else", "各路径上没有不相符的文件"],
+        run: paths::others,
+    },
+    Step {
         subject: "wechat.ca_file",
         good: ["none, or holds certificates", "没有，或其中有证书"],
         run: files::files,
@@ -201,8 +217,15 @@ pub fn offline(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// What there is beside `offline`. Ends within `patience`.
-pub fn run(config: &Config, daemon: Option<Pid>, patience: Duration) -> Vec<Finding> {
+/// All that a start would meet: what the file says and what is found by trying it. Ends within `patience`.
+pub fn all(config: &Config, daemon: Option<&Running>, patience: Duration) -> Vec<Finding> {
+    let mut findings = offline(config);
+    findings.extend(run(config, daemon, patience));
+    findings
+}
+
+/// What there is beside `offline`.
+fn run(config: &Config, daemon: Option<&Running>, patience: Duration) -> Vec<Finding> {
     let mut findings = users::groups(config);
     let tried = child::run(patience, |report| {
         let owner = match Owner::of(config) {

@@ -1,7 +1,9 @@
 //! What the kernel tells under /proc: who listens on a port, who holds a file's lock, numbers. Pure
 //! reading; whatever cannot be read is as if it were not there.
 
-use std::fs::{read_dir, read_link, read_to_string};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, read_dir, read_link, read_to_string};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A process as far as it shows itself.
@@ -57,8 +59,26 @@ fn listening(line: &str, port: u16) -> Option<u64> {
     (found == port).then(|| inode.parse().ok())?
 }
 
+/// Whether somebody holds the lock on a folder.
+pub enum Held {
+    /// Nobody, or that does not show.
+    Free,
+    By(Option<Who>),
+}
+
+/// Tries a shared lock, and lets it go at once.
+pub fn held(folder: &Path) -> Held {
+    let Ok(handle) = File::open(folder) else { return Held::Free };
+    match flock(&handle, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Held::By(handle.metadata().ok().and_then(|at| locker(at.ino())))
+        }
+        _ => Held::Free,
+    }
+}
+
 /// Who holds the lock (flock) on a file; None where that does not show.
-pub fn locker(inode: u64) -> Option<Who> {
+fn locker(inode: u64) -> Option<Who> {
     let locks = read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| locks_for_writing(line, inode)).map(Who::of)
 }
@@ -93,7 +113,6 @@ pub fn memory(pid: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn who_listens_and_who_locks_is_this_process() {

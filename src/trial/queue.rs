@@ -1,14 +1,13 @@
 //! Whether the queue could be opened and the ledger written, by reading what is there. As whom the daemon
 //! is to run; holds a shared lock on the queue's folder for an instant.
 
-use super::proc::{self, Who};
+use super::proc::{self, Held, Who};
 use super::{Finding, Trial, plain};
 use crate::ledger::schema;
 use crate::queue::disk::Folder;
 use crate::queue::{self, inspect};
 use crate::sqlite;
-use rustix::fs::{FlockOperation, FsWord, flock, statfs, statvfs};
-use std::fs::File;
+use rustix::fs::{FsWord, statfs, statvfs};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -64,13 +63,8 @@ fn kept_on(folder: &Path, there: &Path) -> Option<Finding> {
 
 /// By another process than the running daemon.
 fn locked(folder: &Path, trial: &Trial) -> Option<Finding> {
-    let handle = File::open(folder).ok()?;
-    match flock(&handle, FlockOperation::NonBlockingLockShared) {
-        Err(rustix::io::Errno::WOULDBLOCK) => {}
-        _ => return None,
-    }
-    let holder = handle.metadata().ok().and_then(|at| proc::locker(at.ino()));
-    let pid = trial.daemon.map(|pid| pid.as_raw_nonzero().get());
+    let Held::By(holder) = proc::held(folder) else { return None };
+    let pid = trial.daemon.map(|daemon| daemon.pid.as_raw_nonzero().get());
     // Where the kernel does not tell, the daemon that runs is the likeliest.
     if pid.is_some() && holder.as_ref().is_none_or(|who| Some(who.pid) == pid) {
         return None;

@@ -1,8 +1,9 @@
 //! Whether the addresses can be listened on: each is bound as the daemon would, and let go at once. It never
 //! listens, so no client is taken from anybody.
 
+use super::configuration::overlap;
 use super::proc::{self, Who};
-use super::{Finding, Trial, plain};
+use super::{Finding, Running, Trial, plain};
 use crate::daemon::bound;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -32,9 +33,14 @@ fn bind(key: &str, address: SocketAddr, trial: &Trial) -> Option<Finding> {
     let todo = match error.kind() {
         ErrorKind::AddrInUse => {
             let holders = proc::listeners(address.port());
-            let pid = trial.daemon.map(|pid| pid.as_raw_nonzero().get());
-            if holders.iter().any(|who| Some(who.pid) == pid) {
-                return None;
+            if let Some(Running { pid, listens }) = trial.daemon {
+                let pid = pid.as_raw_nonzero().get();
+                // Whose a port is does not show to everybody.
+                if listens.iter().any(|own| overlap(own, &address))
+                    || holders.iter().any(|who| who.pid == pid)
+                {
+                    return None;
+                }
             }
             return Some(in_use(key, address, &holders));
         }

@@ -1,6 +1,7 @@
 //! WeChat's answer: a JSON object, looked at for its errcode alone as long as nobody needs the rest. What is in it
 //! that JSON or UTF-8 forbids costs that piece only, never the errcode or the other members. Pure.
 
+use crate::output::brief;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -40,6 +41,12 @@ impl Answer {
         let pieces = || serde_json::from_str(&mended(&self.bytes)).map(|Pieces(object)| object);
         whole.or_else(|_| pieces()).unwrap_or_default()
     }
+}
+
+/// WeChat's words for people, if the object has some: one line of bounded length, whatever somebody who answers in
+/// WeChat's place has put there.
+pub fn errmsg(object: &Map<String, Value>) -> Option<String> {
+    object.get("errmsg").and_then(Value::as_str).map(brief)
 }
 
 /// The errcode of an object; the last one, as PHP has it, if there are several.

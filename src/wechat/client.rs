@@ -7,6 +7,7 @@ use super::resolver::{Remembering, Shared};
 use super::tls;
 use super::transport::{self, Unconnected};
 use crate::config::Config;
+use crate::output::brief;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::header::{CONTENT_TYPE, HeaderValue};
@@ -216,9 +217,15 @@ fn read(host: &str, mut response: Response<Body>) -> Result<Answer, Trouble> {
     if status != 200 {
         let text = format!("{host} answered HTTP {}", status.as_u16());
         let reached = match status.as_u16() {
-            // It is too large, or not well formed: that says nothing about others.
-            400 | 413 | 414 | 415 | 422 | 431 => Reached::Refused,
+            // This one is too large: that says nothing about others.
+            413 | 414 | 431 => Reached::Refused,
             429 => Reached::Limited,
+            // Where it is WeChat's own word, it is an answer. Else somebody in between has spoken: a proxy, a
+            // portal, a firewall.
+            400..500 => match body.ok().and_then(Answer::new).filter(|it| it.errcode.is_some()) {
+                Some(answer) => return Ok(answer),
+                None => Reached::Perhaps,
+            },
             _ => Reached::Perhaps,
         };
         return Err(Trouble { text, reached });
@@ -238,7 +245,14 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
     };
     let text = match error {
         Error::HostNotFound => format!("{host} cannot be resolved"),
-        Error::Timeout(which) => format!("{host} did not answer in time ({which:?})"),
+        Error::Timeout(which) => {
+            let limit = match which {
+                Timeout::Resolve => "its name was not looked up",
+                Timeout::Connect => "wechat.connect_timeout",
+                _ => "wechat.timeout",
+            };
+            format!("{host} did not answer in time ({limit})")
+        }
         // That is how a handshake that failed comes out of the stream.
         Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             format!("{host} is not trusted: {error}")
@@ -254,7 +268,8 @@ fn trouble(host: &str, error: ureq::Error) -> Trouble {
             format!("{host}: the call failed ({kind})")
         }
     };
-    Trouble { text, reached }
+    // A proxy, or whoever shows a certificate, has a say in it.
+    Trouble { text: brief(&text), reached }
 }
 
 /// What went wrong before a request was sent, or else the error as it is. Through a proxy it comes wrapped twice.

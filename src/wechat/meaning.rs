@@ -1,6 +1,8 @@
 //! What WeChat's errcodes mean and what to do about them, for people: one table, in English and in
 //! Chinese; who shows it picks the language. Covers every code that `errcode` has a class for, and those that are seen beside them.
 
+use crate::class::{Class, TABLE as CLASSES};
+
 struct Meaning {
     errcode: i64,
     text: [&'static str; 2],
@@ -10,6 +12,68 @@ struct Meaning {
 pub fn of(errcode: i64) -> Option<[&'static str; 2]> {
     let at = TABLE.binary_search_by_key(&errcode, |meaning| meaning.errcode).ok()?;
     Some(TABLE[at].text)
+}
+
+/// The same of a message that ended so, by the name of its class where WeChat gave no errcode, or one that nobody knows.
+pub fn of_end(errcode: Option<i64>, class: &str) -> Option<[&'static str; 2]> {
+    let by_class = || CLASSES.iter().find(|row| row.name == class).map(|row| of_class(row.class));
+    errcode.and_then(of).or_else(by_class)
+}
+
+fn of_class(class: Class) -> [&'static str; 2] {
+    match class {
+        Class::Ok => ["delivered", "已送达"],
+        Class::Token => [
+            "the token was refused; see status and the log",
+            "access_token 被拒绝；查看 status 与日志",
+        ],
+        Class::Later => [
+            "WeChat was busy at every attempt; requeue later",
+            "每次重试时微信都繁忙；稍后重新入队",
+        ],
+        Class::Once => [
+            "refused twice, for a reason that is not known; see errmsg, and set its class in [errcode]",
+            "两次被拒，原因未知；查看 errmsg，并在 [errcode] 中设置其类别",
+        ],
+        Class::Rate => {
+            ["a limit of the account was reached; requeue later", "达到账号的限额；稍后重新入队"]
+        }
+        Class::OpenidRate => [
+            "this user was sent too many messages; requeue later",
+            "向该用户发送过于频繁；稍后重新入队",
+        ],
+        Class::Permanent => {
+            ["WeChat refuses this message for good; see errmsg", "微信永久拒绝该消息；查看 errmsg"]
+        }
+        Class::Config => [
+            "the account or the configuration is at fault; mend it, then requeue",
+            "账号或配置有误；修正后重新入队",
+        ],
+        Class::Unreachable => [
+            "WeChat was not reached, nothing was sent; mega NAME doctor tells why, then requeue",
+            "未连上微信，消息没有发出；用 mega NAME doctor 查找原因后重新入队",
+        ],
+        Class::Unclear => [
+            "WeChat gave no usable answer at every attempt, it may have the message; requeue when it answers again",
+            "每次重试微信都没有可用的应答，消息可能已送达；恢复后重新入队",
+        ],
+        Class::Data => [
+            "the message cannot be made: its template is gone, or a variable is missing; see errmsg, mend it, then requeue",
+            "无法生成消息：模板已不存在或缺少变量；查看 errmsg，修正后重新入队",
+        ],
+        Class::Internal => [
+            "a fault of mega; the log tells it, requeue and report it",
+            "mega 自身的故障；日志有记录，重新入队并反馈",
+        ],
+        Class::Unknown => [
+            "WeChat may have it, and would not recognise a repeat; ask the user before requeueing",
+            "微信可能已收到，且不再识别重复；重新入队前先向用户确认",
+        ],
+        Class::Cancelled => [
+            "an operator ended it before its turn; requeue queues it again",
+            "由操作员在发送前取消；可重新入队",
+        ],
+    }
 }
 
 macro_rules! table {
@@ -126,6 +190,14 @@ mod tests {
         let missing: Vec<i64> = listed.filter(|code| of(*code).is_none()).collect();
         assert!(missing.is_empty(), "{missing:?}");
         assert!(TABLE.is_sorted_by_key(|meaning| meaning.errcode));
+        for row in CLASSES {
+            let [english, chinese] = of_end(None, row.name).unwrap();
+            assert!(english.is_ascii() && !chinese.is_ascii(), "{}", row.name);
+            assert!(row.class == Class::Ok || english.contains(';'), "what to do: {english}");
+        }
+        assert_eq!(of_end(Some(43004), "permanent"), of(43004), "the errcode says more");
+        assert_eq!(of_end(Some(123_456), "once"), of_end(None, "once"));
+        assert_eq!(of_end(None, "old list"), None);
         for Meaning { errcode, text: [english, chinese] } in TABLE {
             assert!(english.is_ascii() && !chinese.is_ascii(), "{errcode}");
         }

@@ -2,6 +2,7 @@
 //! threads; holds no lock while it waits for WeChat.
 
 pub mod answer;
+mod calls;
 pub mod client;
 pub mod errcode;
 mod hosts;

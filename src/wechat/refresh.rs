@@ -1,7 +1,8 @@
 //! When the access token may be fetched, how, and what a refusal of it means. The state that all workers
 //! share behind one lock (token.rs), and pure: it is told the time and calls nobody.
 //!
-//! - T1: two calls that WeChat may have seen are at least `INTERVAL` apart, whatever came of them.
+//! - T1: two calls that WeChat may have seen are at least `INTERVAL` apart, whatever came of them, also over a
+//!   restart; but that a stable token, which a repeated call does not replace, is fetched at once by a new start.
 //! - T2: one fetch at a time; a fetch that was begun ends with `granted` or `denied`.
 //! - T3: a token that replaced a refused one and is refused in turn, without ever having been accepted, is a
 //!   fault of the account.
@@ -9,6 +10,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::calls::Calls;
 use crate::clock::wechat_day;
 use crate::config::TokenSource;
 use std::sync::Arc;
@@ -167,6 +169,36 @@ impl Refresh {
         }
     }
 
+    /// Goes on after the calls of earlier runs.
+    pub fn go_on(&mut self, calls: &Calls, now: Instant, unix_seconds: u64) {
+        if calls.day == wechat_day(unix_seconds) {
+            (self.day, self.calls) = (calls.day, calls.count);
+        }
+        // A clock that was set back makes nobody wait for longer than a call that has just ended.
+        let ago = |at: u64| Duration::from_secs(unix_seconds.saturating_sub(at));
+        let forced = (calls.forced > 0).then(|| now.checked_sub(ago(calls.forced))).flatten();
+        (self.force_answered, self.force_begun) = (forced, forced);
+        let left = self.rest(Call::Unanswered).saturating_sub(ago(calls.last));
+        if self.source == TokenSource::Classic && !left.is_zero() {
+            self.not_before = Some(now + left);
+            let text = "a token was fetched shortly before the start".into();
+            self.lack = Some(NoToken { lack: Lack::NotNow, errcode: None, text });
+        }
+    }
+
+    /// What a later run is to know when a call begins: WeChat may see it.
+    pub fn calls(&mut self, app_id: &str, fetch: Fetch, unix_seconds: u64, now: Instant) -> Calls {
+        self.turn_day(unix_seconds);
+        let forced = match fetch {
+            Fetch::Forced => unix_seconds,
+            Fetch::Plain => self.force_begun.map_or(0, |at| {
+                unix_seconds.saturating_sub(now.saturating_duration_since(at).as_secs())
+            }),
+        };
+        let (day, count) = (self.day, self.calls + 1);
+        Calls { app_id: app_id.into(), day, count, last: unix_seconds, forced }
+    }
+
     pub fn need(&mut self, now: Instant) -> Need {
         if let Some(token) = &self.current
             && now < token.expires_at
@@ -283,19 +315,23 @@ impl Refresh {
 
     fn ended(&mut self, fetch: Fetch, call: Call, now: Instant) {
         self.fetching = false;
-        let rest = match call {
-            Call::Unsent => UNSENT_INTERVAL,
-            _ if self.source == TokenSource::Classic && self.calls >= CLASSIC_BRISK => {
-                CLASSIC_INTERVAL
-            }
-            _ => INTERVAL,
-        };
-        self.not_before = Some(now + rest);
+        self.not_before = Some(now + self.rest(call));
         match (fetch, call) {
             (Fetch::Forced, Call::Answered) => self.force_answered = Some(now),
             // As if it had not been begun.
             (Fetch::Forced, Call::Unsent) => self.force_begun = None,
             _ => {}
+        }
+    }
+
+    /// How long nobody calls after such a call.
+    fn rest(&self, call: Call) -> Duration {
+        match call {
+            Call::Unsent => UNSENT_INTERVAL,
+            _ if self.source == TokenSource::Classic && self.calls >= CLASSIC_BRISK => {
+                CLASSIC_INTERVAL
+            }
+            _ => INTERVAL,
         }
     }
 
@@ -305,7 +341,7 @@ impl Refresh {
         self.calls += 1;
     }
 
-    /// Calls in the present day of WeChat's, since the start of the daemon.
+    /// Calls in the present day of WeChat's.
     pub fn calls_today(&mut self, unix_seconds: u64) -> u64 {
         self.turn_day(unix_seconds);
         self.calls

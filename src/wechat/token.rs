@@ -2,6 +2,8 @@
 //! for that one call. Runs on the worker threads; never holds its lock during a call. When it may be
 //! fetched at all is decided in refresh.rs.
 
+use super::answer::errmsg;
+use super::calls::CallsFile;
 use super::client::{Client, Reached, Trouble};
 use super::errcode::{Class, Errcodes};
 use super::refresh::{Call, Fetch, Lack, Need, NoToken, Refresh, Refusal, Token};
@@ -29,6 +31,8 @@ pub struct Tokens {
     born: Instant,
     settled: Condvar,
     account: RwLock<Arc<Account>>,
+    /// None: no later run is to know of the calls.
+    calls: Option<CallsFile>,
 }
 
 /// What a call for a token goes by; a reload replaces it.
@@ -58,7 +62,18 @@ impl Tokens {
             born: Instant::now(),
             settled: Condvar::new(),
             account: RwLock::new(Account::new(config, errcodes)),
+            calls: None,
         }
+    }
+
+    /// The same, after the calls that earlier runs have made, and telling later ones of its own.
+    pub fn of_daemon(config: &Config, errcodes: Arc<Errcodes>) -> Tokens {
+        let tokens = Tokens::new(config, errcodes);
+        let file = CallsFile::in_folder(&config.server.queue_file_path);
+        if let Some(calls) = file.read(&config.wechat.app_id) {
+            tokens.refresh.lock().go_on(&calls, Instant::now(), unix_seconds());
+        }
+        Tokens { calls: Some(file), ..tokens }
     }
 
     /// Calls for a token that begin later go by this configuration.
@@ -117,7 +132,7 @@ impl Tokens {
         at.saturating_sub(self.born.elapsed()).max(LEAST_NAP)
     }
 
-    /// Calls for a token in the present day of WeChat's (UTC+8), since the start of the daemon.
+    /// Calls for a token in the present day of WeChat's (UTC+8).
     pub fn calls_today(&self) -> u64 {
         self.refresh.lock().calls_today(unix_seconds())
     }
@@ -130,6 +145,12 @@ impl Tokens {
     /// Makes the call that `refresh` has begun, and books what came of it.
     fn fetch(&self, client: &mut Client, fetch: Fetch, account: &Account) {
         let unfinished = Unfinished { tokens: self, fetch };
+        if let Some(file) = &self.calls {
+            let mut refresh = self.refresh.lock();
+            let calls = refresh.calls(&account.app_id, fetch, unix_seconds(), Instant::now());
+            drop(refresh);
+            file.write(&calls);
+        }
         let fetched = account.call(client, fetch);
         std::mem::forget(unfinished);
         self.book(fetch, fetched);
@@ -197,7 +218,7 @@ impl Account {
             return Ok(Grant { token: token.into(), seconds });
         }
         let errcode = answer.get("errcode").and_then(Value::as_i64);
-        let errmsg = answer.get("errmsg").and_then(Value::as_str).unwrap_or("no access_token");
+        let errmsg = errmsg(answer).unwrap_or_else(|| "no access_token".into());
         let lack = match errcode.map(|code| self.errcodes.class(code)) {
             Some(Class::Rate) => Lack::Rate,
             // "Invalid credential" here means the secret, not a token.
@@ -305,6 +326,34 @@ mod tests {
             assert_eq!(calls.load(Ordering::Relaxed), 1);
             assert_eq!(tokens.calls_today(), 1);
         }
+    }
+
+    #[test]
+    fn a_later_run_knows_of_the_calls_and_of_no_token() {
+        let (url, calls) = wechat(r#"{"access_token":"abc-of-the-first","expires_in":7200}"#);
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::demo(folder.path()).unwrap();
+        config.wechat.api_hosts = vec![url];
+        config.server.queue_file_path = folder.path().to_owned();
+        for (source, asked) in
+            [(TokenSource::Classic, 1), (TokenSource::Classic, 1), (TokenSource::Stable, 2)]
+        {
+            config.wechat.token_source = source;
+            let network = Network::open(&config).unwrap();
+            let tokens = Tokens::of_daemon(&config, Arc::new(Errcodes::new(&[])));
+            let before = calls.load(Ordering::Relaxed);
+            let got = tokens.get(&mut Client::new(network));
+            assert_eq!(calls.load(Ordering::Relaxed), asked, "{source:?}");
+            assert_eq!(tokens.calls_today(), asked as u64);
+            if asked == before {
+                let why = got.unwrap_err();
+                assert!(
+                    why.lack == Lack::NotNow && why.text.contains("before the start; the next")
+                );
+            }
+        }
+        let kept = std::fs::read_to_string(folder.path().join("token-calls")).unwrap();
+        assert!(!kept.contains("abc-of-the-first"), "{kept}");
     }
 
     #[test]

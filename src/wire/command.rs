@@ -18,6 +18,9 @@ pub const OVER_TABLE_SIZE: &str = "over table size";
 pub const OVER_TEMPLATE_SIZE: &str = "over template size";
 const UNKNOWN: &str = "Unknown command";
 
+/// How a third word of `send` and `push` begins that is the message's id; any other is ignored.
+const ID: &[u8] = b"id=";
+
 /// How much of a wrong first word is quoted back.
 const WORD_QUOTED: usize = 64;
 
@@ -27,6 +30,8 @@ pub struct Request<'a> {
     pub opaque: u32,
     pub openid: &'a [u8],
     pub key: &'a [u8],
+    /// What WeChat is to know the message by, as the client has it; not looked at yet.
+    pub id: Option<&'a [u8]>,
     pub data: &'a [u8],
 }
 
@@ -36,6 +41,11 @@ pub enum Command<'a> {
     Send(Request<'a>),
     Push(Request<'a>),
     Tset {
+        opaque: u32,
+        key: &'a [u8],
+    },
+    /// What is the text of this template?
+    Tget {
         opaque: u32,
         key: &'a [u8],
     },
@@ -58,7 +68,8 @@ impl Command<'_> {
         match *self {
             Command::Send(Request { opaque, .. })
             | Command::Push(Request { opaque, .. })
-            | Command::Tset { opaque, .. } => Some(opaque),
+            | Command::Tset { opaque, .. }
+            | Command::Tget { opaque, .. } => Some(opaque),
             Command::Ask { opaque, question, .. } => (!question.only_reads()).then_some(opaque),
             Command::Result { .. } => None,
         }
@@ -83,6 +94,7 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
     let expected = match name.first() {
         Some(b's') => "send",
         Some(b'p') => "push",
+        Some(b't') if name == b"tget" => "tget",
         Some(b't') => "tset",
         Some(b'r') => "result",
         _ => return Err(BadFrame::unknown()),
@@ -93,11 +105,14 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
     }
     let mut word = || words.next().ok_or_else(BadFrame::unknown);
     match expected {
-        // tset {key}
-        "tset" => {
+        // tset {key}, tget {key}
+        "tset" | "tget" => {
             let key = word()?;
             let (opaque, _) = integer(rest)?;
-            Ok(Command::Tset { opaque, key })
+            Ok(match expected {
+                "tset" => Command::Tset { opaque, key },
+                _ => Command::Tget { opaque, key },
+            })
         }
         // result {code}
         "result" => {
@@ -106,12 +121,14 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
             let (message, _) = counted(rest)?;
             Ok(Command::Result { opaque, code, message })
         }
-        // send {openid} {key}, push {openid} {key}
+        // send {openid} {key} [id={id}], push {openid} {key} [id={id}]
         _ => {
             let (openid, key) = (word()?, word()?);
+            let id = words.next().and_then(|word| word.strip_prefix(ID));
             let (opaque, rest) = integer(rest)?;
-            let (data, _) = counted(rest)?;
-            let request = Request { opaque, openid, key, data };
+            // No body at all is an empty one.
+            let data = if rest.is_empty() { rest } else { counted(rest)?.0 };
+            let request = Request { opaque, openid, key, id, data };
             Ok(match expected {
                 "send" => Command::Send(request),
                 _ => Command::Push(request),
@@ -162,24 +179,34 @@ fn decimal(mut code: u16, digits: &mut [u8; 5]) -> &[u8] {
     }
 }
 
-/// Appends `send {openid} {key}`.
+/// Appends `send {openid} {key} [id={id}]`.
 pub fn encode_send(out: &mut Vec<u8>, request: Request) {
     encode_request(out, b"send", request);
 }
 
-/// Appends `push {openid} {key}`.
+/// Appends `push {openid} {key} [id={id}]`.
 pub fn encode_push(out: &mut Vec<u8>, request: Request) {
     encode_request(out, b"push", request);
 }
 
 fn encode_request(out: &mut Vec<u8>, name: &[u8], request: Request) {
-    let words = [name, request.openid, request.key];
-    frame::encode(out, &words, request.opaque, Some(request.data));
+    let Request { opaque, openid, key, id, data } = request;
+    match id {
+        None => frame::encode(out, &[name, openid, key], opaque, Some(data)),
+        Some(id) => {
+            frame::encode(out, &[name, openid, key, &[ID, id].concat()], opaque, Some(data))
+        }
+    }
 }
 
 /// Appends `tset {key}`.
 pub fn encode_tset(out: &mut Vec<u8>, opaque: u32, key: &[u8]) {
     frame::encode(out, &[b"tset", key], opaque, None);
+}
+
+/// Appends `tget {key}`.
+pub fn encode_tget(out: &mut Vec<u8>, opaque: u32, key: &[u8]) {
+    frame::encode(out, &[b"tget", key], opaque, None);
 }
 
 /// Appends a question to the administration socket.
@@ -290,7 +317,7 @@ mod tests {
                         _ => panic!("{name}"),
                     };
                     let (openid, key) = (text(args, "openid"), text(args, "key"));
-                    let request = Request { opaque, openid, key, data: &data };
+                    let request = Request { opaque, openid, key, id: None, data: &data };
                     match command {
                         "send" => encode_send(&mut out, request),
                         _ => encode_push(&mut out, request),
@@ -372,6 +399,37 @@ mod tests {
             }
         }
         said
+    }
+
+    #[test]
+    fn a_third_word_is_an_id_only_where_it_says_so() {
+        let words: [(&[&[u8]], Option<&[u8]>); 6] = [
+            (&[b"push", b"o", b"k"], None),
+            (&[b"push", b"o", b"k", b"id=A-1_z"], Some(b"A-1_z")),
+            (&[b"push", b"o", b"k", b"id="], Some(b"")),
+            (&[b"push", b"o", b"k", b"id=a", b"id=b"], Some(b"a")),
+            (&[b"push", b"o", b"k", b"x", b"id=b"], None),
+            (&[b"push", b"o", b"k", b"ID=b"], None),
+        ];
+        for (words, id) in words {
+            let mut out = Vec::new();
+            frame::encode(&mut out, words, 7, Some(b"{}"));
+            let request = Request { opaque: 7, openid: b"o", key: b"k", id, data: b"{}" };
+            assert_eq!(decode(&out[WORD..]), Ok(Command::Push(request)), "{words:?}");
+            let mut again = Vec::new();
+            encode_push(&mut again, request);
+            assert!(decode(&again[WORD..]) == Ok(Command::Push(request)));
+        }
+    }
+
+    #[test]
+    fn a_push_without_a_body_has_an_empty_one_and_a_body_that_is_cut_off_is_none() {
+        let mut out = Vec::new();
+        frame::encode(&mut out, &[b"push", b"o", b"k"], 7, None);
+        let request = Request { opaque: 7, openid: b"o", key: b"k", id: None, data: b"" };
+        assert_eq!(decode(&out[WORD..]), Ok(Command::Push(request)));
+        out.extend_from_slice(&[0, 0, 0]);
+        assert_eq!(decode(&out[WORD..]), Err(BadFrame::unknown()));
     }
 
     #[test]

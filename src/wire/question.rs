@@ -27,6 +27,8 @@ questions! {
     Reload "reload";
     /// Answered when the daemon has stopped working, with the number of messages left.
     Wait "wait";
+    /// The daemon is to stop; answered at once, see `traffic::steer::Halt`.
+    Stop "stop";
     /// Answered with the listening sockets, for the daemon that takes this one's place.
     Listeners "listeners";
     /// Failed messages are to go out again, or to be dismissed; see `ledger::order`.

@@ -275,9 +275,21 @@ impl Client {
     }
 
     pub fn send(&mut self, opaque: u32, openid: &str, data: &str) {
+        self.ask(command::encode_send, opaque, openid, None, data);
+    }
+
+    /// A send or a push under an id of its own.
+    pub fn ask(
+        &mut self,
+        encode: fn(&mut Vec<u8>, Request),
+        opaque: u32,
+        openid: &str,
+        id: Option<&str>,
+        data: &str,
+    ) {
         let mut frame = Vec::new();
         let (openid, key, data) = (openid.as_bytes(), KEY.as_bytes(), data.as_bytes());
-        command::encode_send(&mut frame, Request { opaque, openid, key, data });
+        encode(&mut frame, Request { opaque, openid, key, id: id.map(str::as_bytes), data });
         self.write(&frame);
     }
 
@@ -322,6 +334,6 @@ impl Client {
 pub fn push_frame(opaque: u32, openid: &str, key: &str, data: &str) -> Vec<u8> {
     let mut frame = Vec::new();
     let (openid, key, data) = (openid.as_bytes(), key.as_bytes(), data.as_bytes());
-    command::encode_push(&mut frame, Request { opaque, openid, key, data });
+    command::encode_push(&mut frame, Request { opaque, openid, key, id: None, data });
     frame
 }

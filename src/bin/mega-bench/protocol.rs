@@ -73,8 +73,13 @@ impl Mega {
     pub fn new(verb: &str, prefix: &str, key: &str, size: usize) -> Mega {
         let openid = format!("{prefix}-{:0DIGITS$}", 0);
         let data = body(size);
-        let request =
-            Request { opaque: 0, openid: openid.as_bytes(), key: key.as_bytes(), data: &data };
+        let request = Request {
+            opaque: 0,
+            openid: openid.as_bytes(),
+            key: key.as_bytes(),
+            id: None,
+            data: &data,
+        };
         let mut frame = Vec::new();
         match verb {
             "send" => command::encode_send(&mut frame, request),

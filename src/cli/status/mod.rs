@@ -9,6 +9,7 @@ mod words;
 use crate::cli::language::Language;
 use crate::clock::unix_seconds;
 use crate::exit;
+use crate::output::line;
 use clap::Args;
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use page::{Page, Present};
@@ -76,7 +77,7 @@ pub fn run(options: &Options, mut ask: impl FnMut() -> Asked) -> Result<u8, Stri
         }
         // What cannot be told is no answer.
         Asked::Not { code: code @ exit::UNKNOWN, why } => {
-            eprintln!("mega: {why}");
+            crate::complain!("{why}");
             code
         }
         Asked::Not { code, why } => {
@@ -103,7 +104,7 @@ fn watch(options: &Options, every: Duration, mut ask: impl FnMut() -> Asked) -> 
                 page.lines()
             }
             Asked::Not { why, .. } | Asked::Unheard { note: why, .. } if options.json => {
-                eprintln!("mega: {why}");
+                crate::complain!("{why}");
                 Vec::new()
             }
             Asked::Not { why, .. } | Asked::Unheard { note: why, .. } => vec![why.clone()],
@@ -129,9 +130,10 @@ fn watch(options: &Options, every: Duration, mut ask: impl FnMut() -> Asked) -> 
 fn block(lines: &[String], json: bool) -> std::io::Result<()> {
     use std::io::Write;
     let gap = if json || lines.is_empty() { "" } else { "\n" };
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut out = std::io::stdout().lock();
-    out.write_all(format!("{text}{gap}").as_bytes())?;
+    if !lines.is_empty() {
+        line(&mut out, format_args!("{}{gap}", lines.join("\n")))?;
+    }
     out.flush()
 }
 
@@ -139,12 +141,18 @@ fn block(lines: &[String], json: bool) -> std::io::Result<()> {
 fn present(last: &Value, status: &Value, passed: Duration) -> Present {
     let number = |status: &Value, name: &str| status[name].as_u64().unwrap_or_default();
     let same = number(last, "pid") == number(status, "pid");
-    let rate = |name| {
-        let count = number(status, name).saturating_sub(number(last, name));
+    let sum = |status, names: &[&str]| names.iter().map(|name| number(status, name)).sum::<u64>();
+    let rate = |names: &[&str]| {
+        let count = sum(status, names).saturating_sub(sum(last, names));
         let seconds = passed.as_secs_f64().max(0.001);
         if same { count as f64 / seconds } else { 0.0 }
     };
-    Present { accepted: rate("accepted"), delivered: rate("delivered"), failed: rate("failed") }
+    Present {
+        accepted: rate(&["accepted"]),
+        delivered: rate(&["delivered"]),
+        // What is recorded meanwhile had failed before.
+        failed: rate(&["failed", "unrecorded"]),
+    }
 }
 
 /// True: interrupted; false: it is time, or the terminal has another size.
@@ -175,14 +183,14 @@ mod tests {
 
     #[test]
     fn rates_are_of_what_happened_between_two_looks_at_one_run() {
-        let then = json!({"pid": 1, "accepted": 10, "delivered": 5, "failed": 1});
-        let now = json!({"pid": 1, "accepted": 30, "delivered": 6, "failed": 1});
+        let then = json!({"pid": 1, "accepted": 10, "delivered": 5, "failed": 1, "unrecorded": 4});
+        let now = json!({"pid": 1, "accepted": 30, "delivered": 6, "failed": 5, "unrecorded": 2});
         let rates = |last: &Value| {
             let Present { accepted, delivered, failed } =
                 present(last, &now, Duration::from_secs(2));
             [accepted, delivered, failed]
         };
-        assert_eq!(rates(&then), [10.0, 0.5, 0.0]);
+        assert_eq!(rates(&then), [10.0, 0.5, 1.0]);
         let other = json!({"pid": 2, "accepted": 1, "delivered": 1, "failed": 1});
         assert_eq!(rates(&other), [0.0; 3]);
     }

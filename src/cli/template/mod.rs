@@ -72,7 +72,8 @@ pub fn run(config: &Config, command: Template) -> Result<u8, String> {
         true => step_down_to_write(config)?,
         false => step_down(config)?,
     }
-    let database = template::open(&config.pdo).map_err(|error| error.to_string())?;
+    let open = if let Template::Put(_) = &command { template::create } else { template::open };
+    let database = open(&config.pdo).map_err(|error| error.to_string())?;
     let mut editor = Editor { config, database, who, language: Language::of_environment() };
     match command {
         Template::List => editor.list(),
@@ -152,9 +153,27 @@ impl Editor<'_> {
             None => self.rows()?,
         };
         let (count, mut doubtful) = (rows.len(), 0);
+        let (table_size, template_size) =
+            (self.config.server.table_size, self.config.server.template_size);
+        if count > table_size {
+            doubtful += 1;
+            let text = self.language.pick([
+                format!("{count} templates, and the daemon has room for {table_size} (server.table_size)"),
+                format!("共 {count} 个模板，而守护进程只容纳 {table_size} 个（server.table_size）"),
+            ]);
+            crate::say!("{text}");
+        }
         for Row { key, template, .. } in rows {
             let doubts = doubts(&self.compiled(&template));
-            doubtful += usize::from(!doubts.is_empty());
+            let size = template.len();
+            if size > template_size {
+                let text = self.language.pick([
+                    format!("it has {size} bytes, and is left out: server.template_size allows {template_size}"),
+                    format!("有 {size} 字节，不会载入：server.template_size 只允许 {template_size}"),
+                ]);
+                crate::say!("{}: {text}", printable(&key));
+            }
+            doubtful += usize::from(!doubts.is_empty() || size > template_size);
             for doubt in doubts {
                 crate::say!("{}: {}", printable(&key), self.told(&doubt));
             }
@@ -184,7 +203,7 @@ impl Editor<'_> {
 
     fn warn(&self, text: &str) {
         let warning = self.language.pick(["warning", "警告"]);
-        eprintln!("mega: {warning}: {text}");
+        crate::complain!("{warning}: {text}");
     }
 
     /// Keeps a change in the history. What was changed is changed, whether that can be done or not.
@@ -231,6 +250,7 @@ impl Editor<'_> {
 fn print(text: &str) {
     match stdout().is_terminal() {
         true => crate::say!("{}", printable_lines(text)),
-        false => crate::say!("{text}"),
+        // Whoever has seen enough reads no further.
+        false => drop(writeln!(stdout(), "{text}")),
     }
 }

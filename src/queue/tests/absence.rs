@@ -1,7 +1,7 @@
 //! Files that somebody takes away, while the queue is open or while it is not.
 
 use super::simulated::Simulated;
-use super::{append, drain, new, open, openids, run_chores};
+use super::{append, drain, new, open, openids, run_chore, run_chores};
 use crate::queue::disk::Disk;
 use crate::queue::{Durability, Queue, Refused, header};
 
@@ -85,29 +85,116 @@ fn finished_segments_are_missed_by_nobody_in_whatever_order_they_went() {
 
 #[test]
 fn a_tail_that_is_taken_away_is_delivered_and_written_to_no_more() {
-    for replaced in [false, true] {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    for n in 0..5 {
+        append(&mut queue, &format!("m{n}"));
+    }
+    run_chores(&mut queue);
+    let tail = header::name(queue.tail().number);
+    disk.remove(&tail).unwrap();
+    queue.sync_all().unwrap();
+    let damage = said(&mut queue);
+    assert!(damage.len() == 1 && damage[0].contains("has been removed"), "{damage:?}");
+    append(&mut queue, "after");
+    assert_ne!(header::name(queue.tail().number), tail);
+    assert_eq!(openids(&drain(&mut queue)), ["m0", "m1", "m2", "m3", "m4", "after"]);
+    assert_eq!(said(&mut queue), [] as [&str; 0]);
+    assert!(!disk.names().contains(&tail), "it is not ours any more");
+    assert_eq!(queue.segments(), 1);
+}
+
+/// Everything comes out once, whatever a process that ends now leaves to the next.
+fn left(disk: &Simulated) -> Vec<String> {
+    openids(&drain(&mut open(&disk.copy())))
+}
+
+#[test]
+fn a_segment_in_whose_place_another_file_is_put_is_put_back_and_nothing_goes_out_again() {
+    let foreign = &b"something else"[..];
+    for (what, kept) in [("copy", false), ("older copy", false), ("foreign", true)] {
+        for stops in [false, true] {
+            let disk = Simulated::default();
+            let mut queue = open(&disk);
+            append(&mut queue, "m0");
+            let tail = header::name(queue.tail().number);
+            let older = disk.read(&tail);
+            for n in 1..5 {
+                append(&mut queue, &format!("m{n}"));
+            }
+            run_chores(&mut queue);
+            let out: Vec<_> = (0..3).map(|_| queue.take(1_000).unwrap()).collect();
+            queue.done(out[0].ticket().unwrap());
+            queue.sync_all().unwrap();
+            let there = match what {
+                "copy" => disk.read(&tail),
+                "older copy" => older,
+                _ => foreign.to_vec(),
+            };
+            disk.write(&tail, &there);
+            queue.done(out[1].ticket().unwrap());
+            append(&mut queue, "m5");
+            if stops {
+                queue.sync_all().unwrap();
+            } else {
+                let chore = queue.order_sync().unwrap();
+                run_chore(&mut queue, chore).unwrap();
+                // What happens while it is being put back is not lost on the way.
+                let chore = queue.chore().unwrap();
+                let done = chore.run();
+                queue.done(out[2].ticket().unwrap());
+                queue.write_marks();
+                queue.chore_done(done, 1_000).unwrap();
+            }
+            let damage = said(&mut queue);
+            assert!(damage.len() == 1 && damage[0].contains("put back"), "{what}: {damage:?}");
+            let expected = &["m2", "m3", "m4", "m5"][usize::from(!stops)..];
+            assert_eq!(left(&disk), expected, "{what}");
+            let bad = format!("{tail}.bad");
+            assert_eq!(disk.names().contains(&bad), kept, "{what}");
+            assert!(!kept || disk.read(&bad) == foreign);
+            // It goes on as if nothing had been.
+            append(&mut queue, "m6");
+            assert_eq!(header::name(queue.tail().number), tail);
+            if stops {
+                queue.done(out[2].ticket().unwrap());
+            }
+            assert_eq!(openids(&drain(&mut queue)), ["m3", "m4", "m5", "m6"]);
+            assert_eq!(left(&disk), [] as [&str; 0], "{what}");
+            assert_eq!(said(&mut queue), [] as [&str; 0]);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_is_out_of_the_next_starts_way_and_each_crash_leaves_one_of_both() {
+    for fails in 0..12 {
         let disk = Simulated::default();
         let mut queue = open(&disk);
         for n in 0..5 {
             append(&mut queue, &format!("m{n}"));
         }
         run_chores(&mut queue);
-        let tail = header::name(queue.tail().number);
-        let there = disk.read(&tail);
-        disk.remove(&tail).unwrap();
-        if replaced {
-            disk.write(&tail, &there);
-        }
         queue.sync_all().unwrap();
+        let tail = header::name(queue.tail().number);
+        disk.write(&tail, &disk.read(&tail));
+        let first = queue.take(1_000).unwrap();
+        queue.done(first.ticket().unwrap());
+        let chore = queue.order_sync().unwrap();
+        run_chore(&mut queue, chore).unwrap();
+        let chore = queue.chore().unwrap();
+        disk.fail_in(fails);
+        let done = chore.run();
+        disk.fail_no_more();
+        queue.chore_done(done, 1_000).unwrap();
         let damage = said(&mut queue);
-        let expected = if replaced { "has been replaced" } else { "has been removed" };
-        assert!(damage.len() == 1 && damage[0].contains(expected), "{damage:?}");
-        append(&mut queue, "after");
-        assert_ne!(header::name(queue.tail().number), tail);
-        assert_eq!(openids(&drain(&mut queue)), ["m0", "m1", "m2", "m3", "m4", "after"]);
-        assert_eq!(said(&mut queue), [] as [&str; 0]);
-        assert_eq!(disk.names().contains(&tail), replaced, "it is not ours any more");
-        assert_eq!(queue.segments(), 1);
+        assert!(damage.len() == 1, "{damage:?}");
+        let (left, rest) = (left(&disk), ["m1", "m2", "m3", "m4"]);
+        match damage[0].contains("cannot be put back") {
+            true => assert_eq!(left, [] as [&str; 0], "{fails}: {damage:?}"),
+            false => assert_eq!(left, rest, "{fails}: {damage:?}"),
+        }
+        assert_eq!(openids(&drain(&mut queue)), rest);
     }
 }
 
@@ -116,7 +203,7 @@ fn a_file_that_is_gone_is_told_once_whatever_waits_in_it() {
     let (disk, mut queue) = several();
     let messages: Vec<_> = (0..5).map(|_| queue.take(1_000).unwrap()).collect();
     for message in &messages {
-        queue.keep_until(message.ticket().unwrap(), 2_000);
+        queue.wait_until(2_000, message.ticket().unwrap().0);
     }
     let rest: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
     rest.iter().for_each(|message| queue.done(message.ticket().unwrap()));

@@ -172,7 +172,7 @@ fn an_order_that_was_not_carried_out_to_its_end_goes_on_after_a_crash() {
     .take(30)
     .collect();
     end(&mut queue, &caught[..20]);
-    queue.commit(Durability::Later).unwrap();
+    queue.write_marks();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     queue.cancel(rule.clone());

@@ -326,7 +326,7 @@ fn one_that_waits() -> (Simulated, Queue) {
     for message in &messages[1..] {
         queue.done(message.ticket().unwrap());
     }
-    queue.keep_until(messages[0].ticket().unwrap(), 2_000);
+    queue.wait_until(2_000, messages[0].ticket().unwrap().0);
     queue.sync_all().unwrap();
     (disk, queue)
 }

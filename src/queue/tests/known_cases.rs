@@ -28,7 +28,7 @@ fn what_was_handed_out_comes_again_after_a_crash_with_the_same_id() {
     let first: Vec<_> = (0..5).map(|_| queue.take(FAR).unwrap()).collect();
     queue.done(first[2].ticket().unwrap());
     let ids: Vec<_> = first.iter().map(|message| message.client_msg_id()).collect();
-    queue.commit(Durability::Later).unwrap();
+    queue.write_marks();
     drop(queue);
     let mut queue = open_at(&disk, 2_000).unwrap();
     assert_eq!(queue.depth(), 9);
@@ -36,6 +36,62 @@ fn what_was_handed_out_comes_again_after_a_crash_with_the_same_id() {
     assert_eq!(openids(&again), ["0", "1", "3", "4", "5", "6", "7", "8", "9"]);
     assert_eq!([again[0].client_msg_id(), again[1].client_msg_id()], ids[..2]);
     assert_eq!((again[0].attempts(), again[4].attempts()), (2, 1));
+}
+
+#[test]
+fn what_the_end_finds_handed_out_is_unclear_since_then_and_what_came_back_is_not() {
+    let disk = Simulated::default();
+    let mut queue = open(&disk);
+    for openid in ["lost", "unsent", "refused", "unclear", "kept"] {
+        append(&mut queue, openid);
+    }
+    let mut taken: Vec<_> = (0..5).map(|n| queue.take(1_000 + n * 100).unwrap()).collect();
+    assert!(taken.iter().all(|message| message.unclear_since().is_none()));
+    queue.give_back(&taken[1]);
+    queue.retry(&taken[2], 1_500, 1_400);
+    taken[3].mark_unclear();
+    queue.retry(&taken[3], 1_500, 1_400);
+    queue.sync_all().unwrap();
+    // Out again for the second time, and in nobody's hands at the end.
+    let unsent = queue.take(1_450).unwrap();
+    assert_eq!((unsent.openid(), unsent.unclear_since()), (&b"unsent"[..], None));
+    queue.give_back(&unsent);
+    queue.write_marks();
+    let image = |now: u64| {
+        let mut queue = open_at(&disk.copy(), now).unwrap();
+        let mut found: Vec<_> = drain(&mut queue)
+            .iter()
+            .map(|message| {
+                let openid = String::from_utf8(message.openid().to_vec()).unwrap();
+                (openid, message.attempts(), message.unclear_since())
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let as_text =
+        |(openid, attempts, since): (&str, u8, Option<u64>)| (openid.to_owned(), attempts, since);
+    let expected = [
+        ("kept", 2, Some(1_400)),
+        ("lost", 2, Some(1_000)),
+        ("refused", 2, None),
+        ("unclear", 2, Some(1_300)),
+        ("unsent", 1, None),
+    ];
+    assert_eq!(image(2_000), expected.map(as_text));
+    // What another run takes out again keeps the first such time.
+    drop(queue);
+    let mut queue = open_at(&disk, 3_000).unwrap();
+    while queue.take(3_500).is_some() {}
+    queue.write_marks();
+    let expected = [
+        ("kept", 3, Some(1_400)),
+        ("lost", 3, Some(1_000)),
+        ("refused", 3, Some(3_500)),
+        ("unclear", 3, Some(1_300)),
+        ("unsent", 2, Some(3_500)),
+    ];
+    assert_eq!(image(4_000), expected.map(as_text));
 }
 
 #[test]

@@ -27,12 +27,15 @@ struct Run {
     caught: Vec<Message>,
     sweeps: bool,
     /// A sync that was ordered, and what it speaks for.
-    ordered: Option<(Chore, Vec<u64>)>,
+    ordered: Option<(Chore, Vec<u64>, HashSet<u64>)>,
     /// What WeChat knows it by and the bytes of every message that was ever accepted, by id.
     accepted: HashMap<u64, (ClientMsgId, Vec<u8>)>,
     done: HashSet<u64>,
     /// Of the accepted ones those that a sync has covered.
     promised: HashSet<u64>,
+    /// When each was handed out, and of which of those in somebody's hands a sync has covered it.
+    handed: HashMap<u64, Vec<u64>>,
+    out: HashSet<u64>,
 }
 
 impl Run {
@@ -50,6 +53,8 @@ impl Run {
             accepted: HashMap::new(),
             done: HashSet::new(),
             promised: HashSet::new(),
+            handed: HashMap::new(),
+            out: HashSet::new(),
         }
     }
 
@@ -58,7 +63,7 @@ impl Run {
         match self.rng.u32(..100) {
             0..30 => self.append(),
             30..35 => self.cancel(),
-            35..58 => self.held.extend(self.queue.take(self.now)),
+            35..58 => self.take(),
             58..70 => self.done(),
             70..84 => self.retry(),
             84..87 => self.sync(),
@@ -67,6 +72,12 @@ impl Run {
             95 => self.restart(),
             _ => self.chores(),
         }
+    }
+
+    fn take(&mut self) {
+        let Some(message) = self.queue.take(self.now) else { return };
+        self.handed.entry(message.id()).or_default().push(self.now);
+        self.held.push(message);
     }
 
     fn append(&mut self) {
@@ -108,6 +119,11 @@ impl Run {
 
     fn retry(&mut self) {
         let Some(message) = self.pick() else { return };
+        // Its next hand-out is another one.
+        self.out.remove(&message.id());
+        if let Some((_, _, out)) = &mut self.ordered {
+            out.remove(&message.id());
+        }
         self.queue.retry(&message, self.now + self.rng.u64(1..200), self.now);
         self.queue.commit(Durability::Later).unwrap();
     }
@@ -155,19 +171,24 @@ impl Run {
     fn order_sync(&mut self) {
         if self.ordered.is_none() {
             let covered = self.accepted.keys().copied().collect();
-            self.ordered = self.queue.order_sync().map(|chore| (chore, covered));
+            let out = self.held.iter().map(Message::id).collect();
+            self.ordered = self.queue.order_sync().map(|chore| (chore, covered, out));
         }
     }
 
     fn end_sync(&mut self) {
-        let Some((chore, covered)) = self.ordered.take() else { return };
+        let Some((chore, covered, out)) = self.ordered.take() else { return };
         if self.rng.u8(..8) == 0 {
             self.disk.fail_in(self.rng.u64(..3));
         }
         let synced = run_chore(&mut self.queue, chore);
         self.disk.fail_no_more();
         match synced {
-            Ok(()) => self.promised.extend(covered),
+            Ok(()) => {
+                self.promised.extend(covered);
+                let still = self.held.iter().map(Message::id).filter(|id| out.contains(id));
+                self.out.extend(still.collect::<Vec<_>>());
+            }
             Err(_) => self.restart(),
         }
     }
@@ -186,9 +207,10 @@ impl Run {
     /// first start may fail as well.
     fn restart(&mut self) {
         self.held.clear();
+        self.out.clear();
         self.caught.clear();
         self.sweeps = false;
-        if let Some((chore, _)) = self.ordered.take() {
+        if let Some((chore, ..)) = self.ordered.take() {
             self.disk.fail_in(self.rng.u64(..3));
             let _ = chore.run();
         }
@@ -238,6 +260,12 @@ fn what_was_synced_survives_the_loss_of_power_and_is_there_once() {
             let (id, data) = &run.accepted[&message.id()];
             assert_eq!((message.client_msg_id(), message.data()), (*id, &data[..]));
             assert!(seen.insert(message.id()), "{} is there twice", message.id());
+            // Q2, as far as a sync has covered it.
+            let handed = run.handed.get(&message.id());
+            let since = message.unclear_since();
+            let is_one = |since| handed.is_some_and(|times| times.contains(&since));
+            assert!(since.is_none_or(is_one), "{since:?} of {handed:?}");
+            assert!(since.is_some() || !run.out.contains(&message.id()), "{}", message.id());
         }
         let lost: Vec<&u64> =
             run.promised.iter().filter(|id| !run.done.contains(id) && !seen.contains(id)).collect();

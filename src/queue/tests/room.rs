@@ -109,7 +109,7 @@ fn what_is_unclear_stays_so_where_there_is_no_room_for_a_retry() {
     };
     message.mark_unclear();
     queue.retry(&message, 9_000, 5_000);
-    queue.commit(Durability::Later).unwrap();
+    queue.write_marks();
     assert!(queue.unsettled.is_empty(), "it waits in its place");
     drop(queue);
     let mut queue = open_at(&disk, 6_000).unwrap();
@@ -220,7 +220,7 @@ fn only_what_is_worked_on_is_open() {
     let messages: Vec<_> = std::iter::from_fn(|| queue.take(1_000)).collect();
     for message in messages {
         queue.done(message.ticket().unwrap());
-        queue.commit(Durability::Later).unwrap();
+        queue.write_marks();
         assert!(disk.open_files() <= OPEN_LIMIT + 3, "{} are open", disk.open_files());
     }
     assert_eq!(queue.depth(), 0);

@@ -38,6 +38,7 @@ struct State {
 enum Change {
     Appears(String, Arc<File>),
     Vanishes(String),
+    Exchange((String, Arc<File>), (String, Arc<File>)),
 }
 
 struct File {
@@ -316,6 +317,10 @@ impl Change {
         match self {
             Change::Appears(name, file) => names.insert(name.clone(), Arc::clone(file)),
             Change::Vanishes(name) => names.remove(name),
+            Change::Exchange(one, other) => {
+                names.extend([one.clone(), other.clone()]);
+                None
+            }
         };
     }
 }
@@ -348,6 +353,14 @@ impl Disk for Simulated {
         let file = self.0.lock().names.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
         self.change(Change::Appears(to.into(), file));
         self.change(Change::Vanishes(from.into()));
+        Ok(())
+    }
+
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        self.operation()?;
+        let file = |name| self.0.lock().names.get(name).cloned().ok_or(io::ErrorKind::NotFound);
+        let (first, second) = (file(one)?, file(other)?);
+        self.change(Change::Exchange((one.into(), second), (other.into(), first)));
         Ok(())
     }
 

@@ -239,3 +239,29 @@ fn what_was_said_of_an_old_secret_is_forgotten() {
     // T1 holds.
     assert!(matches!(refresh.need(start + 10 * SECOND), Need::Fetch(Fetch::Plain)));
 }
+
+#[test]
+fn what_earlier_runs_have_called_counts_in_this_one() {
+    let (now, noon) = (Instant::now(), 20_000 * 86_400);
+    let calls = |refresh: &mut Refresh| {
+        let calls = Calls { day: 20_000, count: 5, last: noon - 3, ..Calls::default() };
+        refresh.go_on(&calls, now, noon);
+    };
+    let mut classic = Refresh::new(TokenSource::Classic);
+    calls(&mut classic);
+    assert_eq!(classic.calls_today(noon), 5);
+    assert!(without(&mut classic, now + 6 * SECOND).text.ends_with("the next is fetched in 2 s"));
+    fetch(&mut classic, now + 7 * SECOND);
+    // A repeated call for a stable token replaces none.
+    let mut stable = Refresh::new(TokenSource::Stable);
+    calls(&mut stable);
+    fetch(&mut stable, now);
+    let told = stable.calls("wx", Fetch::Plain, noon + 1, now);
+    assert_eq!((told.day, told.count, told.last, told.forced), (20_000, 6, noon + 1, 0));
+    // A clock that was set back since, and a day that has ended.
+    let mut classic = Refresh::new(TokenSource::Classic);
+    let future = Calls { day: 19_999, count: 9, last: noon + 9_000, ..Calls::default() };
+    classic.go_on(&future, now, noon);
+    assert_eq!(classic.calls_today(noon), 0);
+    fetch(&mut classic, now + 10 * SECOND);
+}

@@ -4,6 +4,7 @@ mod troubles;
 
 use super::words::{bytes, count, cut, ms, padded, rate, right, span};
 use crate::cli::language::Language;
+use crate::output::printable;
 use crate::stats::Refusal;
 use crate::wechat::meaning;
 use serde_json::Value;
@@ -75,6 +76,11 @@ impl<'a> Page<'a> {
 
     fn text(&self, path: &str) -> Option<&'a str> {
         self.status.pointer(path).and_then(Value::as_str)
+    }
+
+    /// A text that somebody else may have written, as one line.
+    fn line_of(&self, path: &str) -> Option<String> {
+        self.text(path).map(printable)
     }
 
     fn listed(&self, parts: &[String]) -> String {
@@ -172,6 +178,7 @@ impl<'a> Page<'a> {
             (["delivered", "送达"], "delivered"),
             (["failed", "失败"], "failed"),
         ] {
+            let not_recorded = if key == "failed" { self.number("/unrecorded") } else { 0 };
             let now = self.present.as_ref().map(|present| match key {
                 "accepted" => present.accepted,
                 "delivered" => present.delivered,
@@ -180,7 +187,7 @@ impl<'a> Page<'a> {
             let numbers = now.map(rate).into_iter().chain([
                 rate(self.real(&format!("/rates_1m/{key}"))),
                 rate(self.real(&format!("/rates_5m/{key}"))),
-                self.count(&format!("/pushes/{key}")),
+                count(self.number(&format!("/pushes/{key}")) + not_recorded),
                 self.count(&format!("/sends/{key}")),
             ]);
             let numbers = numbers.map(|number| right(&number, NUMBER)).collect::<String>();
@@ -189,10 +196,12 @@ impl<'a> Page<'a> {
         }
         let more = [
             ("/pushes/found", ["found at the start", "启动时已有"]),
+            ("/unrecorded", ["failed, not yet recorded", "已失败但尚未记录"]),
             ("/pushes/cancelled", ["cancelled", "已取消"]),
             ("/pushes/requeued", ["requeued", "重新入队"]),
             ("/retried", ["retried", "重试"]),
             ("/duplicates", ["WeChat had already", "微信已有"]),
+            ("/repeated", ["repeats of an id", "重复的 id"]),
             ("/sends/given_up", ["sends given up", "放弃的 send"]),
             ("/sends_waiting", ["sends wait", "等待中的 send"]),
         ];
@@ -245,7 +254,7 @@ impl<'a> Page<'a> {
         let busiest =
             self.status["busiest_templates"].as_array().map(Vec::as_slice).unwrap_or_default();
         let each = busiest.iter().map(|it| {
-            let key = cut(it["key"].as_str().unwrap_or_default(), KEY);
+            let key = cut(&printable(it["key"].as_str().unwrap_or_default()), KEY);
             format!("{key} {}", count(it["requests"].as_u64().unwrap_or_default()))
         });
         let each: Vec<String> = each.collect();
@@ -270,7 +279,7 @@ impl<'a> Page<'a> {
             let errcode = failure["errcode"].as_i64();
             let class = failure["class"].as_str().unwrap_or_default();
             let what = errcode.map_or(class.to_owned(), |errcode| errcode.to_string());
-            let meaning = errcode.and_then(meaning::of).map_or("", |words| self.say(words));
+            let meaning = meaning::of_end(errcode, class).map_or("", |words| self.say(words));
             let number = count(failure["count"].as_u64().unwrap_or_default());
             let name = if n == 0 { ["failures", "失败原因"] } else { ["", ""] };
             self.line(name, format!("{number} × {what} {meaning}").trim_end().to_owned());
@@ -299,6 +308,7 @@ impl<'a> Page<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::troubles::QUEUE_FULL;
     use super::*;
     use crate::stats::Stats;
     use serde_json::json;
@@ -345,9 +355,9 @@ mod tests {
                     "8 of 8 at work, 32 ready",
                     "900 / 1,000 (90 %)",
                     "12 × 43004 the user does not follow the account",
-                    "1 × data",
+                    "1 × data the message cannot be made",
                     "3 × there is no such template",
-                    "! sending is suspended: 48001 api unauthorized\n  config, for 2 min; asks again in 10 s",
+                    "! sending is suspended: 48001 api unauthorized\n  the account or the configuration, for 2 min; asks again in 10 s",
                     "! nothing is taken in: no room",
                     "! the disk: queue, log is nearly full",
                     "! stopping",
@@ -361,9 +371,9 @@ mod tests {
                     "8 个中 8 个在发送",
                     "900 / 1,000 (90 %)",
                     "12 × 43004 用户未关注公众号",
-                    "1 × data",
+                    "1 × data 无法生成消息",
                     "3 × 没有该模板",
-                    "! 已暂停发送：48001 api unauthorized\n  config，已持续 2 分；10 秒后再试探",
+                    "! 已暂停发送：48001 api unauthorized\n  账号或配置有误，已持续 2 分；10 秒后再试探",
                     "! 不再接收消息：no room",
                     "! 磁盘：queue, log 即将用尽",
                     "! 正在停止",
@@ -375,6 +385,50 @@ mod tests {
                 assert!(text.contains(words), "no {words:?} in\n{text}");
             }
         }
+    }
+
+    #[test]
+    fn where_the_words_are_ours_no_english_is_in_a_chinese_page() {
+        let mut status = status();
+        for (name, value) in [
+            ("paused", json!("paused by ann: lunch")),
+            ("paused_by", json!("ann")),
+            ("paused_why", json!("lunch")),
+            ("draining", json!("drained by bob")),
+            ("draining_by", json!("bob")),
+            ("suspended", json!("daily_limit = 1000 is reached, until midnight UTC+8")),
+            ("suspended_cause", json!("daily_limit")),
+            ("blocked", json!("1024 messages that have failed wait to be recorded")),
+            ("unrecorded", json!(1024)),
+            ("crowded", json!("setting.max_conn clients are connected")),
+            ("clients", json!(60)),
+            ("clients_limit", json!(60)),
+            ("full", json!(QUEUE_FULL)),
+        ] {
+            status[name] = value;
+        }
+        let text = shown(&status, Language::Chinese);
+        for words in [
+            "! 不发送消息：由 ann 暂停：lunch，已持续",
+            "! 正在排空：由 bob 下令：拒绝新请求",
+            "! 已暂停发送：已达到 daily_limit = 1,000，到 UTC+8 零点为止",
+            "! 不再发送 push：1,024 条失败消息等待记录",
+            "! 不再接受新的连接：已连接 60 个客户端，setting.max_conn = 60",
+            "! 不再接收消息：达到 queue.queue_max_bytes",
+        ] {
+            assert!(text.contains(words), "no {words:?} in\n{text}");
+        }
+        assert!(!text.contains(" by ") && !text.contains("reached"), "{text}");
+    }
+
+    #[test]
+    fn failures_that_are_not_recorded_yet_have_failed_all_the_same() {
+        let mut status = status();
+        status["pushes"]["failed"] = 10.into();
+        status["unrecorded"] = 1_063.into();
+        let text = shown(&status, Language::English);
+        let row = text.lines().find(|line| line.starts_with("  failed")).unwrap();
+        assert!(row.contains("1,073") && text.contains("1,063 failed, not yet recorded"), "{text}");
     }
 
     #[test]

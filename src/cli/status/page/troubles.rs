@@ -5,6 +5,9 @@ use crate::cli::language::Language;
 use crate::cli::status::words::count;
 use crate::stats::{Kind, TROUBLES};
 
+/// As the daemon says that the queue has no room.
+pub(super) const QUEUE_FULL: &str = "queue.queue_max_bytes is reached";
+
 /// A disk with less than this free is a trouble, in per cent.
 const SCARCE: f64 = 5.0;
 
@@ -61,7 +64,8 @@ impl<'a> Page<'a> {
 
     /// What operators have ordered, and goes on.
     fn steered(&mut self) {
-        if let Some(why) = self.text("/paused") {
+        if let Some(why) = self.line_of("/paused") {
+            let why = self.paused().unwrap_or(why);
             let since = self.ahead("/paused_since").map_or(0, |ahead| (-ahead).max(0) as u64);
             let since = self.span(since);
             let text = self
@@ -69,7 +73,9 @@ impl<'a> Page<'a> {
                 .pick([format!("{why}, for {since}"), format!("{why}，已持续 {since}")]);
             self.trouble(["nothing is delivered", "不发送消息"], &text);
         }
-        if let Some(why) = self.text("/draining") {
+        if let Some(why) = self.line_of("/draining") {
+            let by = self.line_of("/draining_by").unwrap_or_default();
+            let why = self.language.pick([why, format!("由 {by} 下令")]);
             let left = self.count("/queue_depth");
             let text = self.language.pick([
                 format!("{why}: requests are refused, {left} messages are left"),
@@ -80,12 +86,60 @@ impl<'a> Page<'a> {
         self.cancels();
     }
 
+    /// Who paused sending, where the page's language is not the daemon's.
+    fn paused(&self) -> Option<String> {
+        let by = self.line_of("/paused_by").filter(|_| self.language == Language::Chinese)?;
+        Some(match self.line_of("/paused_why").filter(|why| !why.is_empty()) {
+            Some(why) => format!("由 {by} 暂停：{why}"),
+            None => format!("由 {by} 暂停"),
+        })
+    }
+
+    /// The daemon's own words for a reason, likewise.
+    fn reason(&self, trouble: &str) -> Option<String> {
+        if self.language != Language::Chinese {
+            return None;
+        }
+        let (clients, limit) = (self.number("/clients"), self.number("/clients_limit"));
+        match trouble {
+            "full" if self.text("/full") == Some(QUEUE_FULL) => {
+                Some("达到 queue.queue_max_bytes".into())
+            }
+            "crowded" if clients >= limit => {
+                Some(format!("已连接 {clients} 个客户端，setting.max_conn = {limit}"))
+            }
+            "crowded" => Some("setting.memory_limit 已无空间容纳更多客户端".into()),
+            "blocked" => Some(format!("{} 条失败消息等待记录", self.count("/unrecorded"))),
+            _ => None,
+        }
+    }
+
+    fn cause(&self, name: &'a str) -> &'a str {
+        match name {
+            "rate" => self.say(["a limit of the account", "账号限额"]),
+            "config" => self.say(["the account or the configuration", "账号或配置有误"]),
+            "unreachable" => self.say(["no usable answer from WeChat", "微信没有可用的应答"]),
+            "daily_limit" => self.say(["the day's limit", "每日限额"]),
+            other => other,
+        }
+    }
+
     /// What somebody should look at.
     pub(super) fn troubles(&mut self) {
         self.steered();
-        if let Some(why) = self.text("/suspended") {
+        if let Some(why) = self.line_of("/suspended") {
             let cause = self.text("/suspended_cause").unwrap_or_default();
-            self.trouble(["sending is suspended", "已暂停发送"], why);
+            let why = match (self.language, cause) {
+                (Language::Chinese, "daily_limit") => {
+                    format!(
+                        "已达到 daily_limit = {}，到 UTC+8 零点为止",
+                        self.count("/daily_limit")
+                    )
+                }
+                _ => why,
+            };
+            let cause = self.cause(cause);
+            self.trouble(["sending is suspended", "已暂停发送"], &why);
             let since = self.ahead("/suspended_since").map_or(0, |ahead| (-ahead).max(0) as u64);
             let probe = self.ahead("/next_probe").map(|ahead| self.span(ahead.max(0) as u64));
             let since = self.span(since);
@@ -103,8 +157,9 @@ impl<'a> Page<'a> {
         }
         // What was ordered is told above.
         for trouble in TROUBLES.iter().filter(|trouble| trouble.kind != Kind::Ordered) {
-            if let Some(why) = self.status[trouble.name].as_str() {
-                self.trouble(trouble.says, why);
+            if let Some(why) = self.line_of(&format!("/{}", trouble.name)) {
+                let why = self.reason(trouble.name).unwrap_or(why);
+                self.trouble(trouble.says, &why);
             }
         }
         if self.number("/damaged") > 0 {
