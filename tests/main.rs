@@ -30,6 +30,7 @@ mod root;
 mod sandbox;
 mod status;
 mod steering;
+mod task;
 mod templates;
 mod torture;
 mod transcripts;

@@ -38,7 +38,9 @@ pub fn end(place: &Place) -> Result<u8, String> {
 /// Returns when its process has ended; false if there is none.
 fn stop(place: &Place, signal: Signal) -> Result<bool, String> {
     let Some(process) = place.runs() else { return Ok(false) };
-    process.signal(signal).map_err(|error| format!("the task cannot be signalled: {error}"))?;
+    process
+        .signal(signal)
+        .map_err(|error| format!("cannot signal the process {}: {error}", process.pid))?;
     match process.ends_before(Instant::now() + PATIENCE) {
         true => Ok(true),
         false => Err(format!(

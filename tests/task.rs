@@ -1,0 +1,286 @@
+//! mega-task against the real daemon: what becomes of each person, whoever is killed, paused or restarted meanwhile.
+
+use crate::support::{KEY, Sandbox, Site, wait_for};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// Tasks beside an installation.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        Desk { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A list of `count` people, `o0` and so on.
+    fn list(&self, count: usize) -> String {
+        let path = self.folder.path().join("people.csv");
+        let rows = (0..count).map(|n| format!("o{n},value {n}\r\n")).collect::<String>();
+        std::fs::write(&path, format!("openid,first\r\n{rows}")).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mega-task"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env("MEGA_TASK_HOME", self.folder.path().join("home")).env("LC_ALL", "C");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must end with this code; returns what it said on both.
+    fn ends(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(output.status.code(), Some(code), "mega-task {arguments:?}: {said}");
+        said
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// `run` of the task t with these people, and more arguments.
+    fn task<'b>(&self, to: &'b str, list: &'b str, more: &[&'b str]) -> Vec<&'b str> {
+        let fixed = ["run", "--to", to, "--key", KEY, "--file", list, "--name", "t"];
+        [&fixed[..], more].concat()
+    }
+
+    fn show(&self, name: &str) -> Value {
+        serde_json::from_str(&self.ends(0, &["show", name, "--json"])).unwrap()
+    }
+
+    fn done(&self) -> u64 {
+        let output = self.run(&["show", "t", "--json"]);
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        ["sent", "failed", "unknown"].iter().filter_map(|name| shown[name].as_u64()).sum()
+    }
+
+    fn results(&self, name: &str) -> Vec<String> {
+        let path: PathBuf = self.folder.path().join(format!("{name}.result.csv"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.strip_prefix('\u{feff}').expect("Excel wants the mark");
+        let mut lines = text.split_terminator("\r\n").map(str::to_owned);
+        assert_eq!(lines.next().unwrap(), "line,openid,status,errcode,errmsg,meaning,msgid,time");
+        lines.collect()
+    }
+
+    /// One line for each of `count` people, and one message of each at WeChat's.
+    fn assert_each_once(&self, sandbox: &Sandbox, count: usize) {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for line in self.results("t") {
+            *seen.entry(line.split(',').nth(1).unwrap().to_owned()).or_default() += 1;
+        }
+        let twice: Vec<_> = seen.iter().filter(|(_, times)| **times != 1).collect();
+        assert!(twice.is_empty(), "lines of {twice:?}");
+        assert_eq!(seen.len(), count);
+        let ids = sandbox.ids();
+        let mut openids: Vec<&str> = ids.iter().map(|(openid, ..)| &**openid).collect();
+        openids.sort();
+        openids.dedup();
+        assert_eq!((ids.len(), openids.len()), (count, count), "messages, and openids");
+    }
+}
+
+fn address(site: &Site) -> String {
+    site.address.unwrap().to_string()
+}
+
+#[test]
+fn a_task_sends_to_everybody_and_says_who_was_not_reached_and_why() {
+    let sandbox = Sandbox::start();
+    let refused = json!({"errcode": 43004, "errmsg": "=1+1"});
+    sandbox.faults(json!({"openids": {"o3": refused, "o5": refused}}));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(100));
+    let said = desk.ends(3, &desk.task(&to, &list, &[]));
+    assert!(said.contains("98 sent, 2 failed, 0 unknown of 100"), "{said}");
+    assert!(said.contains("43004  the user does not follow the account"), "{said}");
+    let results = desk.results("t");
+    assert_eq!(results.len(), 100);
+    let failed: Vec<&String> = results.iter().filter(|line| line.contains(",failed,")).collect();
+    assert_eq!(failed.len(), 2);
+    assert!(failed[0].contains(",43004,'=1+1,the user does not follow"), "{failed:?}");
+    assert_eq!(desk.show("t")["stage"], "finished");
+    assert!(desk.ends(0, &["list"]).contains("t  finished  98 sent"));
+    assert!(desk.ends(0, &["log", "t"]).contains("finished: 98 sent"));
+    desk.ends(1, &["resume", "t"]);
+    desk.ends(1, &desk.task(&to, &list, &[]));
+
+    sandbox.faults(json!({}));
+    desk.ends(1, &["retry", "t", "--errcode", "-1,45009"]);
+    let said = desk.ends(0, &["retry", "t", "--errcode", "-1,43004"]);
+    assert!(said.contains("t-retry-1: 2 sent, 0 failed, 0 unknown of 2"), "{said}");
+    assert_eq!(desk.results("t-retry-1").len(), 2);
+    assert_eq!(sandbox.delivered(), 100);
+}
+
+#[test]
+fn nothing_goes_out_before_list_and_template_fit() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let to = address(&site);
+    let plain = desk.folder.path().join("plain.txt");
+    std::fs::write(&plain, "o1\no2\no1\n").unwrap();
+    let plain = plain.to_str().unwrap();
+    let said = desk.ends(6, &desk.task(&to, plain, &[]));
+    assert!(said.contains("wants ${first}"), "{said}");
+    let said = desk.ends(6, &["run", "--to", &to, "--key", "none", "--file", plain]);
+    assert!(said.contains("has no template \"none\""), "{said}");
+    let data = r#"{"first":"hello"}"#;
+    let said = desk.ends(0, &desk.task(&to, plain, &["--data", data, "--dry-run"]));
+    assert!(said.contains("1 duplicates left out"), "{said}");
+    assert!(said.contains(r#"2 o2: {"touser":"o2""#) && said.contains("hello"), "{said}");
+    assert_eq!(desk.ends(0, &["list"]), "");
+    assert_eq!(sandbox.delivered(), 0);
+    desk.ends(0, &desk.task(&to, plain, &["--data", data, "--push"]));
+    wait_for("both messages", || sandbox.delivered() == 2);
+}
+
+#[test]
+fn kill_9_of_task_and_mega_at_any_moment_sends_to_each_once() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 10 }));
+    let mut site = Site::started(&sandbox, "[setting]\ntask_worker_num = 16");
+    let count = 3_000;
+    let rounds = std::env::var("MEGA_TASK_KILLS").map_or(10, |text| text.parse().unwrap());
+    for round in 0..rounds {
+        let to = address(&site);
+        let (pid, kills_mega) = (site.pid(), round % 3 == 2);
+        let desk = Desk::new();
+        sandbox.post("/sandbox/reset", "");
+        let list = desk.list(count);
+        let mut child = desk.start(&desk.task(&to, &list, &["--window", "32"]));
+        for kill in 1..4 {
+            wait_for("some of them", || desk.done() >= kill * 500);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            child = desk.start(&["resume", "t"]);
+        }
+        if kills_mega {
+            site.kill_process(pid);
+            // What it was to send is lost with it; the task waits.
+            wait_for("the task to notice", || desk.show("t")["waits"].is_string());
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        if kills_mega {
+            site.start();
+            desk.ends(0, &["resume", "t", "--to", &address(&site)]);
+        }
+        desk.assert_each_once(&sandbox, count);
+    }
+}
+
+#[test]
+fn a_pause_ends_when_the_window_is_answered_and_resume_goes_on() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 20 }));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(1_000));
+    let mut child = desk.start(&desk.task(&to, &list, &["--rate", "200"]));
+    wait_for("some of them", || desk.done() > 20);
+    desk.ends(0, &["pause", "t"]);
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    let shown = desk.show("t");
+    assert_eq!(shown["stage"], "paused");
+    let answered = sandbox.delivered();
+    assert_eq!(shown["sent"].as_u64(), Some(answered), "nobody is out");
+    assert!(answered < 1_000);
+    desk.ends(1, &["pause", "t"]);
+    desk.ends(0, &["resume", "t", "--rate", "100000"]);
+    desk.assert_each_once(&sandbox, 1_000);
+    assert_eq!(sandbox.stats()["repeats"], 0);
+}
+
+#[test]
+fn an_end_is_for_good() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(1_000));
+    let said = desk.ends(0, &desk.task(&to, &list, &["--rate", "50", "--detach"]));
+    assert!(said.contains("runs in the background"), "{said}");
+    wait_for("some of them", || desk.done() > 5);
+    desk.ends(0, &["end", "t"]);
+    assert_eq!(desk.show("t")["stage"], "ended");
+    let said = desk.ends(1, &["resume", "t"]);
+    assert!(said.contains("ended for good"), "{said}");
+}
+
+#[test]
+fn a_refusal_is_waited_out_and_nobody_is_charged_for_it() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(300));
+    site.ok(&["pause", "--why", "lunch"]);
+    let mut child = desk.start(&desk.task(&to, &list, &[]));
+    wait_for("the task to say why it waits", || {
+        let shown = desk.run(&["show", "t", "--json"]).stdout;
+        let shown: Value = serde_json::from_slice(&shown).unwrap_or_default();
+        shown["waits"].as_str().is_some_and(|why| why.starts_with("sending suspended: paused"))
+    });
+    assert_eq!(sandbox.delivered(), 0);
+    site.ok(&["resume"]);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    desk.assert_each_once(&sandbox, 300);
+    let log = desk.ends(0, &["log", "t"]);
+    assert!(log.contains("waits: sending suspended: paused") && log.contains("goes on"), "{log}");
+}
+
+#[test]
+fn a_limit_of_the_account_costs_nobody_the_message() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 48001}}));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(100));
+    let mut child = desk.start(&desk.task(&to, &list, &[]));
+    wait_for("the task to wait", || {
+        let shown = desk.run(&["show", "t", "--json"]).stdout;
+        let shown: Value = serde_json::from_slice(&shown).unwrap_or_default();
+        shown["waits"].is_string()
+    });
+    assert_eq!(desk.done(), 0);
+    sandbox.faults(json!({}));
+    // The daemon's own probes let it go on.
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| child.wait().unwrap().code());
+        site.ok(&["reload"]);
+        assert_eq!(ended.join().unwrap(), Some(0));
+    });
+    desk.assert_each_once(&sandbox, 100);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_what_was_out_goes_out_again_under_the_same_id() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({ "latency_ms": 8_000 }));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(4));
+    let mut child = desk.start(&desk.task(&to, &list, &[]));
+    wait_for("them to be out", || sandbox.stats()["in_flight"] == 4);
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    let began = std::time::Instant::now();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    wait_for("it to drain", || desk.ends(0, &["log", "t"]).contains("ends when 4 answers"));
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert!(began.elapsed() < Duration::from_secs(6));
+    desk.ends(0, &["resume", "t"]);
+    desk.assert_each_once(&sandbox, 4);
+}
