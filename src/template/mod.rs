@@ -27,6 +27,7 @@ pub use data::check_data;
 pub use database::open;
 pub use kept::Kept;
 pub use look::{Look, look};
+pub use mysql::{denies_access, server as mysql_server};
 pub use render::{Filling, Template};
 pub use row::{Database, DatabaseError, Row};
 pub use unfit::Unfit;

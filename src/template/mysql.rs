@@ -93,7 +93,7 @@ impl Mysql {
     fn failed(&self, error: &mysql::Error) -> DatabaseError {
         let place = &self.place;
         match error {
-            mysql::Error::MySqlError(e) if DENIED.contains(&e.code) => {
+            mysql::Error::MySqlError(e) if denies_access(error) => {
                 DatabaseError::new(format_args!(
                     "{place} denies access (error {}): check [pdo] username and password, and the user's rights",
                     e.code
@@ -150,7 +150,13 @@ impl Database for Mysql {
     }
 }
 
-fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
+/// Whether it is about who may do what: the message of such an error names the user.
+pub fn denies_access(error: &mysql::Error) -> bool {
+    matches!(error, mysql::Error::MySqlError(e) if DENIED.contains(&e.code))
+}
+
+/// How the server is reached, and what it is called in messages.
+pub fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
     let Dsn::Mysql { host, port, dbname, unix_socket, .. } = &pdo.dsn else {
         return Err(DatabaseError::new("[pdo] dsn does not name a MySQL database"));
     };
