@@ -29,6 +29,7 @@ mod root;
 mod sandbox;
 mod status;
 mod steering;
+mod task_legacy;
 mod templates;
 mod torture;
 mod transcripts;
