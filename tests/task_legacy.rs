@@ -166,7 +166,7 @@ fn a_page_sees_a_task_from_its_beginning_to_its_end() {
 fn a_task_is_paused_taken_up_and_ended_and_nobody_gets_it_twice() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"latency_ms": 50}));
-    let site = Site::started(&sandbox, "[setting]\nsend_worker_num = 4");
+    let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
     let pages = Pages::new(&site, "pause_");
     pages.task(5, 300, "");
     let running = pages.begin(5, &[]);

@@ -343,8 +343,8 @@ fn send(
     let counts = Counts {
         success: success + progress.sent,
         fail: fail + progress.failed + progress.unknown,
-        // The board knows it in a moment.
-        file_index: row.counts.file_index.min(plan.total),
+        // Of a task that goes on, the board knows it anew in a moment.
+        file_index: if progress.done() == 0 { 0 } else { row.counts.file_index },
         ..before
     };
     let control = listen()?;
