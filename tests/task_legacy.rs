@@ -246,7 +246,8 @@ fn rows_that_cannot_be_started_are_left_as_they_are() {
     pages.ok("stop", 8, &[]);
     assert!(pages.shown(8).starts_with("中断 0+0/1"), "{}", pages.shown(8));
     pages.ok("start", 8, &[]);
-    pages.task(9, 0, ", total = 3");
+    pages.task(9, 3, "");
+    std::fs::write(site.folder.path().join("people-9.txt"), "\n").unwrap();
     pages.refused("start", 9, "没有可发送的人");
     assert!(pages.shown(9).starts_with("失败 0+0/3"), "{}", pages.shown(9));
 }
