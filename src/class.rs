@@ -135,7 +135,7 @@ pub const TABLE: &[Row] = rows! {
         ["first in line again, no attempt is charged; several in a row stop sending until a probe gets through",
          "排回队首，不计次数；连续多次则暂停发送，直到试探成功"];
     Unclear "unclear" false UNANSWERED, AgainUnclear, Again,
-        ["timeouts, HTTP 5xx", "超时、HTTP 5xx"],
+        ["timeouts, HTTP 5xx, an HTTP 4xx that is not WeChat's JSON", "超时、HTTP 5xx、内容并非微信 JSON 的 HTTP 4xx"],
         ["as later, while WeChat would recognise the repeat; several in a row stop sending, and probes are charged no attempt",
          "同 later，但只在微信能识别重复的时间内重试；连续多次则暂停发送，试探不计次数"];
     Data "data" false Gate::Silent, Fails, Answered,

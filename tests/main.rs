@@ -31,6 +31,7 @@ mod sandbox;
 mod status;
 mod steering;
 mod task;
+mod task_legacy;
 mod templates;
 mod torture;
 mod transcripts;

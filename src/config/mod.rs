@@ -26,6 +26,12 @@ use ipnet::IpNet;
 pub use reload::Difference;
 pub use value::Named;
 
+/// A data source name that stands outside a file; the error says what it must be.
+pub fn dsn(text: &str) -> Result<Dsn, String> {
+    let key = keys::find("pdo", "dsn").expect("invariant: the table has this key");
+    address::dsn(Path::new(""))(key, text)
+}
+
 /// A complete configuration that runs against the sandbox, for trying things out.
 pub const DEMO: &str = include_str!("../../conf/demo.ini");
 

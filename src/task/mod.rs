@@ -7,6 +7,7 @@
 //! - `run`: sends; `reply` says what an answer comes to, `ask` asks for the template.
 //! - `watch`: shows a running task, in `words` that people read.
 //! - `cli`: the command line, with the codes of `exit`.
+//! - `legacy`: drives a row of the table that an installation's pages read.
 
 mod ask;
 mod cli;
@@ -15,6 +16,7 @@ mod event;
 mod exit;
 mod home;
 mod journal;
+mod legacy;
 pub mod list;
 mod plan;
 mod reply;

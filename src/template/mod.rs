@@ -28,6 +28,7 @@ pub use data::check_data;
 pub use database::{create, open};
 pub use kept::{Instead, Kept, Old};
 pub use look::{Look, look};
+pub use mysql::{denies_access, server as mysql_server};
 pub use render::{Filling, Template};
 pub use row::{Database, DatabaseError, Fault, Row};
 pub use unfit::Unfit;

@@ -99,7 +99,7 @@ impl Mysql {
     fn failed(&self, error: &mysql::Error) -> DatabaseError {
         let (place, why) = (&self.place, words(error));
         match error {
-            mysql::Error::MySqlError(e) if DENIED.contains(&e.code) => DatabaseError::new(
+            mysql::Error::MySqlError(e) if denies_access(error) => DatabaseError::new(
                 Fault::Wrong,
                 format_args!(
                     "{place} denies access (error {}): check [pdo] username and password, and the user's rights",
@@ -208,7 +208,13 @@ impl Database for Mysql {
     }
 }
 
-fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
+/// Whether it is about who may do what: the message of such an error names the user.
+pub fn denies_access(error: &mysql::Error) -> bool {
+    matches!(error, mysql::Error::MySqlError(e) if DENIED.contains(&e.code))
+}
+
+/// How the server is reached, and what it is called in messages.
+pub fn server(pdo: &Pdo) -> Result<(OptsBuilder, String), DatabaseError> {
     let Dsn::Mysql { host, port, dbname, unix_socket, .. } = &pdo.dsn else {
         return Err(DatabaseError::new(Fault::Wrong, "[pdo] dsn does not name a MySQL database"));
     };

@@ -7,6 +7,7 @@ mod steer;
 
 use super::exit;
 use super::home::{Home, Name};
+use super::legacy;
 use crate::cli::language::Language;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -42,6 +43,9 @@ enum Command {
     Show(show::Show),
     /// Print what happened when
     Log(Which),
+    /// Drive a row of mega_task, as the demo's yii task did
+    #[command(subcommand)]
+    Legacy(legacy::Command),
 }
 
 #[derive(Args)]
@@ -87,6 +91,7 @@ impl Line {
             Command::List(options) => Ok(show::list(&home, &options, language)?),
             Command::Show(options) => Ok(show::show(&home, &options, language)?),
             Command::Log(which) => Ok(show::log(&task(&which)?)?),
+            Command::Legacy(command) => Ok(legacy::command(&home, &command)?),
         }
     }
 }

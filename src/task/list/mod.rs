@@ -23,10 +23,10 @@ mod xlsx;
 pub use error::{Fault, ListError};
 pub use kept::{Keeper, Kept};
 pub use lines::Encoding;
+pub(super) use lines::Lines;
 pub use source::Input;
 
 use intake::Intake;
-use lines::Lines;
 use source::{Kind, Source};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
