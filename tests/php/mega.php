@@ -14,12 +14,9 @@ class Mega
         stream_set_timeout($this->socket, 20);
     }
 
-    private static function pack($header, $opaque, $body = null)
+    private static function pack($header, $opaque, $body)
     {
-        $frame = pack('N', strlen($header)) . $header . pack('N', $opaque);
-        if ($body !== null) {
-            $frame .= pack('N', strlen($body)) . $body;
-        }
+        $frame = pack('N', strlen($header)) . $header . pack('N', $opaque) . pack('N', strlen($body)) . $body;
         return pack('N', strlen($frame)) . $frame;
     }
 
@@ -31,11 +28,6 @@ class Mega
     public function send($opaque, $openid, $key, $data)
     {
         fwrite($this->socket, self::pack("send $openid $key", $opaque, json_encode($data)));
-    }
-
-    public function tset($opaque, $key)
-    {
-        fwrite($this->socket, self::pack("tset $key", $opaque));
     }
 
     private function read($length)

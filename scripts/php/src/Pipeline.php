@@ -140,9 +140,10 @@ final class Pipeline
             unset($this->calls[$opaque]);
             $this->settled++;
             $this->endOutage();
-            $call->settle(
-                $answer->code === Answer::OK ? null : AnswerException::of($call->command, (string) $call, $answer)
-            );
+            $call->settle(match ($answer->code) {
+                Answer::OK => null,
+                default => AnswerException::of($call->command, (string) $call, $answer, $call->mayBeSent),
+            });
         } elseif (isset($this->abandoned[$opaque])) {
             unset($this->abandoned[$opaque]);
         } else {

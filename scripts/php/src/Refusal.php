@@ -19,6 +19,12 @@ enum Refusal: string
     /** The queue's folder was moved away under the running daemon. */
     case QueueGone = "the queue's folder was moved away";
 
+    /** The ids of queued messages are being read after a restart, or cannot be: a request with an id may come again. */
+    case Ids = 'the ids of queued messages';
+
+    /** More ids than mega remembers have ended in the last ten minutes (`ids_max`). */
+    case IdsFull = 'more ids ended';
+
     case Stopping = 'stopping';
 
     case Draining = 'draining';

@@ -16,21 +16,23 @@ abstract class AnswerException extends \RuntimeException implements MegaExceptio
         protected readonly Command $command,
         int $code,
         public readonly string $answer,
+        protected readonly bool $repeated,
     ) {
         parent::__construct($message, $code);
     }
 
     /**
      * @internal
-     * @param string $what the request in words
+     * @param string $what     the request in words
+     * @param bool   $repeated whether it is the answer to a repeat, which says nothing of the first
      */
-    public static function of(Command $command, string $what, Answer $answer): self
+    public static function of(Command $command, string $what, Answer $answer, bool $repeated): self
     {
         $refusal = Refusal::of($answer);
         return match (true) {
-            $answer->code === Answer::REJECTED => new RejectedException($command, $what, $answer),
-            $refusal !== null => new RefusedException($command, $what, $answer, $refusal),
-            default => new FailedException($command, $what, $answer),
+            $answer->code === Answer::REJECTED => new RejectedException($command, $what, $answer, $repeated),
+            $refusal !== null => new RefusedException($command, $what, $answer, $repeated, $refusal),
+            default => new FailedException($command, $what, $answer, $repeated),
         };
     }
 }

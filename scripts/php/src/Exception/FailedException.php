@@ -11,10 +11,10 @@ use Mega\Command;
 final class FailedException extends AnswerException
 {
     /** @internal */
-    public function __construct(Command $command, string $what, Answer $answer)
+    public function __construct(Command $command, string $what, Answer $answer, bool $repeated)
     {
         $why = $answer->message === '' ? 'no reason is given' : $answer->message;
-        parent::__construct("$what has failed with {$answer->code}: $why", $command, $answer->code, $answer->message);
+        parent::__construct("$what has failed with {$answer->code}: $why", $command, $answer->code, $answer->message, $repeated);
     }
 
     /** WeChat may have had the message when its answer failed to come. */

@@ -14,19 +14,26 @@ use Mega\Refusal;
  */
 final class RefusedException extends AnswerException
 {
+    /** What is said of a send only before it is taken in. */
+    private const BEFORE_TAKING_IN = [Refusal::QueueFull, Refusal::Draining, Refusal::Ids, Refusal::IdsFull];
+
     /** @internal */
-    public function __construct(Command $command, string $what, Answer $answer, public readonly Refusal $refusal)
+    public function __construct(Command $command, string $what, Answer $answer, bool $repeated, public readonly Refusal $refusal)
     {
-        parent::__construct("$what is refused for now: {$answer->message}", $command, $answer->code, $answer->message);
+        parent::__construct("$what is refused for now: {$answer->message}", $command, $answer->code, $answer->message, $repeated);
     }
 
     /**
-     * A push that is refused was never taken in. A send may have been with WeChat already, without an answer
+     * A push that is refused was never taken in, unless this answers a repeat: the first may have been. A send may have been with WeChat already, without an answer
      * yet, when mega stopped or sending was suspended.
      */
     public function mayBeSent(): bool
     {
-        return $this->command === Command::Send
-            && !in_array($this->refusal, [Refusal::QueueFull, Refusal::Draining], true);
+        return match ($this->command) {
+            Command::Tset => false,
+            Command::Push => $this->repeated,
+            Command::Send => $this->repeated
+                || !in_array($this->refusal, self::BEFORE_TAKING_IN, true),
+        };
     }
 }

@@ -17,7 +17,7 @@ final class RejectedException extends AnswerException
     public readonly ?string $errmsg;
 
     /** @internal */
-    public function __construct(Command $command, string $what, Answer $answer)
+    public function __construct(Command $command, string $what, Answer $answer, bool $repeated)
     {
         $told = json_decode($answer->message, true, 16);
         $errcode = is_array($told) ? $told['errcode'] ?? null : null;
@@ -25,11 +25,12 @@ final class RejectedException extends AnswerException
         $errmsg = $this->errcode === null ? null : $told['errmsg'] ?? '';
         $this->errmsg = is_string($errmsg) ? $errmsg : null;
         $why = $this->errcode === null ? $answer->message : "WeChat answers $errcode {$this->errmsg}";
-        parent::__construct("$what is rejected: $why", $command, $answer->code, $answer->message);
+        parent::__construct("$what is rejected: $why", $command, $answer->code, $answer->message, $repeated);
     }
 
+    /** Only where it answers a repeat: the first may have been taken in. */
     public function mayBeSent(): bool
     {
-        return false;
+        return $this->repeated && $this->command !== Command::Tset;
     }
 }
