@@ -94,7 +94,8 @@ impl Kept {
         self.offset
     }
 
-    /// None after the last.
+    /// None after the last. An iterator would turn the error round, and every caller would turn it back.
+    #[expect(clippy::should_implement_trait)]
     pub fn next(&mut self) -> io::Result<Option<Person>> {
         self.text.clear();
         let length = self.file.read_line(&mut self.text)?;
