@@ -88,10 +88,13 @@ impl Spool {
     /// The daemon ends when it is drained and nothing is left, of which anybody could still hear.
     pub(super) fn look_drained(&mut self) {
         let empty = self.queue.depth() == 0 && self.sends.len() == 0;
-        if self.draining.is_some() && empty && self.in_flight() == 0 && self.ends.all_recorded() {
-            if let Drained::Tell(tell) = std::mem::replace(&mut self.drained, Drained::Told) {
-                tell();
-            }
+        if self.draining.is_some()
+            && empty
+            && self.in_flight() == 0
+            && self.ends.all_recorded()
+            && let Drained::Tell(tell) = std::mem::replace(&mut self.drained, Drained::Told)
+        {
+            tell();
         }
     }
 

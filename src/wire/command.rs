@@ -403,17 +403,18 @@ mod tests {
 
     #[test]
     fn a_third_word_is_an_id_only_where_it_says_so() {
-        let words: [(&[&[u8]], Option<&[u8]>); 6] = [
-            (&[b"push", b"o", b"k"], None),
-            (&[b"push", b"o", b"k", b"id=A-1_z"], Some(b"A-1_z")),
-            (&[b"push", b"o", b"k", b"id="], Some(b"")),
-            (&[b"push", b"o", b"k", b"id=a", b"id=b"], Some(b"a")),
-            (&[b"push", b"o", b"k", b"x", b"id=b"], None),
-            (&[b"push", b"o", b"k", b"ID=b"], None),
+        let words = [
+            ("push o k", None),
+            ("push o k id=A-1_z", Some("A-1_z")),
+            ("push o k id=", Some("")),
+            ("push o k id=a id=b", Some("a")),
+            ("push o k x id=b", None),
+            ("push o k ID=b", None),
         ];
         for (words, id) in words {
+            let id = id.map(str::as_bytes);
             let mut out = Vec::new();
-            frame::encode(&mut out, words, 7, Some(b"{}"));
+            frame::encode(&mut out, &[words.as_bytes()], 7, Some(b"{}"));
             let request = Request { opaque: 7, openid: b"o", key: b"k", id, data: b"{}" };
             assert_eq!(decode(&out[WORD..]), Ok(Command::Push(request)), "{words:?}");
             let mut again = Vec::new();

@@ -10,16 +10,16 @@ fn cancel_all() -> Steering {
 }
 
 /// Sweeps as far as it goes without the ledger; returns what it is given.
-fn sweep(alone: &mut Alone, now: Now) -> Vec<Box<crate::traffic::ledger::Failure>> {
+fn sweep(alone: &mut Alone, now: Now) -> Vec<crate::traffic::ledger::Failure> {
     alone.spool.sweep(now).ok().unwrap();
     let failures = alone.notes.try_iter().map(|note| match note {
-        Note::Failed(failure) => failure,
+        Note::Failed(failure) => *failure,
         _ => panic!("another note"),
     });
     failures.collect()
 }
 
-fn record(alone: &mut Alone, failures: &[Box<crate::traffic::ledger::Failure>]) {
+fn record(alone: &mut Alone, failures: &[crate::traffic::ledger::Failure]) {
     let tickets: Vec<_> = failures.iter().filter_map(|it| it.message.ticket()).collect();
     let cancelled = tickets.len();
     alone.spool.turn(Event::Recorded { tickets, cancelled }).ok().unwrap();

@@ -132,7 +132,7 @@ pub fn dry_run(
     let template = text.map(compile);
     let (mut data, mut out) = (String::new(), Vec::new());
     for _ in 0..SHOWN {
-        let Some(person) = list.next().map_err(unread)? else { break };
+        let Some(person) = list.person().map_err(unread)? else { break };
         plan.put_data(&mut data, &person.data);
         let message = match &template {
             Some(template) => {

@@ -307,7 +307,7 @@ fn failed_people(
             Status::Sent => false,
         };
         if wanted {
-            let person = Kept::open(&old.folder, failure.offset).and_then(|mut list| list.next());
+            let person = Kept::open(&old.folder, failure.offset).and_then(|mut list| list.person());
             let person = person.map_err(unread)?.ok_or("the list ends before its last person")?;
             keeper.keep(&person).map_err(written)?;
             total += 1;

@@ -195,7 +195,7 @@ impl Keeper {
 
     fn counts(&mut self, progress: &Progress) -> Result<Counts, String> {
         while self.front < progress.front {
-            let next = self.kept.next().map_err(|error| format!("the task's list: {error}"))?;
+            let next = self.kept.person().map_err(|error| format!("the task's list: {error}"))?;
             let Person { line, .. } = next.ok_or("the task's list is cut short")?;
             (self.front, self.line) = (self.front + 1, line);
         }

@@ -431,7 +431,9 @@ fn signal(which: &Which, signal: Signal) -> Result<u8, String> {
         );
         return Ok(exit::OK);
     };
-    process.signal(signal)?;
+    process
+        .signal(signal)
+        .map_err(|error| format!("cannot signal the process {}: {error}", process.pid))?;
     if !process.ends_before(Instant::now() + STOP) {
         return Err(format!(
             "the process {} of task {id} was asked, and has not ended yet",

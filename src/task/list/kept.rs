@@ -96,7 +96,7 @@ impl Kept {
 
     /// None after the last. An iterator would turn the error round, and every caller would turn it back.
     #[expect(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> io::Result<Option<Person>> {
+    pub fn person(&mut self) -> io::Result<Option<Person>> {
         self.text.clear();
         let length = self.file.read_line(&mut self.text)?;
         if length == 0 {
@@ -127,11 +127,11 @@ mod tests {
         let mut offsets = Vec::new();
         for person in &people {
             offsets.push(kept.offset());
-            assert_eq!(kept.next().unwrap().as_ref(), Some(person));
+            assert_eq!(kept.person().unwrap().as_ref(), Some(person));
         }
-        assert_eq!(kept.next().unwrap(), None);
+        assert_eq!(kept.person().unwrap(), None);
         for (person, offset) in people.iter().zip(offsets) {
-            let next = Kept::open(folder.path(), offset).unwrap().next().unwrap();
+            let next = Kept::open(folder.path(), offset).unwrap().person().unwrap();
             assert_eq!(next.as_ref(), Some(person));
         }
     }
@@ -150,9 +150,9 @@ mod tests {
         keeper.finish_without(odd).unwrap();
         let mut kept = Kept::open(folder.path(), 0).unwrap();
         for line in (0..100).step_by(2) {
-            assert_eq!(kept.next().unwrap().unwrap().line, line);
+            assert_eq!(kept.person().unwrap().unwrap().line, line);
         }
-        assert_eq!(kept.next().unwrap(), None);
+        assert_eq!(kept.person().unwrap(), None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

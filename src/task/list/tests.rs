@@ -26,7 +26,7 @@ fn import_bytes(bytes: &[u8], column: Option<&str>) -> Result<(Survey, Vec<Perso
     assert_eq!(left.len(), 1, "{left:?}");
     let mut kept = Kept::open(folder.path(), 0).unwrap();
     let mut people = Vec::new();
-    while let Some(person) = kept.next().unwrap() {
+    while let Some(person) = kept.person().unwrap() {
         people.push(person);
     }
     assert_eq!(survey.people, people.len() as u64);

@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
         for open in &state.open {
             let mut list = Kept::open(&place.folder, open.offset).map_err(unread)?;
             let person =
-                list.next().map_err(unread)?.ok_or("the list ends before its last person")?;
+                list.person().map_err(unread)?.ok_or("the list ends before its last person")?;
             let since = if unknown == Unknown::Resend { 0 } else { open.since };
             people.hold(person, Open { since, ..*open });
         }

@@ -157,7 +157,7 @@ impl People {
             let offset = self.list.offset();
             let ended =
                 || io::Error::new(io::ErrorKind::UnexpectedEof, "it ends before its last person");
-            let person = self.list.next()?.ok_or_else(ended)?;
+            let person = self.list.person()?.ok_or_else(ended)?;
             let open = Open { index: self.next, offset, since, turn: 0 };
             let held = Held { cleared: block, doubt: false, ..Held::new(person, open) };
             let slot = self.keep(held);
