@@ -94,8 +94,7 @@ impl Kept {
         self.offset
     }
 
-    /// None after the last. An iterator would turn the error round, and every caller would turn it back.
-    #[expect(clippy::should_implement_trait)]
+    /// The next one; none after the last.
     pub fn person(&mut self) -> io::Result<Option<Person>> {
         self.text.clear();
         let length = self.file.read_line(&mut self.text)?;
