@@ -47,10 +47,8 @@ impl Spool {
         while let Some(job) = self.next_allowed(now) {
             jobs.push(job);
         }
-        if !jobs.is_empty() {
-            // Q2: whatever end comes now, the next start knows who had them.
-            self.queue.write_marks();
-        }
+        // Q2: whatever end comes now, the next start knows what became of others, and who had these.
+        self.queue.write_marks();
         jobs.drain(..).for_each(|job| self.hand(job, now));
         self.leaving = jobs;
     }
