@@ -56,10 +56,17 @@ impl Spool {
     fn next_allowed(&mut self, now: Now) -> Option<Job> {
         let allowance = self.allowance(now);
         // D1 in `quota`.
-        if allowance == Allowance::Shut || !self.something_waits() || !self.throttle.reserve(now) {
+        let waits = self.something_waits();
+        if allowance == Allowance::Shut || waits && !self.throttle.reserve(now) {
             return None;
         }
         let mut job = self.next_job(now)?;
+        // A damaged segment may hold a push that nobody has counted.
+        if !waits && !self.throttle.reserve(now) {
+            self.pushes.land();
+            self.queue.give_back(&job.message);
+            return None;
+        }
         job.probe = allowance == Allowance::Probe;
         job.round = self.round;
         self.throttle.spend(job.probe);
