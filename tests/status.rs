@@ -233,7 +233,10 @@ fn no_text_from_outside_steers_the_terminal_of_who_looks() {
     }
     let failed: Value = serde_json::from_str(&site.ok(&["failed"])).unwrap();
     assert_eq!(failed["openid"], "o1\u{9b}\u{202e}", "the text itself is kept");
-    assert!(!site.log().contains('\u{202e}'));
+    // The message log has openids as they came, for programs.
+    let log = site.log();
+    let mut lines = log.lines().filter(|line| line.starts_with('['));
+    assert!(!lines.any(|line| line.contains('\u{202e}')), "{log}");
 }
 
 #[test]
