@@ -126,8 +126,7 @@ pub fn decode(payload: &[u8]) -> Result<Command<'_>, BadFrame> {
             let (openid, key) = (word()?, word()?);
             let id = words.next().and_then(|word| word.strip_prefix(ID));
             let (opaque, rest) = integer(rest)?;
-            // No body at all is an empty one.
-            let data = if rest.is_empty() { rest } else { counted(rest)?.0 };
+            let (data, _) = counted(rest)?;
             let request = Request { opaque, openid, key, id, data };
             Ok(match expected {
                 "send" => Command::Send(request),
@@ -424,13 +423,13 @@ mod tests {
     }
 
     #[test]
-    fn a_push_without_a_body_has_an_empty_one_and_a_body_that_is_cut_off_is_none() {
+    fn a_push_may_have_an_empty_body_and_must_have_one() {
         let mut out = Vec::new();
         frame::encode(&mut out, &[b"push", b"o", b"k"], 7, None);
+        assert_eq!(decode(&out[WORD..]), Err(BadFrame::unknown()));
+        out.extend_from_slice(&[0; WORD]);
         let request = Request { opaque: 7, openid: b"o", key: b"k", id: None, data: b"" };
         assert_eq!(decode(&out[WORD..]), Ok(Command::Push(request)));
-        out.extend_from_slice(&[0, 0, 0]);
-        assert_eq!(decode(&out[WORD..]), Err(BadFrame::unknown()));
     }
 
     #[test]
