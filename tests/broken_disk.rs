@@ -25,8 +25,7 @@ fn a_block_that_cannot_be_read_costs_the_messages_in_it() {
     }
     // In a sealed segment, in its header, and in the tail.
     for (number, block) in [(1, 100), (1, 0), (2, 10)] {
-        let sandbox = Sandbox::start();
-        sandbox.faults(json!({"answer": {"errcode": 40164}}));
+        let sandbox = unwilling();
         let mut site = Site::new(&sandbox, "[queue]\nsync = 20ms");
         let folder = site.folder.path().join("run/test.queue");
         let Some(mut disk) = Ext4::mount(site.folder.path().join("image"), &folder) else {
@@ -58,6 +57,13 @@ fn a_block_that_cannot_be_read_costs_the_messages_in_it() {
     }
 }
 
+/// It refuses the account, so that whatever is pushed stays in the queue until the fault is ended.
+fn unwilling() -> Sandbox {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    sandbox
+}
+
 fn segment(site: &Site, number: u32) -> PathBuf {
     site.folder.path().join(format!("run/test.queue/{number:020}.seg"))
 }
@@ -68,8 +74,7 @@ fn cut_short(file: &Path) {
 
 #[test]
 fn a_segment_that_is_cut_short_while_the_daemon_runs_is_damage() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let sandbox = unwilling();
     let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
     push_big(&site);
     // The cursor reads the first, and the second is appended to.
@@ -100,8 +105,7 @@ fn a_segment_that_is_cut_short_while_the_daemon_runs_is_damage() {
 
 #[test]
 fn a_segment_that_is_cut_short_is_damage_for_the_next_start_too() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let sandbox = unwilling();
     let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
     push_big(&site);
     cut_short(&segment(&site, 1));
@@ -117,8 +121,7 @@ fn a_segment_that_is_cut_short_is_damage_for_the_next_start_too() {
 
 #[test]
 fn a_queue_file_that_is_removed_while_it_is_in_use_is_told_and_used_no_more() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let sandbox = unwilling();
     let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
     site.push_many(100);
     std::fs::remove_file(segment(&site, 1)).unwrap();
@@ -174,8 +177,7 @@ fn a_queue_file_that_is_replaced_by_a_copy_of_it_is_put_back_and_nothing_goes_ou
 
 #[test]
 fn what_was_in_a_file_that_was_removed_is_delivered_while_the_daemon_runs() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let sandbox = unwilling();
     let site = Site::started(&sandbox, "[queue]\nsync = 20ms");
     site.push_many(100);
     std::fs::remove_file(segment(&site, 1)).unwrap();
@@ -190,8 +192,7 @@ fn what_was_in_a_file_that_was_removed_is_delivered_while_the_daemon_runs() {
 
 #[test]
 fn a_folder_that_was_moved_away_takes_nothing_in_until_it_is_back() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let sandbox = unwilling();
     let mut site = Site::started(&sandbox, "[queue]\nsync = 20ms");
     site.push_many(100);
     let folder = site.folder.path().join("run/test.queue");
@@ -233,8 +234,7 @@ fn what_a_failed_sync_left_in_the_page_cache_is_not_believed() {
     if !rustix::process::geteuid().is_root() {
         return println!("not run: only root can make a disk that fails");
     }
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({"answer": {"errcode": 40164}}));
+    let sandbox = unwilling();
     let mut site = Site::new(&sandbox, "[queue]\nsync = 20ms");
     let folder = site.folder.path().join("run/test.queue");
     // It runs out of room where the kernel believes there is some, as a thinly provisioned disk does.

@@ -51,17 +51,21 @@ fn replies(letters: &Letters) -> Vec<(u32, u16, String)> {
     replies.map(|reply| (reply.to.opaque, reply.code, reply.message.into_owned())).collect()
 }
 
-#[test]
-fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
+/// A ledger in which one message has failed.
+fn with_one() -> (tempfile::TempDir, Config, Ledger) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("logs")).unwrap();
     let mut config = Config::demo(folder.path()).unwrap();
     config.server.queue_file_path = folder.path().to_owned();
     let mut ledger = Ledger::open(&config).unwrap();
     ledger.database.write(|write| add(write, "1", 10)).unwrap();
-    let (_poll, waker) = crate::reactor::poll().unwrap();
+    (folder, config, ledger)
+}
+
+/// What it is linked to while it runs.
+fn links(channels: &Channels) -> (Links, Letters, mio::Poll) {
+    let (poll, waker) = crate::reactor::poll().unwrap();
     let (mailbox, letters) = Mailbox::new(waker);
-    let channels = Channels::new(1);
     let links = Links {
         notes: channels.notes.clone(),
         blocks: channels.blocks.clone(),
@@ -71,6 +75,14 @@ fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
         mailbox,
         stats: Arc::default(),
     };
+    (links, letters, poll)
+}
+
+#[test]
+fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
+    let (_folder, _config, mut ledger) = with_one();
+    let channels = Channels::new(1);
+    let (links, letters, _poll) = links(&channels);
     let spool = channels.inside().events;
     let ask = |ledger: &mut Ledger, opaque| {
         let conn = ConnId { slot: 0, generation: 0 };
@@ -105,26 +117,11 @@ fn whoever_asks_while_the_disk_is_full_is_told_so_at_once() {
 
 #[test]
 fn what_fails_while_somebody_else_holds_the_ledger_is_kept_within_a_second() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("logs")).unwrap();
-    let mut config = Config::demo(folder.path()).unwrap();
-    config.server.queue_file_path = folder.path().to_owned();
-    let mut ledger = Ledger::open(&config).unwrap();
-    ledger.database.write(|write| add(write, "1", 10)).unwrap();
+    let (_folder, config, ledger) = with_one();
     let other = rusqlite::Connection::open(ledger.database.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let channels = Channels::new(1);
-    let (_poll, waker) = crate::reactor::poll().unwrap();
-    let (mailbox, _letters) = Mailbox::new(waker);
-    let links = Links {
-        notes: channels.notes.clone(),
-        blocks: channels.blocks.clone(),
-        asks: never(),
-        changes: never(),
-        spool: channels.events.clone(),
-        mailbox,
-        stats: Arc::default(),
-    };
+    let (links, _letters, _poll) = links(&channels);
     let inside = channels.inside();
     std::thread::scope(|scope| {
         scope.spawn(|| ledger.run(links));

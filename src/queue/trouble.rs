@@ -1,6 +1,7 @@
 //! What can be wrong with a queue, in words for the log and the operator.
 
 use super::header;
+use crate::wire::not_now::QUEUE_FULL;
 use std::io;
 
 /// Messages that are lost, or will be.
@@ -112,7 +113,7 @@ impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
             Refused::NoSegment => "queue full: the next segment is not there yet",
-            Refused::Full => "queue full",
+            Refused::Full => QUEUE_FULL,
             Refused::TooLarge => "invalid data: larger than a queue segment",
         })
     }

@@ -13,6 +13,7 @@ use crate::traffic::batch::{self, Batch, ConnId, Kind, ReplyTo, UNANSWERED};
 use crate::traffic::{BATCHES, Event, Tset};
 use crate::wire::command::{self, Command, Request};
 use crate::wire::frame::{Split, split};
+use crate::wire::not_now;
 use crossbeam_channel::TrySendError;
 use std::time::{Duration, Instant};
 
@@ -151,7 +152,7 @@ impl Desk {
     fn request(&mut self, conn: &mut Conn, id: ConnId, kind: Kind, request: Request) -> Next {
         let Request { opaque, openid, key, id: own, data } = request;
         if self.stopping {
-            return self.refuse(conn, opaque, Refusal::Stopping, "stopping");
+            return self.refuse(conn, opaque, Refusal::Stopping, not_now::STOPPING);
         }
         if let Err(unfit) = self.links.table.check(key, data) {
             self.links.stats.turn_down(match unfit {
@@ -237,7 +238,7 @@ impl Desk {
             return Some(Next::Hold(Hold::Results));
         }
         let fits = self.account.fits(Part::Requests, weight);
-        (!fits).then(|| self.refuse(conn, opaque, Refusal::Memory, "queue full"))
+        (!fits).then(|| self.refuse(conn, opaque, Refusal::Memory, not_now::QUEUE_FULL))
     }
 
     /// What a client has to wait for before it is read. Nothing is read that has nowhere to go: what

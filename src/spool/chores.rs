@@ -3,6 +3,7 @@
 use super::{Spool, SyncFailed};
 use crate::clock::Now;
 use crate::queue::{ChoreDone, Progress};
+use crate::wire::not_now::{QUEUE_FULL, QUEUE_GONE};
 
 impl Spool {
     /// The next chore, when the last one is done: what is left of them stays with the queue.
@@ -45,7 +46,7 @@ impl Spool {
                 self.work_off_held(now);
             }
             Progress::NoRoom(error) => {
-                let why = format!("queue full: no room for the next segment: {error}");
+                let why = format!("{QUEUE_FULL}: no room for the next segment: {error}");
                 if self.said.now() {
                     log::error!("{why}; it is tried again every second");
                 }
@@ -64,15 +65,15 @@ impl Spool {
 
     /// What would be taken in, the next start would not find.
     fn close_intake(&mut self, now: Now) {
-        let why = "the queue's folder was moved away or removed";
-        if self.intake.why_no_segment().as_deref() != Some(why) {
+        let why = format!("{QUEUE_GONE} or removed");
+        if self.intake.why_no_segment().as_deref() != Some(&*why) {
             log::error!(
                 "{why}: {}; pushes are refused until it is back in its place (a restart goes on with \
                  what it finds there)",
                 self.config.server.queue_file_path.display()
             );
         }
-        self.intake.no_segment(why.to_owned());
+        self.intake.no_segment(why);
         self.work_off_held(now);
     }
 }

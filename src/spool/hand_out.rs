@@ -9,6 +9,7 @@ use crate::class::Class;
 use crate::clock::Now;
 use crate::queue::{Mark, Message};
 use crate::traffic::job::{Job, Reason, Waiting};
+use crate::wire::not_now;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -204,9 +205,9 @@ impl Spool {
 
     /// While nobody may send, who waits for a send is told so instead of waiting on.
     pub(super) fn answer_waiting_sends(&mut self, now: Now) {
-        let Some(why) = self.throttle.suspended() else { return };
+        let Some(why) = self.throttle.refusal() else { return };
         for job in self.sends.give_up_waiting() {
-            self.give_up(job, "suspended", format!("sending suspended: {why}"), now);
+            self.give_up(job, "suspended", why.clone(), now);
         }
     }
 
@@ -223,12 +224,11 @@ impl Spool {
             return self.cancel(job.message, number, now);
         }
         self.sends.landed(&job);
-        if let Some(why) = self.throttle.suspended() {
-            let why = format!("sending suspended: {why}");
+        if let Some(why) = self.throttle.refusal() {
             return self.give_up(job, "suspended", why, now);
         }
         match self.stopping {
-            Some(_) => self.give_up(job, "stopping", "stopping", now),
+            Some(_) => self.give_up(job, "stopping", not_now::STOPPING, now),
             // The outcome that ended its round is on its way.
             None => self.sends.delay(job, now.at),
         }

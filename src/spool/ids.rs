@@ -12,6 +12,7 @@
 use crate::linger::linger;
 use crate::queue::{ClientMsgId, Message, OwnIds};
 use crate::traffic::batch::ReplyTo;
+use crate::wire::not_now::{IDS_ENDED, IDS_UNREAD, QUEUE_FULL};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -30,9 +31,18 @@ const SHORT: Duration = Duration::from_millis(10);
 /// Bytes of memory that one takes at most, in a table that has just grown; texts of that length count for one more.
 const COST: usize = 96;
 
-/// An openid and an id, as good as unlike any other: what keeps a client from guessing two that are alike is that
-/// the hashers are seeded at random.
+/// An openid and an id, as good as unlike any other.
 type Print = [u64; 2];
+
+/// Its seeds are random, so that no client can find two that are alike.
+#[derive(Clone)]
+struct Printer([RandomState; 2]);
+
+impl Printer {
+    fn print(&self, openid: &[u8], id: &[u8]) -> Print {
+        self.0.each_ref().map(|hasher| hasher.hash_one((openid, id)))
+    }
+}
 
 type Prints<V> = HashMap<Print, V, foldhash::fast::RandomState>;
 
@@ -53,7 +63,7 @@ pub enum Known {
 }
 
 pub struct Ids {
-    hashers: [RandomState; 2],
+    printer: Printer,
     limit: usize,
     queued: HashSet<Print, foldhash::fast::RandomState>,
     /// Who waits for a send beside the one that it came from.
@@ -73,6 +83,7 @@ enum Before {
     /// Nobody has asked yet.
     Unread,
     Reading(JoinHandle<io::Result<Vec<Print>>>),
+    /// Until when it is not tried again, and why.
     Failed(Instant, String),
     Read,
 }
@@ -81,7 +92,7 @@ impl Ids {
     /// `found`: messages waited when the daemon began.
     pub fn new(limit: usize, found: bool, now: Instant) -> Ids {
         Ids {
-            hashers: [RandomState::new(), RandomState::new()],
+            printer: Printer([RandomState::new(), RandomState::new()]),
             limit,
             queued: HashSet::default(),
             sends: Prints::default(),
@@ -95,10 +106,6 @@ impl Ids {
 
     pub fn configure(&mut self, limit: usize) {
         self.limit = limit;
-    }
-
-    fn print(&self, openid: &[u8], id: &[u8]) -> Print {
-        self.hashers.each_ref().map(|hasher| hasher.hash_one((openid, id)))
     }
 
     /// How many are remembered; texts count, too.
@@ -117,7 +124,7 @@ impl Ids {
         now: Instant,
     ) -> Known {
         self.turn(now);
-        let print = self.print(openid, id.as_bytes());
+        let print = self.printer.print(openid, id.as_bytes());
         if let Some(waiting) = self.sends.get_mut(&print) {
             waiting.push(to);
             return Known::Joined;
@@ -139,7 +146,7 @@ impl Ids {
         }
         if self.len() >= self.limit {
             return Known::Refused(format!(
-                "queue full: {} ids are remembered (queue.ids_max)",
+                "{QUEUE_FULL}: {} ids are remembered (queue.ids_max)",
                 self.limit
             ));
         }
@@ -150,20 +157,20 @@ impl Ids {
     pub fn queued(&mut self, openid: &[u8], id: &ClientMsgId) {
         // What was there at the start is read later, all of it.
         if !matches!(self.before, Before::Unread) {
-            self.queued.insert(self.print(openid, id.as_bytes()));
+            self.queued.insert(self.printer.print(openid, id.as_bytes()));
         }
     }
 
     /// A send was taken in.
     pub fn sent(&mut self, openid: &[u8], id: &ClientMsgId) {
-        self.sends.insert(self.print(openid, id.as_bytes()), Vec::new());
+        self.sends.insert(self.printer.print(openid, id.as_bytes()), Vec::new());
     }
 
     /// A push has ended, whatever it came to.
     pub fn ended(&mut self, message: &Message, now: Instant) {
         let Some(id) = message.own_id() else { return };
         self.turn(now);
-        let print = self.print(message.openid(), id);
+        let print = self.printer.print(message.openid(), id);
         if !self.queued.remove(&print) && self.len() >= self.limit {
             self.blind = Some(now + REMEMBERED);
             return;
@@ -180,7 +187,7 @@ impl Ids {
     ) -> Vec<ReplyTo> {
         let Some(id) = message.own_id() else { return Vec::new() };
         self.turn(now);
-        let print = self.print(message.openid(), id);
+        let print = self.printer.print(message.openid(), id);
         if let Some((code, text)) = definite {
             let told = !(code == crate::wire::command::OK && text.is_empty());
             let told = told.then(|| Box::new((code, text.into())));
@@ -212,39 +219,32 @@ impl Ids {
 
     /// K3; why nothing can be said yet, if so.
     fn read(&mut self, old: impl FnOnce() -> OwnIds, now: Instant) -> Result<(), String> {
-        let patience = match &self.before {
-            Before::Failed(again, why) if now < *again => {
-                return Err(format!("the ids of queued messages cannot be read: {why}"));
-            }
+        let mut patience = Duration::ZERO;
+        match self.before {
+            Before::Failed(again, _) if now < again => {}
             Before::Unread | Before::Failed(..) => {
                 self.begin_reading(old(), now);
-                SHORT
+                patience = SHORT;
             }
-            Before::Reading(_) | Before::Read => Duration::ZERO,
-        };
+            Before::Reading(_) | Before::Read => {}
+        }
         if let Before::Reading(thread) = &self.before {
             if linger(patience, || thread.is_finished().then_some(())).is_none() {
-                return Err("the ids of queued messages are being read; come again".into());
+                return Err(format!("{IDS_UNREAD} are being read; come again"));
             }
             self.end_reading(now);
         }
-        if let Before::Failed(_, why) = &self.before {
-            return Err(format!("the ids of queued messages cannot be read: {why}"));
-        }
-        match self.blind {
-            Some(until) if now < until => {
-                Err("more ids ended in the last ten minutes than are remembered (queue.ids_max)"
-                    .into())
-            }
-            _ => {
-                self.blind = None;
-                Ok(())
-            }
+        match (&self.before, self.blind) {
+            (Before::Failed(_, why), _) => Err(why.clone()),
+            (_, Some(until)) if now < until => Err(format!(
+                "{IDS_ENDED} in the last ten minutes than are remembered (queue.ids_max)"
+            )),
+            _ => Ok(()),
         }
     }
 
     fn begin_reading(&mut self, old: OwnIds, now: Instant) {
-        let (hashers, limit) = (self.hashers.clone(), self.limit);
+        let (printer, limit) = (self.printer.clone(), self.limit);
         let read = move || {
             let mut prints = Vec::new();
             old.read(|openid, id| {
@@ -252,14 +252,14 @@ impl Ids {
                     let why = format!("there are more than {limit} (queue.ids_max)");
                     return Err(io::Error::other(why));
                 }
-                prints.push(hashers.each_ref().map(|hasher| hasher.hash_one((openid, id))));
+                prints.push(printer.print(openid, id));
                 Ok(())
             })?;
             Ok(prints)
         };
         self.before = match thread::Builder::new().name("ids".into()).spawn(read) {
             Ok(thread) => Before::Reading(thread),
-            Err(error) => Before::Failed(now + AGAIN, error.to_string()),
+            Err(error) => failed(error, now),
         };
     }
 
@@ -274,12 +274,15 @@ impl Ids {
                 let waiting = prints.into_iter().filter(|print| !ended(print));
                 self.queued.extend(waiting);
             }
-            Err(error) => {
-                log::error!("the ids of queued messages cannot be read: {error}");
-                self.before = Before::Failed(now + AGAIN, error.to_string());
-            }
+            Err(error) => self.before = failed(error, now),
         }
     }
+}
+
+fn failed(error: io::Error, now: Instant) -> Before {
+    let why = format!("{IDS_UNREAD} cannot be read: {error}");
+    log::error!("{why}");
+    Before::Failed(now + AGAIN, why)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::queue::{ClientMsgId, Queue, Refused};
 use crate::stats::{Refusal, Stats};
 use crate::traffic::batch::{Batch, Kind, Request};
-use crate::wire::command;
+use crate::wire::{command, not_now};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -111,11 +111,11 @@ impl Spool {
     fn accept(&mut self, request: &Request, now: Now) -> bool {
         let Request { to, kind, id, new, .. } = *request;
         if self.stopping.is_some() {
-            self.refuse(to, Refusal::Stopping, "stopping");
+            self.refuse(to, Refusal::Stopping, not_now::STOPPING);
             return true;
         }
         if self.draining.is_some() {
-            self.refuse(to, Refusal::Draining, "draining");
+            self.refuse(to, Refusal::Draining, not_now::DRAINING);
             return true;
         }
         let id = ClientMsgId::new(id);
@@ -179,14 +179,13 @@ impl Spool {
     fn accept_send(&mut self, request: &Request, now: Now) {
         let to = request.to;
         let probes = || self.sends.none_ready() && self.throttle.allowance(now) == Allowance::Probe;
-        if let Some(why) = self.throttle.suspended()
+        if let Some(why) = self.throttle.refusal()
             && !probes()
         {
-            let why = format!("sending suspended: {why}");
             return self.refuse(to, Refusal::Suspended, why);
         }
         if self.sends.full() {
-            return self.refuse(to, Refusal::SendsFull, "queue full");
+            return self.refuse(to, Refusal::SendsFull, not_now::QUEUE_FULL);
         }
         self.books.account.sends.accepted += 1;
         let until = now.at + self.config.wechat.send_retry_for;

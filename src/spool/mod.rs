@@ -42,6 +42,7 @@ use crate::traffic::job::Job;
 use crate::traffic::ledger::{Kept, Note};
 use crate::traffic::mailbox::Mailbox;
 use crate::traffic::{self, Configure, Event, Inside};
+use crate::wire::not_now;
 use answers::Answers;
 use cancel::Cancels;
 use count::Books;
@@ -289,7 +290,7 @@ impl Spool {
     fn stop(&mut self, within: Duration, now: Now) {
         self.stopping = Some(now.at + within);
         for job in self.sends.give_up_waiting() {
-            self.give_up(job, "stopping", "stopping", now);
+            self.give_up(job, "stopping", not_now::STOPPING, now);
         }
         self.recall(now);
         if let Some(message) = self.pushes.take_peeked() {
@@ -303,10 +304,10 @@ impl Spool {
     fn give_up_in_flight(&mut self, now: Now) {
         for (mut message, waiting) in self.sends.give_up_in_flight() {
             message.count_attempt();
-            self.give_up_send(&message, waiting, "stopping", "stopping", now);
+            self.give_up_send(&message, waiting, "stopping", not_now::STOPPING, now);
         }
         for to in self.ids.give_up() {
-            self.answers.not_now(to, "stopping");
+            self.answers.not_now(to, not_now::STOPPING);
         }
     }
 

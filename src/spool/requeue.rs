@@ -5,6 +5,7 @@ use super::{Spool, SyncFailed};
 use crate::clock::Now;
 use crate::queue::{New, Refused};
 use crate::traffic::ledger::{Again, Note, Placed, Stopped};
+use crate::wire::not_now;
 
 impl Spool {
     pub(super) fn requeue(&mut self, batch: &[Again], now: Now) -> Result<(), SyncFailed> {
@@ -31,10 +32,10 @@ impl Spool {
     fn place(&mut self, again: &Again, now: Now) -> Option<Stopped> {
         let Again { id, openid, key, data } = again;
         if self.stopping.is_some() {
-            return Some(Stopped::NotNow("stopping".into()));
+            return Some(Stopped::NotNow(not_now::STOPPING.into()));
         }
         if self.draining.is_some() {
-            return Some(Stopped::NotNow("draining".into()));
+            return Some(Stopped::NotNow(not_now::DRAINING.into()));
         }
         match self.queue.append_as(New { openid, key, data }, id, now.ms) {
             Ok(_) => {
@@ -42,7 +43,7 @@ impl Spool {
                 None
             }
             Err(Refused::TooLarge) => Some(Stopped::TooLarge),
-            Err(Refused::Full) => Some(Stopped::NotNow("queue full".into())),
+            Err(Refused::Full) => Some(Stopped::NotNow(not_now::QUEUE_FULL.into())),
             Err(Refused::NoSegment) => {
                 let coming = "the queue's next segment is on its way".to_owned();
                 Some(Stopped::NotNow(self.intake.why_no_segment().unwrap_or(coming)))

@@ -12,6 +12,7 @@ use crate::stats::{Cause, Day, Stats, Suspended};
 use crate::traffic::job::{Job, Reason, Verdict};
 use crate::traffic::steer::Paused;
 use crate::wechat::meaning;
+use crate::wire::not_now;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -181,6 +182,11 @@ impl Throttle {
             Allowance::Open if !self.pace.allows() => Allowance::Shut,
             allowance => allowance,
         }
+    }
+
+    /// What a send is told that is answered at once instead of waiting for its turn.
+    pub fn refusal(&self) -> Option<String> {
+        self.suspended().map(|why| format!("{}{why}", not_now::SUSPENDED))
     }
 
     /// Why a send is answered at once instead of waiting for its turn.

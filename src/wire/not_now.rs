@@ -6,14 +6,21 @@ use super::command::{FAILED, UNAVAILABLE};
 pub const SUSPENDED: &str = "sending suspended: ";
 /// Perhaps more follows.
 pub const QUEUE_FULL: &str = "queue full";
+pub const QUEUE_GONE: &str = "the queue's folder was moved away";
 pub const STOPPING: &str = "stopping";
 pub const DRAINING: &str = "draining";
+/// They are being read, or cannot be.
+pub const IDS_UNREAD: &str = "the ids of queued messages";
+/// More than are remembered.
+pub const IDS_ENDED: &str = "more ids ended";
+
+const ALL: [&str; 7] =
+    [SUSPENDED, QUEUE_FULL, QUEUE_GONE, STOPPING, DRAINING, IDS_UNREAD, IDS_ENDED];
 
 /// Whether a result says so. Its code is FAILED where clients are to be spared UNAVAILABLE
 /// (`server.unavailable_code`).
 pub fn is_not_now(code: u16, message: &str) -> bool {
-    let words = [SUSPENDED, QUEUE_FULL, STOPPING, DRAINING];
-    code == UNAVAILABLE || code == FAILED && words.iter().any(|words| message.starts_with(words))
+    code == UNAVAILABLE || code == FAILED && ALL.iter().any(|words| message.starts_with(words))
 }
 
 #[cfg(test)]
@@ -22,7 +29,15 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_failure_under_either_code() {
-        for message in ["sending suspended: rate", "queue full: no room", "stopping", "draining"] {
+        for message in [
+            "sending suspended: rate",
+            "queue full: no room",
+            "the queue's folder was moved away",
+            "stopping",
+            "draining",
+            "the ids of queued messages are being read; come again",
+            "more ids ended in the last ten minutes than are remembered (queue.ids_max)",
+        ] {
             assert!(is_not_now(FAILED, message) && is_not_now(UNAVAILABLE, message), "{message}");
             assert!(!is_not_now(400, message), "{message}");
         }

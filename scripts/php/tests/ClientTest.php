@@ -19,15 +19,7 @@ use PHPUnit\Framework\TestCase;
 /** Single requests and what is answered. */
 final class ClientTest extends TestCase
 {
-    private static function failure(callable $call): MegaException
-    {
-        try {
-            $call();
-        } catch (MegaException $failure) {
-            return $failure;
-        }
-        self::fail('nothing was thrown');
-    }
+    use Failures;
 
     public function testARequestIsWrittenAsItIsSpelt(): void
     {

@@ -9,7 +9,6 @@ use Mega\Client;
 use Mega\Command;
 use Mega\Connection;
 use Mega\Exception\ConnectionException;
-use Mega\Exception\MegaException;
 use Mega\Exception\UnknownOutcomeException;
 use Mega\Message;
 use Mega\Options;
@@ -20,17 +19,9 @@ use Psr\Log\LoggerInterface;
 /** Connections that are lost, and what becomes of the requests on them. */
 final class LossTest extends TestCase
 {
-    private const ANSWERED = [['read' => 1, 'answer' => [[0, 200, '']]]];
+    use Failures;
 
-    private static function failure(callable $call): MegaException
-    {
-        try {
-            $call();
-        } catch (MegaException $failure) {
-            return $failure;
-        }
-        self::fail('nothing was thrown');
-    }
+    private const ANSWERED = [['read' => 1, 'answer' => [[0, 200, '']]]];
 
     /** @return iterable<string, array{array<string, mixed>}> */
     public static function endings(): iterable

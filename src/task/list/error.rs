@@ -45,6 +45,9 @@ impl fmt::Display for ListError {
     }
 }
 
+/// Bytes that an openid may have.
+pub const LONGEST: usize = 128;
+
 /// Why a row is nobody to send to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -72,7 +75,7 @@ impl Fault {
         match self {
             Fault::NoOpenid => ["there is no openid".into(), "没有 openid".into()],
             Fault::LongOpenid(bytes) => {
-                let most = super::openid::LONGEST;
+                let most = LONGEST;
                 [
                     format!("the openid has {bytes} bytes, more than {most}"),
                     format!("openid 有 {bytes} 字节，超过 {most}"),

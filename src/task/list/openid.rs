@@ -1,10 +1,7 @@
 //! What an openid may be: what a word of the protocol can carry, and what no list has between its words. Whether
 //! WeChat knows it is WeChat's to say.
 
-use super::error::Fault;
-
-/// Bytes.
-pub const LONGEST: usize = 128;
+use super::error::{Fault, LONGEST};
 
 /// What stands between the fields of a list.
 pub const SEPARATORS: [char; 3] = [',', ';', '\t'];
