@@ -137,7 +137,7 @@ impl Client {
 }
 
 /// The kernel calls it "try again".
-fn timed_out(error: io::Error) -> io::Error {
+pub fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
         _ => error,

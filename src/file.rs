@@ -93,9 +93,14 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The name is as durable as the bytes.
 fn sync_folder(path: &Path) -> io::Result<()> {
-    // The name is as durable as the bytes.
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    sync(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// The names in a folder are on the disk.
+pub fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Why a file in this place is not what mega puts there, if it is not.

@@ -15,13 +15,20 @@ macro_rules! say {
     }};
 }
 
-/// The same to stderr, behind the program's name.
+/// The same to stderr.
+#[macro_export]
+macro_rules! say_err {
+    ($($text:tt)*) => {{
+        let _ = $crate::output::line(&mut std::io::stderr(), format_args!($($text)*));
+    }};
+}
+
+/// The same behind the program's name.
 #[macro_export]
 macro_rules! complain {
-    ($($text:tt)*) => {{
-        let text = format_args!("mega: {}", format_args!($($text)*));
-        let _ = $crate::output::line(&mut std::io::stderr(), text);
-    }};
+    ($($text:tt)*) => {
+        $crate::say_err!("mega: {}", format_args!($($text)*))
+    };
 }
 
 /// Writes a text and the end of its line, as a terminal may show it.

@@ -12,7 +12,9 @@ pub fn parse(text: &str) -> Result<u64, String> {
     if let Some(ago) = ago(text) {
         return Ok(now_ms().saturating_sub(ago));
     }
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+    let zoned = DateTime::parse_from_rfc3339(text);
+    // Seconds may be left out.
+    if let Ok(time) = zoned.or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%:z")) {
         return Ok(time.timestamp_millis().max(0) as u64);
     }
     let day = || text.parse::<NaiveDate>().ok().map(|day| day.and_time(chrono::NaiveTime::MIN));

@@ -1,8 +1,9 @@
 //! Asks mega for a template's text: one request on a connection of its own, before a task begins. Blocks, with a
 //! deadline.
 
+use crate::client::timed_out;
 use crate::wire::command::{self, Command};
-use crate::wire::frame::{self, Split, split};
+use crate::wire::frame::{Split, split};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -23,9 +24,9 @@ pub enum Told {
 /// tget {key}
 pub fn template(to: &str, key: &str) -> Result<Told, String> {
     let failed = |error: io::Error| format!("cannot ask mega at {to} for the template: {error}");
-    let mut stream = connect(to).map_err(failed)?;
+    let mut stream = connect(to, PATIENCE).map_err(failed)?;
     let mut bytes = Vec::new();
-    frame::encode(&mut bytes, &[b"tget", key.as_bytes()], 1, None);
+    command::encode_tget(&mut bytes, 1, key.as_bytes());
     stream.write_all(&bytes).map_err(failed)?;
     bytes.clear();
     loop {
@@ -45,7 +46,7 @@ pub fn template(to: &str, key: &str) -> Result<Told, String> {
             Split::TooLong => return Err(format!("what answers at {to} is no mega")),
             Split::Partial { .. } => {
                 let mut chunk = [0; 16 * 1024];
-                match stream.read(&mut chunk).map_err(failed)? {
+                match stream.read(&mut chunk).map_err(|error| failed(timed_out(error)))? {
                     0 => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
                     count => bytes.extend_from_slice(&chunk[..count]),
                 }
@@ -54,13 +55,14 @@ pub fn template(to: &str, key: &str) -> Result<Told, String> {
     }
 }
 
-fn connect(to: &str) -> io::Result<TcpStream> {
+/// Whichever of the addresses of its name answers.
+pub fn connect(to: &str, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in to.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))?;
                 return Ok(stream);
             }
             Err(error) => last = error,

@@ -100,7 +100,7 @@ impl Home {
         let place = self.place(&draft.place.name);
         self.is_free(&place.name)?;
         std::fs::rename(&draft.place.folder, &place.folder)
-            .and_then(|()| std::fs::File::open(&self.0)?.sync_all())
+            .and_then(|()| crate::file::sync(&self.0))
             .map_err(|error| format!("cannot create {}: {error}", place.folder.display()))?;
         let lock = draft.lock.take().expect("invariant: a draft holds its lock until it settles");
         Ok((place, lock))

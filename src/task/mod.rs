@@ -17,7 +17,7 @@ mod exit;
 mod home;
 mod journal;
 mod legacy;
-pub mod list;
+mod list;
 mod plan;
 mod reply;
 mod results;

@@ -93,7 +93,7 @@ pub fn fit(
 pub fn tell(survey: &Survey, language: Language) {
     let Survey { lines, people, duplicates, malformed, .. } = survey;
     let (repeats, bad) = (duplicates.count, malformed.count);
-    eprintln!(
+    crate::say_err!(
         "{}",
         language.pick([
             format!("list: {lines} lines, {people} people, {repeats} duplicates left out, {bad} malformed left out"),
@@ -102,7 +102,7 @@ pub fn tell(survey: &Survey, language: Language) {
     );
     for it in &duplicates.first {
         let openid = printable(&it.openid);
-        eprintln!(
+        crate::say_err!(
             "  {}",
             language.pick([
                 format!("line {}: {openid} was in line {}", it.line, it.before),
@@ -112,7 +112,7 @@ pub fn tell(survey: &Survey, language: Language) {
     }
     for it in &malformed.first {
         let why = printable(&language.pick(it.why.texts()));
-        eprintln!(
+        crate::say_err!(
             "  {}",
             language
                 .pick([format!("line {}: {why}", it.line), format!("第 {} 行：{why}", it.line),])

@@ -72,7 +72,7 @@ pub fn main() -> u8 {
     match line.run(language) {
         Ok(code) => code,
         Err(Refused { code, why }) => {
-            eprintln!("mega-task: {why}");
+            crate::say_err!("mega-task: {why}");
             code
         }
     }

@@ -14,7 +14,7 @@ use crate::task::plan::{self, Encoding, Plan, Verb};
 use crate::task::run::{self, Orders, Unknown};
 use crate::task::watch::{Bar, Json, Lines, Log};
 use crate::task::{exit, words};
-use chrono::{DateTime, Local};
+use chrono::Local;
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -175,7 +175,7 @@ fn plan_of(options: &Run, name: &Name) -> Result<Plan, String> {
         window: 64,
         connections: 4,
         rate: None,
-        at: options.at.as_deref().map(time).transpose()?,
+        at: options.at.as_deref().map(appointment).transpose()?,
         result,
         encoding: if *gbk { Encoding::Gbk } else { Encoding::Utf8 },
         source: options.file.display().to_string(),
@@ -187,11 +187,18 @@ fn plan_of(options: &Run, name: &Name) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Unix ms; a zone may stand behind minutes.
 fn time(text: &str) -> Result<u64, String> {
-    match DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%:z") {
-        Ok(time) => Ok(time.timestamp_millis().max(0) as u64),
-        Err(_) => crate::cli::when::parse(text).map_err(|why| format!("--at: {why}")),
+    crate::cli::when::parse(text).map_err(|why| format!("--at: {why}"))
+}
+
+/// Unix ms. What is over is no appointment: a span like 2h is one of the past.
+fn appointment(text: &str) -> Result<u64, String> {
+    let at = time(text)?;
+    match at > clock::now_ms() {
+        true => Ok(at),
+        false => Err(format!(
+            "--at: {text} is over; give a time to come: 2026-11-25T09:00+08:00 or \"2026-11-25 09:00\""
+        )),
     }
 }
 
@@ -298,6 +305,7 @@ fn failed_people(
     let written = |error| format!("cannot write to {}: {error}", draft.place.folder.display());
     let unread = |error| format!("cannot read the list in {}: {error}", old.folder.display());
     let mut keeper = Keeper::create(&draft.place.folder).map_err(written)?;
+    let mut list = Kept::open(&old.folder, 0).map_err(unread)?;
     let mut total = 0;
     journal.failures(|failure| {
         let of_code = || failure.errcode.is_some_and(|code| options.errcode.contains(&code));
@@ -307,8 +315,7 @@ fn failed_people(
             Status::Sent => false,
         };
         if wanted {
-            let person = Kept::open(&old.folder, failure.offset).and_then(|mut list| list.person());
-            let person = person.map_err(unread)?.ok_or("the list ends before its last person")?;
+            let person = list.at(failure.offset).map_err(unread)?;
             keeper.keep(&person).map_err(written)?;
             total += 1;
         }
@@ -366,10 +373,13 @@ fn go(
     if !quiet {
         let done = ended.done().saturating_sub(before.done());
         let name = place.name.as_str();
-        eprintln!("{}", words::end(&end, name, language));
-        eprintln!("{}", words::summary(name, &ended, began.elapsed(), done, language));
+        crate::say_err!("{}", words::end(&end, name, language));
+        crate::say_err!("{}", words::summary(name, &ended, began.elapsed(), done, language));
         let result = plan.result.display();
-        eprintln!("{}", language.pick([format!("results: {result}"), format!("结果：{result}")]));
+        crate::say_err!(
+            "{}",
+            language.pick([format!("results: {result}"), format!("结果：{result}")])
+        );
     }
     Ok(exit::of(&end, &ended))
 }
@@ -446,5 +456,14 @@ mod tests {
         assert_eq!(time("2026-11-25T09:00+08:00"), Ok(1_795_568_400_000));
         assert_eq!(time("2026-11-25T09:00:00+08:00"), Ok(1_795_568_400_000));
         assert!(time("tomorrow").unwrap_err().starts_with("--at: "));
+    }
+
+    #[test]
+    fn what_is_over_is_no_appointment() {
+        let soon = crate::cli::when::shown(clock::now_ms() + 60_000);
+        assert_eq!(appointment(&soon), time(&soon));
+        for over in ["2h", "2026-11-24", "2026-11-24T09:00+08:00"] {
+            assert!(appointment(over).unwrap_err().contains("is over"), "{over}");
+        }
     }
 }

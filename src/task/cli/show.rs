@@ -91,7 +91,7 @@ pub fn list(home: &Home, options: &List, language: Language) -> Result<u8, Strin
                 crate::say!("{name}  {stage}  {counts}  {changed}");
             }
             Err(why) => {
-                eprintln!("mega-task: {why}");
+                crate::say_err!("mega-task: {why}");
                 code = exit::FAILED;
             }
         }

@@ -68,7 +68,7 @@ impl Board {
         let log = open_log(&subject.log)?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let mut keeper = Keeper { table, subject, log, kept, front: 0, line: 0 };
+        let mut keeper = Keeper { table, subject, log, kept, front: 0, line: 0, lost: false };
         let thread = std::thread::Builder::new().name("board".into());
         let thread = thread.spawn(move || keeper.keep(&theirs));
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -151,6 +151,8 @@ struct Keeper {
     kept: Kept,
     front: u64,
     line: u64,
+    /// It was said that lines of the log are lost.
+    lost: bool,
 }
 
 impl Keeper {
@@ -168,7 +170,12 @@ impl Keeper {
             let (progress, said) = (news.progress.clone(), news.said.clone());
             let log = std::mem::take(&mut news.log);
             drop(news);
-            self.write(&log)?;
+            // What the log lacks is no reason to leave the row to itself.
+            if let Err(why) = self.write(&log)
+                && !std::mem::replace(&mut self.lost, true)
+            {
+                crate::say_err!("mega-task: {why} (the task goes on)");
+            }
             let counts = self.counts(&progress)?;
             if let Some((status, said)) = end {
                 return self.end(&counts, status, &said);
@@ -176,7 +183,7 @@ impl Keeper {
             if let Err(why) = self.table.save(self.subject.id, &counts, Status::Running, &said) {
                 shared.news.lock().changed = true;
                 if seldom.now() {
-                    eprintln!("mega-task: the row is not saved for the time being: {why}");
+                    crate::say_err!("mega-task: the row is not saved for the time being: {why}");
                 }
             }
         }

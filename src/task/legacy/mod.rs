@@ -17,8 +17,9 @@ use super::list::{self, Input, Survey};
 use super::plan::{self, Encoding, Plan, Verb};
 use super::run::{self, Orders, Unknown};
 use super::watch::Log;
-use super::{exit, words};
+use super::{ask, exit, words};
 use crate::daemon::{PidFile, Process};
+use crate::file;
 use board::{Board, Recorder, Subject, UNREACHED};
 use clap::{Args, Subcommand};
 use people::Left;
@@ -26,7 +27,7 @@ use rustix::process::{Pid, Signal, Uid};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -102,7 +103,8 @@ impl Before {
     fn write(&self, folder: &Path) -> Result<(), String> {
         let path = folder.join(Before::FILE);
         let text = serde_json::to_vec(self).expect("invariant: two numbers are JSON");
-        std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+        let written = file::replace(&path, |file| file.write_all(&text));
+        written.map_err(|error| format!("{}: {error}", path.display()))
     }
 }
 
@@ -147,7 +149,7 @@ fn start(home: &Home, options: &Start) -> Result<u8, String> {
             return Err(why);
         }
     };
-    if let Err(why) = reach(&options.to) {
+    if let Err(why) = ask::connect(&options.to, CONNECT) {
         table.settle(id, &row, Status::Failed, UNREACHED)?;
         return Err(format!("cannot reach mega at {}: {why} (does it run?)", options.to));
     }
@@ -295,7 +297,6 @@ fn log_path(options: &Start) -> PathBuf {
 
 /// Who of the file is not sent to is in the log.
 fn tell(survey: &Survey, gathered: &people::Gathered, log: &Path) -> Result<(), String> {
-    use std::io::Write;
     let mut text = String::new();
     gathered.told.iter().for_each(|line| board::put(&mut text, line));
     for malformed in &survey.malformed.first {
@@ -314,17 +315,6 @@ fn tell(survey: &Survey, gathered: &people::Gathered, log: &Path) -> Result<(), 
     }
     let written = board::open_log(log)?.write_all(text.as_bytes());
     written.map_err(|error| format!("cannot write {}: {error}", log.display()))
-}
-
-fn reach(to: &str) -> Result<(), String> {
-    let mut why = "the name has no address".to_owned();
-    for address in to.to_socket_addrs().map_err(|error| error.to_string())? {
-        match TcpStream::connect_timeout(&address, CONNECT) {
-            Ok(_) => return Ok(()),
-            Err(error) => why = error.to_string(),
-        }
-    }
-    Err(why)
 }
 
 /// Takes the row and runs its task.
@@ -426,7 +416,7 @@ fn signal(which: &Which, signal: Signal) -> Result<u8, String> {
     let Some(process) = runs(id, row.pid) else {
         table.settle(id, &row, Status::Interrupted, "进程已不存在")?;
         let pid = row.pid;
-        println!(
+        crate::say!(
             "the process {pid} of task {id} is gone; its row is interrupted now: start goes on"
         );
         return Ok(exit::OK);
@@ -441,7 +431,7 @@ fn signal(which: &Which, signal: Signal) -> Result<u8, String> {
         ));
     }
     let Row { status, counts: Counts { total, success, fail, .. }, .. } = table.find(id)?;
-    println!("task {id}: {success} sent, {fail} failed of {total}, status {}", status as u8);
+    crate::say!("task {id}: {success} sent, {fail} failed of {total}, status {}", status as u8);
     Ok(exit::OK)
 }
 

@@ -160,15 +160,15 @@ impl Table {
 
     /// Makes the row this process's, if it still is as it was found.
     pub fn begin(&mut self, id: u32, found: &Row, counts: &Counts) -> Result<(), String> {
+        // A page that has never set a pid has left it empty.
         let sql = format!(
             "UPDATE {} SET status = 1, pid = ?, information = '', total = ?, success = ?, fail = ?, \
-             file_index = ?, updated_at = {} WHERE task_id = ? AND status = ? AND pid = ? AND is_delete = 0",
+             file_index = ?, updated_at = {} WHERE task_id = ? AND status = ? AND COALESCE(pid, 0) = ? \
+             AND is_delete = 0",
             self.task, self.now
         );
         let Counts { total, success, fail, file_index } = *counts;
         let (pid, status) = (std::process::id(), found.status as u8);
-        // A page that has never set a pid has left it empty.
-        let sql = sql.replace("AND pid = ?", "AND COALESCE(pid, 0) = ?");
         self.run(|c| {
             let values = (pid, total, success, fail, file_index, id, status, found.pid);
             c.exec_drop(&sql, values)

@@ -68,7 +68,7 @@ impl Keeper {
 fn settle(file: &File, folder: &Path, name: &str) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(folder.join(name), folder.join(LIST))?;
-    File::open(folder)?.sync_all()
+    crate::file::sync(folder)
 }
 
 /// As it stands in the file.
@@ -92,6 +92,15 @@ impl Kept {
     /// Where the next one's line begins.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The one whose line begins there.
+    pub fn at(&mut self, offset: u64) -> io::Result<Person> {
+        self.file.seek_relative(offset as i64 - self.offset as i64)?;
+        self.offset = offset;
+        let ended =
+            || io::Error::new(io::ErrorKind::UnexpectedEof, "it ends before its last person");
+        self.person()?.ok_or_else(ended)
     }
 
     /// The next one; none after the last.

@@ -19,16 +19,6 @@ pub enum Encoding {
     Gb18030,
 }
 
-impl Encoding {
-    pub fn name(self) -> &'static str {
-        match self {
-            Encoding::Utf8 => "UTF-8",
-            Encoding::Utf16 => "UTF-16",
-            Encoding::Gb18030 => "GB18030",
-        }
-    }
-}
-
 pub struct Lines {
     file: File,
     path: PathBuf,

@@ -115,6 +115,8 @@ struct Run<'a> {
 struct Reconnect {
     pause: Duration,
     at: Instant,
+    /// Attempts in vain: of a name with several addresses, each has its turn.
+    tries: usize,
     /// Nobody is reached, as those who watch were told.
     why: Option<Why>,
 }
@@ -151,10 +153,9 @@ impl<'a> Run<'a> {
         let list = Kept::open(&place.folder, state.offset).map_err(unread)?;
         let mut people = People::new(list, state.next, plan.total, plan.window, plan.rate);
         state.open.sort_by_key(|open| open.index);
+        let mut read = Kept::open(&place.folder, 0).map_err(unread)?;
         for open in &state.open {
-            let mut list = Kept::open(&place.folder, open.offset).map_err(unread)?;
-            let person =
-                list.person().map_err(unread)?.ok_or("the list ends before its last person")?;
+            let person = read.at(open.offset).map_err(unread)?;
             let since = if unknown == Unknown::Resend { 0 } else { open.since };
             people.hold(person, Open { since, ..*open });
         }
@@ -172,7 +173,7 @@ impl<'a> Run<'a> {
             judge: Judge::new(),
             poll,
             links: (0..plan.connections).map(|_| None).collect(),
-            reconnect: Reconnect { pause: BACKOFF.start, at: now, why: None },
+            reconnect: Reconnect { pause: BACKOFF.start, at: now, tries: 0, why: None },
             appointed: None,
             people,
             wait: Wait::new(now),

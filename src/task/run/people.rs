@@ -155,9 +155,7 @@ impl People {
         let since = clock::now_ms();
         while self.ready.len() < self.ahead && self.next < self.total {
             let offset = self.list.offset();
-            let ended =
-                || io::Error::new(io::ErrorKind::UnexpectedEof, "it ends before its last person");
-            let person = self.list.person()?.ok_or_else(ended)?;
+            let person = self.list.at(offset)?;
             let open = Open { index: self.next, offset, since, turn: 0 };
             let held = Held { cleared: block, doubt: false, ..Held::new(person, open) };
             let slot = self.keep(held);

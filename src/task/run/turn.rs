@@ -8,7 +8,7 @@ use crate::task::event::{Event, Status, Why};
 use crate::task::reply::Verdict;
 use mio::Token;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Instant;
 
 /// What is said of those whose answer never came.
@@ -30,20 +30,22 @@ impl Run<'_> {
         if self.reconnect.at > now || self.drains.is_some() {
             return;
         }
-        for index in 0..self.links.len() {
-            if self.links[index].is_none()
-                && let Err(error) = self.open(index)
-            {
-                return self.not_reached(&error, now);
-            }
+        if self.links.iter().any(Option::is_none)
+            && let Err(error) = self.open()
+        {
+            self.not_reached(&error, now);
         }
     }
 
-    fn open(&mut self, index: usize) -> io::Result<()> {
-        let mut addresses = self.plan.to.to_socket_addrs()?;
+    /// Begins the links that are missing.
+    fn open(&mut self) -> io::Result<()> {
+        let addresses: Vec<SocketAddr> = self.plan.to.to_socket_addrs()?.collect();
         let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let address = addresses.next().ok_or_else(none)?;
-        self.links[index] = Some(Link::begin(address, self.poll.registry(), Token(index))?);
+        let turn = self.reconnect.tries % addresses.len().max(1);
+        let address = *addresses.get(turn).ok_or_else(none)?;
+        for (index, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.is_none()) {
+            *link = Some(Link::begin(address, self.poll.registry(), Token(index))?);
+        }
         Ok(())
     }
 
@@ -52,6 +54,7 @@ impl Run<'_> {
         if self.reconnect.at <= now {
             self.reconnect.at = now + self.reconnect.pause;
             self.reconnect.pause = (self.reconnect.pause * 2).min(BACKOFF.end);
+            self.reconnect.tries += 1;
         }
         let nobody = !self.links.iter().flatten().any(Link::is_up);
         if nobody && self.reconnect.why.is_none() {

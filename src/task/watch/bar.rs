@@ -3,7 +3,7 @@
 use super::Pace;
 use crate::cli::language::Language;
 use crate::output::printable;
-use crate::task::event::{End, Event, Progress, Watch};
+use crate::task::event::{Event, Progress, Watch};
 use crate::task::words;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Instant;
@@ -78,12 +78,9 @@ impl Watch for Bar {
             Event::Waits(why) => self.waits = Some(words::why(why, self.language)),
             Event::GoesOn => self.waits = None,
             Event::Drains(out) => self.drains = Some(*out),
-            Event::Ended(end, progress) => {
+            Event::Ended(_, progress) => {
                 self.progress.clone_from(progress);
                 (self.waits, self.drains) = (None, None);
-                if let End::Finished = end {
-                    self.bar.set_position(progress.done());
-                }
                 return self.bar.finish_and_clear();
             }
         }

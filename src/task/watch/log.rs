@@ -33,7 +33,9 @@ impl Log {
         if let Err(error) = self.file.write_all(line.as_bytes())
             && !std::mem::replace(&mut self.lost, true)
         {
-            eprintln!("mega-task: the task's log cannot be written: {error} (the task goes on)");
+            crate::say_err!(
+                "mega-task: the task's log cannot be written: {error} (the task goes on)"
+            );
         }
     }
 }
