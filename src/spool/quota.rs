@@ -158,7 +158,10 @@ impl Quota {
         match file::open_own(&self.file, OFlags::WRONLY, 0) {
             Ok(file) => {
                 file.write_all_at(line.as_bytes(), 0)?;
-                file.sync_data()?;
+                // Without a limit it is a figure, which nobody waits for the disk for.
+                if self.limit.is_some() {
+                    file.sync_data()?;
+                }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 file::replace(&self.file, |file| file.write_all(line.as_bytes()))?;
