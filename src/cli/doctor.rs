@@ -2,6 +2,7 @@
 //! with what to do. Ends within half a minute, whatever hangs.
 
 use super::check::running;
+use super::control::status_of;
 use super::findings::{self, Tally};
 use super::language::Language;
 use super::paths::Paths;
@@ -11,7 +12,6 @@ use crate::daemon::step_down;
 use crate::doctor::{self, Premises, Running};
 use crate::exit;
 use crate::trial::{self, Finding, Level, plain};
-use crate::wire::question::Question;
 use clap::Args;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -71,9 +71,7 @@ fn show(found: &[Finding], whose: &str, options: &Doctor) -> u8 {
 }
 
 fn status(target: &Target) -> Option<Value> {
-    let mut client = reach(target, DAEMON).ok()?;
-    client.ask(Question::Status, b"").ok()?;
-    serde_json::from_str(&client.read().ok()?.message).ok()
+    status_of(&mut reach(target, DAEMON).ok()?).ok()
 }
 
 fn as_json(found: &[Finding]) -> Value {

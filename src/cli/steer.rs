@@ -1,6 +1,7 @@
 //! pause, resume, drain and log-level: steers the running daemon. What it knows of an order stays with it: a command that is
 //! interrupted takes nothing back.
 
+use super::control::status_of;
 use super::language::Language;
 use super::state::{Target, reach};
 use super::when;
@@ -174,9 +175,7 @@ pub fn drain(target: &Target, options: &Drain) -> Result<u8, String> {
 
 /// How a daemon is that has not ended yet.
 fn remains(target: &Target) -> Option<Value> {
-    let mut client = reach(target, ANSWERS).ok()?;
-    client.ask(Question::Status, b"").ok()?;
-    serde_json::from_str(&client.read().ok()?.message).ok()
+    status_of(&mut reach(target, ANSWERS).ok()?).ok()
 }
 
 /// How much is left, and once why it does not become less.

@@ -27,17 +27,9 @@ pub fn page(links: &Links) -> String {
     let gauges = [
         ("mega_templates", "Templates that are kept in memory.", table.len() as u64),
         ("mega_connections", "Connections of clients.", load(&stats.clients)),
-        (
-            "mega_connections_limit",
-            "`setting.max_conn`.",
-            stats.clients_limit.load(Ordering::Relaxed),
-        ),
+        ("mega_connections_limit", "`setting.max_conn`.", load(&stats.clients_limit)),
         ("mega_memory_held_bytes", "Memory that clients make the daemon hold.", load(&stats.held)),
-        (
-            "mega_memory_limit_bytes",
-            "`setting.memory_limit`.",
-            stats.held_limit.load(Ordering::Relaxed),
-        ),
+        ("mega_memory_limit_bytes", "`setting.memory_limit`.", load(&stats.held_limit)),
         (
             "mega_token_calls_today",
             "Calls for an access token in this day of WeChat's.",

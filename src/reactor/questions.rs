@@ -62,15 +62,7 @@ impl Desk {
             Question::Dismiss => self.ask(conn, id, opaque, What::Dismiss, body),
             Question::Template => {
                 let key = serde_json::from_slice::<String>(body).unwrap_or_default();
-                match self.links.table.get(key.as_bytes()) {
-                    Some(template) => {
-                        self.answer(conn, command::OK, opaque, template.text().as_bytes())
-                    }
-                    None => {
-                        let why = command::NO_TEMPLATE.as_bytes();
-                        self.answer(conn, command::BAD_REQUEST, opaque, why)
-                    }
-                }
+                self.tget(conn, opaque, key.as_bytes())
             }
             Question::Pause => match serde_json::from_slice(body) {
                 Ok(Why { why }) => {

@@ -198,7 +198,7 @@ impl Desk {
     }
 
     /// `tget {key}`, no body.
-    fn tget(&self, conn: &mut Conn, opaque: u32, key: &[u8]) -> Next {
+    pub(super) fn tget(&self, conn: &mut Conn, opaque: u32, key: &[u8]) -> Next {
         match self.links.table.get(key) {
             Some(template) => self.answer(conn, command::OK, opaque, template.text().as_bytes()),
             None => {

@@ -119,7 +119,7 @@ impl Spool {
             return None;
         }
         self.pushes.leave(&message);
-        Some(Job { message, waiting: None, probe: false, round: self.round })
+        Some(Job { message, waiting: None, probe: false, round: 0 })
     }
 
     /// The next push that WeChat will not deliver twice: one whose first try is of unknown outcome

@@ -32,7 +32,7 @@ const SHORT: Duration = Duration::from_millis(10);
 const COST: usize = 96;
 
 /// An openid and an id, as good as unlike any other.
-type Print = [u64; 2];
+pub type Print = [u64; 2];
 
 /// Its seeds are random, so that no client can find two that are alike.
 #[derive(Clone)]
@@ -51,7 +51,8 @@ type Told = Option<Box<(u16, Box<str>)>>;
 
 /// What is known of an id.
 pub enum Known {
-    New,
+    /// Nothing; what it is remembered by.
+    New(Print),
     /// A push with it is in the queue, or ended.
     Taken,
     /// A send with it has ended so.
@@ -150,11 +151,16 @@ impl Ids {
                 self.limit
             ));
         }
-        Known::New
+        Known::New(print)
     }
 
     /// A push is in the queue.
-    pub fn queued(&mut self, openid: &[u8], id: &ClientMsgId) {
+    pub fn queued(&mut self, print: Print) {
+        self.queued.insert(print);
+    }
+
+    /// A push is in the queue again, and nobody has looked.
+    pub fn requeued(&mut self, openid: &[u8], id: &ClientMsgId) {
         // What was there at the start is read later, all of it.
         if !matches!(self.before, Before::Unread) {
             self.queued.insert(self.printer.print(openid, id.as_bytes()));
@@ -162,8 +168,8 @@ impl Ids {
     }
 
     /// A send was taken in.
-    pub fn sent(&mut self, openid: &[u8], id: &ClientMsgId) {
-        self.sends.insert(self.printer.print(openid, id.as_bytes()), Vec::new());
+    pub fn sent(&mut self, print: Print) {
+        self.sends.insert(print, Vec::new());
     }
 
     /// A push has ended, whatever it came to.
@@ -345,8 +351,8 @@ mod tests {
         }
 
         fn push(&mut self, number: u64) {
-            assert!(matches!(self.know(number), Known::New), "{number}");
-            self.ids.queued(b"o", &id(number));
+            let Known::New(print) = self.know(number) else { panic!("{number} is known") };
+            self.ids.queued(print);
         }
     }
 
@@ -365,7 +371,7 @@ mod tests {
                 let age = u64::from(minutes) - start;
                 match alone.look(start) {
                     Known::Taken => assert!(age <= 20, "{age}"),
-                    Known::New => assert!(age > 10, "{age}"),
+                    Known::New(_) => assert!(age > 10, "{age}"),
                     _ => panic!("neither"),
                 }
             }
@@ -379,7 +385,7 @@ mod tests {
         alone.push(1);
         alone.ids.ended(&message(1), alone.now);
         alone.now += 21 * MINUTE;
-        assert!(matches!(alone.look(1), Known::New));
+        assert!(matches!(alone.look(1), Known::New(_)));
         assert_eq!(alone.ids.len(), 0);
     }
 
@@ -389,19 +395,20 @@ mod tests {
         let answers = [(200, "", true), (400, "{\"errcode\":1}", true), (500, "lost", false)];
         for (number, (code, text, kept)) in answers.into_iter().enumerate() {
             let number = number as u64;
-            assert!(matches!(alone.know(number), Known::New));
-            alone.ids.sent(b"o", &id(number));
+            let Known::New(print) = alone.know(number) else { panic!("{number} is known") };
+            alone.ids.sent(print);
             assert!(matches!(alone.look(number), Known::Joined));
             let definite = kept.then_some((code, text));
             assert_eq!(alone.ids.answered(&message(number), definite, alone.now), [to(0)]);
             match alone.look(number) {
                 Known::Taken => assert!(code == 200),
                 Known::Told(same, words) => assert!((same, &*words) == (code, text) && code == 400),
-                Known::New => assert!(!kept),
+                Known::New(_) => assert!(!kept),
                 _ => panic!("neither"),
             }
         }
-        alone.ids.sent(b"o", &id(9));
+        let Known::New(print) = alone.know(9) else { panic!("it is known") };
+        alone.ids.sent(print);
         assert!(matches!(alone.look(9), Known::Joined));
         assert_eq!((alone.ids.give_up(), alone.ids.give_up()), (vec![to(0)], vec![]));
     }
@@ -410,7 +417,7 @@ mod tests {
     fn texts_count_and_what_could_not_be_remembered_makes_everything_new_unknown() {
         let mut alone = Alone::new(10);
         let long = "x".repeat(5 * COST);
-        assert!(matches!(alone.know(1), Known::New));
+        assert!(matches!(alone.know(1), Known::New(_)));
         alone.ids.answered(&message(1), Some((400, &long)), alone.now);
         assert_eq!(alone.ids.len(), 7);
         (2..5).for_each(|number| alone.push(number));
@@ -422,7 +429,7 @@ mod tests {
         assert!(matches!(alone.look(6), Known::Refused(why) if why.contains("more ids ended")));
         assert!(matches!(alone.look(2), Known::Taken));
         alone.now += Duration::from_secs(1);
-        assert!(matches!(alone.look(6), Known::New));
+        assert!(matches!(alone.look(6), Known::New(_)));
     }
 
     #[test]
@@ -454,10 +461,10 @@ mod tests {
         alone.now += 60 * MINUTE;
         assert!(matches!(alone.know(4), Known::Taken));
         assert_eq!(alone.ids.queued.len(), 398);
-        assert!(matches!(alone.look(3), Known::New));
+        assert!(matches!(alone.look(3), Known::New(_)));
         alone.now += 20 * MINUTE;
         for gone in [1, 2] {
-            assert!(matches!(alone.look(gone), Known::New), "{gone}");
+            assert!(matches!(alone.look(gone), Known::New(_)), "{gone}");
         }
         assert!(matches!(alone.look(599), Known::Taken));
     }

@@ -2,7 +2,7 @@
 
 use super::Spool;
 use super::gate::Allowance;
-use super::ids::Known;
+use super::ids::{Known, Print};
 use crate::clock::Now;
 use crate::queue::{ClientMsgId, Queue, Refused};
 use crate::stats::{Refusal, Stats};
@@ -119,21 +119,23 @@ impl Spool {
             return true;
         }
         let id = ClientMsgId::new(id);
-        if let Some(id) = &id
-            && self.is_repeat(request, id, now)
-        {
-            return true;
+        let mut print = None;
+        if let Some(id) = &id {
+            print = self.look_at_id(request, id, now);
+            if print.is_none() {
+                return true;
+            }
         }
         let append = |queue: &mut Queue| match &id {
             None => queue.append(new, now.ms),
             Some(id) => queue.append_as(new, id, now.ms),
         };
         match kind {
-            Kind::Send => self.accept_send(request, now),
+            Kind::Send => self.accept_send(request, print, now),
             Kind::Push => match append(&mut self.queue) {
                 Ok(_) => {
                     self.intake.has_room(&self.stats);
-                    id.inspect(|id| self.ids.queued(new.openid, id));
+                    print.into_iter().for_each(|print| self.ids.queued(print));
                     self.answers.accept(to);
                 }
                 Err(Refused::NoSegment) => match self.intake.no_segment.clone() {
@@ -156,27 +158,28 @@ impl Spool {
         true
     }
 
-    /// Answers what was asked for before under the same id, and what nobody can tell that of.
-    fn is_repeat(&mut self, request: &Request, id: &ClientMsgId, now: Now) -> bool {
+    /// What a request with an id is remembered by when it is taken in. None: it was asked for before under the same
+    /// id, or nobody can tell, and is answered.
+    fn look_at_id(&mut self, request: &Request, id: &ClientMsgId, now: Now) -> Option<Print> {
         let Request { to, new, .. } = *request;
         let queue = &self.queue;
         match self.ids.look(new.openid, id, to, || queue.own_ids(), now.at) {
-            Known::New => return false,
+            Known::New(print) => return Some(print),
             Known::Refused(why) => {
                 self.refuse(to, Refusal::Ids, why);
-                return true;
+                return None;
             }
             Known::Taken => self.answers.accept_again(to),
             Known::Told(code, text) => self.answers.say(to, code, text.into_string()),
             Known::Joined => {}
         }
         self.books.account.repeated += 1;
-        true
+        None
     }
 
     /// A send is answered at once while nobody may send; but where a probe is due and no other send waits to be
     /// it, this one is.
-    fn accept_send(&mut self, request: &Request, now: Now) {
+    fn accept_send(&mut self, request: &Request, print: Option<Print>, now: Now) {
         let to = request.to;
         let probes = || self.sends.none_ready() && self.throttle.allowance(now) == Allowance::Probe;
         if let Some(why) = self.throttle.refusal()
@@ -190,8 +193,7 @@ impl Spool {
         self.books.account.sends.accepted += 1;
         let until = now.at + self.config.wechat.send_retry_for;
         self.sends.accept(request, until, self.queue.order_mark(), now);
-        let id = ClientMsgId::new(request.id);
-        id.inspect(|id| self.ids.sent(request.new.openid, id));
+        print.into_iter().for_each(|print| self.ids.sent(print));
     }
 }
 

@@ -72,6 +72,11 @@ impl Quota {
         self.limit = (limit > 0).then_some(limit);
     }
 
+    /// Zero: there is none.
+    pub fn limit(&self) -> u64 {
+        self.limit.unwrap_or(0)
+    }
+
     /// Without a file the day counts from here. One that cannot be read would let a second day's messages out:
     /// where there is a limit that is an error.
     fn load(&mut self) -> io::Result<()> {

@@ -39,7 +39,7 @@ impl Spool {
         }
         match self.queue.append_as(New { openid, key, data }, id, now.ms) {
             Ok(_) => {
-                self.ids.queued(openid, id);
+                self.ids.requeued(openid, id);
                 None
             }
             Err(Refused::TooLarge) => Some(Stopped::TooLarge),

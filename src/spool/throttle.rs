@@ -27,7 +27,6 @@ pub struct Throttle {
     quota: Quota,
     /// Codes to which the configuration gives a class.
     own: Vec<i64>,
-    daily_limit: u64,
     /// The day's limit lets nothing out.
     day_over: Option<DayOver>,
     stats: Arc<Stats>,
@@ -58,7 +57,6 @@ impl Throttle {
             pace: Pace::new(wechat.max_per_second, now.at),
             quota,
             own: own(config),
-            daily_limit: wechat.daily_limit,
             day_over: None,
             stats,
             said: Seldom::default(),
@@ -76,13 +74,12 @@ impl Throttle {
         self.gate.set_workers(config.setting.task_worker_num);
         self.pace.configure(wechat.max_per_second);
         self.quota.configure(wechat.daily_limit);
-        self.daily_limit = wechat.daily_limit;
         self.own = own(config);
         if mended {
             self.gate.hasten(now.at);
         }
         if self.day_over.take().is_some() && self.look_at_day(now).is_none() {
-            crate::notice!("sending goes on: daily_limit = {} is not reached", self.daily_limit);
+            crate::notice!("sending goes on: daily_limit = {} is not reached", self.quota.limit());
         }
         self.show(now);
     }
@@ -104,7 +101,7 @@ impl Throttle {
 
     /// Why the day's limit lets nothing out, if so.
     fn look_at_day(&mut self, now: Now) -> Option<&str> {
-        let limit = self.daily_limit;
+        let limit = self.quota.limit();
         let why = match self.quota.over() {
             None => {
                 self.day_over = None;
@@ -124,7 +121,7 @@ impl Throttle {
     pub fn reserve(&mut self, now: Now) -> bool {
         if self.quota.must_reserve()
             && let Err(error) = self.quota.reserve(now.at)
-            && self.daily_limit == 0
+            && self.quota.limit() == 0
             && self.said.now()
         {
             log::warn!("cannot write down the number of messages sent today: {error}");
@@ -313,7 +310,7 @@ impl Throttle {
     /// What is known to have gone out today.
     pub fn day(&self) -> Day {
         let (number, sent) = self.quota.today();
-        Day { number, sent, limit: self.daily_limit }
+        Day { number, sent, limit: self.quota.limit() }
     }
 
     /// Nothing goes out any more.
