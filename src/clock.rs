@@ -1,6 +1,8 @@
 //! Time as the rest uses it: milliseconds for what is stored or compared, which never go back; the calendar's
-//! seconds and WeChat's day; what both said at one moment; and the pauses between two log lines of one kind.
+//! seconds and WeChat's day, and how people read them; what both said at one moment; and the pauses between two log
+//! lines of one kind.
 
+use chrono::{DateTime, Local};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +35,12 @@ pub fn started() -> f64 {
 /// Unix time in s as everybody else has it, for whoever needs the day or the minute.
 pub fn unix_seconds() -> u64 {
     wall().as_secs()
+}
+
+/// A Unix time in ms as it is where this runs.
+pub fn local(ms: u64) -> DateTime<Local> {
+    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
+    time.unwrap_or_default().with_timezone(&Local)
 }
 
 /// What the clocks said at one moment. Whoever decides something and then how long to wait for it takes both

@@ -102,6 +102,7 @@ pub mod task;
 mod template;
 mod traffic;
 mod trial;
+mod user;
 mod wechat;
 pub mod wire;
 mod worker;

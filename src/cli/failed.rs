@@ -236,8 +236,7 @@ pub fn steps(
 
 /// Who gives the order, for the record.
 pub fn whoami() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let user = crate::user::name(rustix::process::getuid());
     match std::env::var("SUDO_USER") {
         Ok(before) if !before.is_empty() => format!("{before} as {user}"),
         _ => user,

@@ -1,6 +1,6 @@
 //! Times as people give them to `--since` and `--until`, and as they are shown. Local time.
 
-use crate::clock::now_ms;
+use crate::clock::{local, now_ms};
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, SecondsFormat, TimeZone};
 
 /// Unix time in ms: of `2026-11-24`, `2026-11-24 10:00`, `2026-11-24 10:00:00`, a time with its zone, or so
@@ -44,14 +44,12 @@ pub fn seconds(text: &str) -> Option<u64> {
 
 /// With ms and zone, as RFC 3339 has it.
 pub fn shown(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
-    time.unwrap_or_default().with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Millis, false)
+    local(ms).to_rfc3339_opts(SecondsFormat::Millis, false)
 }
 
 /// The day that it is in.
 pub fn day(ms: u64) -> NaiveDate {
-    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
-    time.unwrap_or_default().with_timezone(&Local).date_naive()
+    local(ms).date_naive()
 }
 
 #[cfg(test)]

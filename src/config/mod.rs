@@ -335,9 +335,7 @@ fn may_read(file: &Path) -> String {
     let group = nix::unistd::getegid();
     let named = nix::unistd::Group::from_gid(group).ok().flatten();
     let group = named.map_or_else(|| group.to_string(), |group| group.name);
-    let user = nix::unistd::geteuid();
-    let named = nix::unistd::User::from_uid(user).ok().flatten();
-    let user = named.map_or_else(|| user.to_string(), |user| user.name);
+    let user = crate::user::name(rustix::process::geteuid());
     let file = file.display();
     format!("the user {user} may read it after: chgrp {group} {file}; chmod 640 {file}")
 }

@@ -7,6 +7,7 @@ use super::privileges::Owner;
 use super::process::Process;
 use super::way::is_roots_alone;
 use crate::config::Config;
+use crate::user;
 use nix::unistd::User;
 use rustix::process::{Uid, geteuid};
 use std::io;
@@ -105,7 +106,7 @@ impl Place {
             log: log.clone(),
             facts: path,
             trusted: vec![found.owner],
-            whose: name_of(found.owner),
+            whose: user::name(found.owner),
             found: Some(found),
         }
     }
@@ -128,7 +129,7 @@ impl Place {
             facts: facts::path(root, name),
             found: None,
             trusted: owner.into_iter().collect(),
-            whose: owner.map_or("anybody who is believed here".into(), name_of),
+            whose: owner.map_or("anybody who is believed here".into(), user::name),
         }
     }
 
@@ -212,9 +213,4 @@ impl Place {
         }
         Owner::of_uid(owner)?.become_it()
     }
-}
-
-fn name_of(uid: Uid) -> String {
-    let found = User::from_uid(nix::unistd::Uid::from_raw(uid.as_raw())).ok().flatten();
-    found.map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -38,8 +38,7 @@ impl Owner {
     }
 
     pub fn name(&self) -> String {
-        let uid = || self.uid.to_string();
-        let own = || User::from_uid(self.uid).ok().flatten().map_or_else(uid, |user| user.name);
+        let own = || crate::user::name(self.ids().0);
         self.user.as_ref().map_or_else(own, |user| user.name.clone())
     }
 

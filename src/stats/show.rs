@@ -3,7 +3,7 @@
 use super::history::Rates;
 use super::{Account, Counts, Reading, Refusal, Stats};
 use crate::class::TABLE;
-use crate::clock::{unix_seconds, wechat_day};
+use crate::clock::{local, unix_seconds, wechat_day};
 use crate::logger;
 use crate::traffic::steer::Paused;
 use serde_json::{Map, Value, json};
@@ -172,7 +172,5 @@ fn percentiles(counts: &Counts) -> Value {
 
 /// With its zone, as RFC 3339 has it.
 fn local_time(unix_seconds: u64) -> String {
-    let time =
-        i64::try_from(unix_seconds).ok().and_then(|s| chrono::DateTime::from_timestamp(s, 0));
-    time.unwrap_or_default().with_timezone(&chrono::Local).to_rfc3339()
+    local(unix_seconds.saturating_mul(1_000)).to_rfc3339()
 }
