@@ -23,7 +23,7 @@ pub use domains::is_the_queues;
 pub use facts::path as facts_path;
 pub use listeners::{InUse, Listeners, bound};
 pub use own::change_hands;
-pub use pidfile::{PidFile, Probe, probe};
+pub use pidfile::{Locked, PidFile, Probe, probe};
 pub use place::Place;
 pub use presence::Presence;
 pub use privileges::{Owner, group_id, raise_open_files_limit};

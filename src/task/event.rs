@@ -99,6 +99,8 @@ pub enum Event<'a> {
     },
     Waits(&'a Why),
     GoesOn,
+    /// An answer says nothing of what became of somebody, who is asked for again; now and then, and not each of them.
+    Unclear(&'a str),
     /// It was asked to pause or to end, and waits for so many answers.
     Drains(usize),
     Ended(&'a End, &'a Progress),
@@ -108,8 +110,8 @@ pub enum Event<'a> {
 pub trait Watch {
     fn hear(&mut self, event: &Event);
 
-    /// Some tenths of a second have passed.
-    fn tick(&mut self) {}
+    /// Some tenths of a second have passed, and so far it is.
+    fn tick(&mut self, _progress: &Progress) {}
 }
 
 /// Several of them.
@@ -118,7 +120,7 @@ impl Watch for Vec<Box<dyn Watch + '_>> {
         self.iter_mut().for_each(|watch| watch.hear(event));
     }
 
-    fn tick(&mut self) {
-        self.iter_mut().for_each(|watch| watch.tick());
+    fn tick(&mut self, progress: &Progress) {
+        self.iter_mut().for_each(|watch| watch.tick(progress));
     }
 }

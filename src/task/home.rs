@@ -1,6 +1,6 @@
 //! Where tasks are kept: a folder for each, by its name. Decides nothing about what is in it.
 
-use crate::daemon::{PidFile, Probe, Process};
+use crate::daemon::{Locked, PidFile, Probe, Process};
 use rustix::process::{Uid, geteuid};
 use std::fmt;
 use std::io;
@@ -170,11 +170,18 @@ impl Place {
 
     /// Nobody else runs or changes it as long as this is held.
     pub fn lock(&self) -> Result<PidFile, String> {
-        PidFile::lock(&self.folder.join(LOCK)).map_err(|locked| match self.runs() {
-            Some(process) => {
+        PidFile::lock(&self.folder.join(LOCK)).map_err(|locked| match (locked, self.runs()) {
+            (Locked::Io { path, error }, _) => format!(
+                "cannot lock the task {}: {}: {error} (check the disk and the folder's owner)",
+                self.name,
+                path.display()
+            ),
+            (Locked::Running(_), Some(process)) => {
                 format!("the task {} runs: it is the process {}", self.name, process.pid)
             }
-            None => format!("the task {} is being looked at: {locked}; try again", self.name),
+            (Locked::Running(_), None) => {
+                format!("another mega-task has the task {} in hand: try again", self.name)
+            }
         })
     }
 
@@ -227,6 +234,10 @@ mod tests {
         let lock = place.lock().unwrap();
         assert!(place.lock().err().unwrap().contains(&std::process::id().to_string()));
         drop(lock);
-        place.lock().unwrap();
+        drop(place.lock().unwrap());
+        std::fs::remove_file(place.folder.join(LOCK)).unwrap();
+        std::fs::create_dir(place.folder.join(LOCK)).unwrap();
+        let error = place.lock().err().unwrap();
+        assert!(error.contains("cannot lock the task t"), "{error}");
     }
 }

@@ -22,6 +22,13 @@ pub enum Encoding {
     Gbk,
 }
 
+/// Messages without an answer, where nobody says how many: of a window that is no larger than the workers are many,
+/// some of them always wait.
+pub const WINDOW: usize = 128;
+
+/// Connections that share them.
+pub const CONNECTIONS: usize = 4;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// HOST:PORT of mega.
@@ -55,13 +62,13 @@ pub fn own_part() -> Result<String, String> {
 }
 
 impl Plan {
-    /// Puts `id=` and the client_msg_id of somebody's message into `word`. A message that WeChat has refused for good
-    /// is followed by one of the next `turn`.
-    pub fn put_id(&self, word: &mut String, index: u64, turn: u32) {
-        word.clear();
+    /// Puts the client_msg_id of somebody's message into `id`. A message that WeChat has refused for good is followed
+    /// by one of the next `turn`.
+    pub fn put_id(&self, id: &mut String, index: u64, turn: u32) {
+        id.clear();
         let written = match turn {
-            0 => write!(word, "id={}-{index}", self.id),
-            turn => write!(word, "id={}-{index}-{turn:x}", self.id),
+            0 => write!(id, "{}-{index}", self.id),
+            turn => write!(id, "{}-{index}-{turn:x}", self.id),
         };
         written.expect("invariant: writing to a String does not fail");
     }
@@ -121,13 +128,10 @@ pub mod tests {
     #[test]
     fn ids_are_what_wechat_takes_however_many_people_there_are() {
         let plan = plan();
-        let mut word = String::new();
+        let mut id = String::new();
         for (index, turn) in [(0, 0), (9_999_999_999, 0), (99_999_999, 0xfff_fff)] {
-            plan.put_id(&mut word, index, turn);
-            assert!(
-                ClientMsgId::new(word.strip_prefix("id=").unwrap().as_bytes()).is_some(),
-                "{word}"
-            );
+            plan.put_id(&mut id, index, turn);
+            assert!(ClientMsgId::new(id.as_bytes()).is_some(), "{id}");
         }
         assert_ne!(plan.id, own_part().unwrap());
     }

@@ -3,14 +3,24 @@
 use super::event::{End, Progress, Why};
 use super::journal::Stage;
 use crate::cli::language::Language;
+use crate::clock;
+use crate::output::printable;
 use crate::wechat::meaning;
-use chrono::{DateTime, Local, SecondsFormat};
+use chrono::SecondsFormat;
 use std::time::Duration;
+
+/// Of those whom mega refused, and not WeChat.
+const REFUSED: [&str; 2] =
+    ["mega refused it; see errmsg in the result file", "被 mega 拒绝；见结果文件中的 errmsg"];
 
 /// RFC 3339, local, to the second.
 pub fn time(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
-    time.unwrap_or_default().with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Secs, false)
+    clock::local(ms).to_rfc3339_opts(SecondsFormat::Secs, false)
+}
+
+/// The time that it is.
+pub fn now() -> String {
+    time(clock::unix_seconds() * 1_000)
 }
 
 /// Why nothing goes out, in mega's own words where they are.
@@ -24,27 +34,22 @@ pub fn why(why: &Why, language: Language) -> String {
             language.pick([format!("mega is not reached: {why}"), format!("无法连接 mega：{why}")])
         }
         Why::Refused(words) => words.clone(),
-        Why::Limit(errcode) => format!("{errcode} {}", meaning_of(Some(*errcode), language)),
+        Why::Limit(errcode) => format!("{errcode} {}", meaning(*errcode, language)),
     }
+}
+
+/// An answer says nothing of what became of somebody.
+pub fn unclear(why: &str, language: Language) -> String {
+    let why = printable(why);
+    language.pick([
+        format!("no usable answer: {why} (asked for again; told once a minute)"),
+        format!("应答无法判断：{why}（将重新发送；每分钟最多提示一次）"),
+    ])
 }
 
 /// What a code means and what to do, or nothing.
-pub fn meaning_of(errcode: Option<i64>, language: Language) -> &'static str {
-    match errcode {
-        Some(errcode) => meaning::of(errcode).map_or("", |pair| language.pick(pair)),
-        None => language.pick([
-            "mega refused it; see errmsg in the result file",
-            "被 mega 拒绝；见结果文件中的 errmsg",
-        ]),
-    }
-}
-
-pub fn english(errcode: i64) -> Option<&'static str> {
-    meaning::of(errcode).map(|[english, _]| english)
-}
-
-pub fn chinese(errcode: i64) -> Option<&'static str> {
-    meaning::of(errcode).map(|[_, chinese]| chinese)
+pub fn meaning(errcode: i64, language: Language) -> &'static str {
+    meaning::of(errcode).map_or("", |pair| language.pick(pair))
 }
 
 pub fn stage(stage: Stage, language: Language) -> &'static str {
@@ -97,8 +102,11 @@ pub fn failures(progress: &Progress, language: Language) -> Vec<String> {
     let mut codes: Vec<_> = progress.errcodes.iter().collect();
     codes.sort_by_key(|(code, count)| (std::cmp::Reverse(**count), **code));
     let line = |(code, count): (&Option<i64>, &u64)| {
-        let shown = code.map_or("-".into(), |code| code.to_string());
-        format!("{count:>9}  {shown:>6}  {}", meaning_of(*code, language)).trim_end().to_owned()
+        let (shown, meaning) = match code {
+            Some(code) => (code.to_string(), meaning(*code, language)),
+            None => ("-".to_owned(), language.pick(REFUSED)),
+        };
+        format!("{count:>9}  {shown:>6}  {meaning}").trim_end().to_owned()
     };
     codes.into_iter().map(line).collect()
 }

@@ -73,7 +73,7 @@ pub struct Run {
 
 #[derive(Args)]
 struct Pace {
-    /// Messages without an answer at most [default: 64]
+    /// Messages without an answer at most; twice mega's workers keeps all of them busy [default: 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
     /// Connections that share them [default: 4]
@@ -172,8 +172,8 @@ fn plan_of(options: &Run, name: &Name) -> Result<Plan, String> {
         key: key.clone(),
         data: plan::common_data(data)?,
         verb: if options.push { Verb::Push } else { Verb::Send },
-        window: 64,
-        connections: 4,
+        window: plan::WINDOW,
+        connections: plan::CONNECTIONS,
         rate: None,
         at: options.at.as_deref().map(appointment).transpose()?,
         result,
@@ -357,7 +357,6 @@ fn go(
     let quiet = watchers.is_empty();
     watchers.push(Box::new(Log::open(&place.log())?));
     let mut watched = Watched { watchers, course: Course::default() };
-    let meaning = language.pick([words::english as fn(i64) -> _, words::chinese]);
     let began = Instant::now();
     let watch = &mut watched;
     let end = run::run(Orders {
@@ -367,7 +366,7 @@ fn go(
         control: &control,
         watch,
         unknown,
-        meaning,
+        language,
     })?;
     let Course { began: before, ended } = watched.course;
     if !quiet {
@@ -400,8 +399,8 @@ impl Watch for Watched {
         self.watchers.hear(event);
     }
 
-    fn tick(&mut self) {
-        self.watchers.tick();
+    fn tick(&mut self, progress: &Progress) {
+        self.watchers.tick(progress);
     }
 }
 

@@ -126,12 +126,12 @@ impl Watch for Recorder {
                 self.waits = None;
                 news.said.clear();
             }
-            Event::Drains(_) | Event::Ended(..) => return,
+            Event::Unclear(_) | Event::Drains(_) | Event::Ended(..) => return,
         }
         news.changed = true;
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, _progress: &Progress) {
         if let Some((since, said)) = &self.waits
             && self.gave_up.is_none()
             && since.elapsed() >= self.patience
@@ -230,7 +230,7 @@ fn put_failure(log: &mut String, failure: &Failure) {
 
 /// A line of the log.
 pub fn put(log: &mut String, said: &str) {
-    let time = words::time(crate::clock::unix_seconds() * 1_000);
+    let time = words::now();
     log.push_str(&format!("{time} [error] {said}\n"));
 }
 
@@ -302,7 +302,7 @@ mod tests {
         let row = table.find(5).unwrap();
         assert_eq!((row.counts, row.status), (counts, Status::Running));
         recorder.hear(&Event::Waits(&Why::Refused("sending suspended: x".into())));
-        recorder.tick();
+        recorder.tick(&Progress::default());
         assert_eq!(recorder.gave_up, None);
         (progress.sent, progress.front) = (2, 3);
         recorder.hear(&Event::GoesOn);
@@ -321,11 +321,11 @@ mod tests {
         let Some((_folder, _table, board)) = board("gave_up_") else { return };
         let control = Control::default();
         let mut recorder = board.recorder(&control, Duration::ZERO);
-        recorder.tick();
+        recorder.tick(&Progress::default());
         assert_eq!(control.wish(), None);
         recorder.hear(&Event::Waits(&Why::Unreachable("refused".into())));
-        recorder.tick();
-        recorder.tick();
+        recorder.tick(&Progress::default());
+        recorder.tick(&Progress::default());
         assert_eq!(control.wish(), Some((Wish::Pause, crate::task::Haste::Drain)));
         assert_eq!(recorder.gave_up.as_deref(), Some(UNREACHED));
         board.finish(Status::Interrupted, UNREACHED.into()).unwrap();

@@ -17,7 +17,8 @@ use super::list::{self, Input, Survey};
 use super::plan::{self, Encoding, Plan, Verb};
 use super::run::{self, Orders, Unknown};
 use super::watch::Log;
-use super::{ask, exit, words};
+use super::{ask, exit};
+use crate::cli::language::Language;
 use crate::daemon::{PidFile, Process};
 use crate::file;
 use board::{Board, Recorder, Subject, UNREACHED};
@@ -258,8 +259,8 @@ fn plan(
         key: row.key.clone(),
         data: String::new(),
         verb: Verb::Send,
-        window: 64,
-        connections: 4,
+        window: plan::WINDOW,
+        connections: plan::CONNECTIONS,
         rate: None,
         at: None,
         result: std::path::absolute(&result).map_err(|error| error.to_string())?,
@@ -343,7 +344,6 @@ fn send(
     let board = Board::start(table, subject)?;
     let recorder = board.recorder(&control, Duration::from_secs(options.patience));
     let mut watch = Both { recorder, log: Log::open(&place.log())?, ended: Progress::default() };
-    let meaning = words::chinese;
     let unknown = Unknown::Report;
     let orders = Orders {
         place,
@@ -352,7 +352,7 @@ fn send(
         control: &control,
         watch: &mut watch,
         unknown,
-        meaning,
+        language: Language::Chinese,
     };
     let end = run::run(orders).unwrap_or_else(End::Broken);
     let (status, said) = match (&end, watch.recorder.gave_up.take()) {
@@ -385,9 +385,9 @@ impl Watch for Both {
         self.log.hear(event);
     }
 
-    fn tick(&mut self) {
-        self.recorder.tick();
-        self.log.tick();
+    fn tick(&mut self, progress: &Progress) {
+        self.recorder.tick(progress);
+        self.log.tick(progress);
     }
 }
 

@@ -1,7 +1,8 @@
 //! One connection to mega: bytes on their way out and in. Knows frames and nothing of people; never blocks.
 
-use crate::wire::command::{self, Command};
-use crate::wire::frame::{self, Split, split};
+use crate::task::plan::Verb;
+use crate::wire::command::{self, Command, Request};
+use crate::wire::frame::{Split, split};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
@@ -89,12 +90,15 @@ impl Link {
     }
 
     /// Puts a request among the bytes on their way.
-    pub fn put(&mut self, words: &[&[u8]], opaque: u32, data: &[u8], now: Instant) {
+    pub fn put(&mut self, verb: Verb, request: Request, now: Instant) {
         if self.outstanding == 0 {
             self.heard = now;
         }
         self.outstanding += 1;
-        frame::encode(&mut self.out, words, opaque, Some(data));
+        match verb {
+            Verb::Send => command::encode_send(&mut self.out, request),
+            Verb::Push => command::encode_push(&mut self.out, request),
+        }
     }
 
     /// Writes what the socket takes.

@@ -17,12 +17,12 @@ use super::control::{Control, Haste, Wish};
 use super::event::{End, Event, Failure, Progress, Status, Watch, Why};
 use super::journal::{Journal, Open, Stage, State};
 use super::list::Kept;
-use super::plan::{Plan, Verb};
+use super::plan::Plan;
 use super::reply::Judge;
 use super::results::{self, Results};
 use super::words;
 use crate::cli::language::Language;
-use crate::clock;
+use crate::clock::{self, Seldom};
 use crate::task::home::Place;
 use clerk::{Block, Clerk};
 use link::Link;
@@ -56,8 +56,8 @@ pub struct Orders<'a> {
     pub watch: &'a mut dyn Watch,
     /// Those of whom nobody knows whether WeChat has it are sent to again.
     pub unknown: Unknown,
-    /// What an errcode means, in the language of the result file.
-    pub meaning: fn(i64) -> Option<&'static str>,
+    /// Of the result file.
+    pub language: Language,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ struct Run<'a> {
     plan: &'a Plan,
     control: &'a Control,
     watch: &'a mut dyn Watch,
-    meaning: fn(i64) -> Option<&'static str>,
+    language: Language,
     judge: Judge,
     poll: Poll,
     links: Vec<Option<Link>>,
@@ -105,9 +105,11 @@ struct Run<'a> {
     began: Instant,
     /// Somebody wants it to end, since when.
     drains: Option<Instant>,
-    /// The words of a request that differ from person to person, and its data.
-    word: String,
+    /// Somebody's id and variables.
+    id: String,
     data: String,
+    /// Answers that say nothing are told of.
+    unclear: Seldom,
     chunk: Vec<u8>,
 }
 
@@ -143,7 +145,7 @@ struct Book {
 
 impl<'a> Run<'a> {
     fn begin(orders: Orders<'a>) -> Result<Run<'a>, String> {
-        let Orders { place, plan, mut journal, control, watch, unknown, meaning } = orders;
+        let Orders { place, plan, mut journal, control, watch, unknown, language } = orders;
         let mut state = journal.state()?;
         let results = Results::open(&plan.result, plan.encoding, state.result_bytes)?;
         let unread = |error| format!("cannot read the list in {}: {error}", place.folder.display());
@@ -169,7 +171,7 @@ impl<'a> Run<'a> {
             plan,
             control,
             watch,
-            meaning,
+            language,
             judge: Judge::new(),
             poll,
             links: (0..plan.connections).map(|_| None).collect(),
@@ -194,7 +196,8 @@ impl<'a> Run<'a> {
             },
             began: now,
             drains: None,
-            word: String::new(),
+            id: String::new(),
+            unclear: Seldom::default(),
             data: String::new(),
             chunk: vec![0; 64 * 1024],
         })
@@ -214,7 +217,7 @@ impl<'a> Run<'a> {
             }
             if now - ticked >= TICK {
                 ticked = now;
-                self.watch.tick();
+                self.watch.tick(&self.told);
             }
             match self.poll.poll(&mut events, Some(self.idle(now))) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -246,7 +249,7 @@ impl<'a> Run<'a> {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                     return Err(format!("cannot poll: {error}"));
                 }
-                _ => self.watch.tick(),
+                _ => self.watch.tick(&self.told),
             }
             self.take_block()?;
         }
@@ -392,7 +395,7 @@ impl<'a> Run<'a> {
             Status::Unknown => &mut book.progress.unknown,
         };
         *counter += 1;
-        let meaning = errcode.and_then(self.meaning).unwrap_or_default();
+        let meaning = errcode.map_or("", |errcode| words::meaning(errcode, self.language));
         let row = results::Row {
             line: held.line,
             openid: &held.openid,
@@ -436,11 +439,4 @@ fn reopen(journal: &mut Journal, state: &mut State) -> Result<(), String> {
     state.open.extend(open);
     state.progress.unknown = 0;
     journal.take_back(state, Status::Unknown)
-}
-
-fn verb(plan: &Plan) -> &'static [u8] {
-    match plan.verb {
-        Verb::Send => b"send",
-        Verb::Push => b"push",
-    }
 }

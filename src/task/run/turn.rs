@@ -3,9 +3,10 @@
 use super::link::{Link, Reply};
 use super::people::Next;
 use super::wait::{Allowance, Moved};
-use super::{BACKOFF, Run, verb};
+use super::{BACKOFF, Run};
 use crate::task::event::{Event, Status, Why};
 use crate::task::reply::Verdict;
+use crate::wire::command::Request;
 use mio::Token;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -151,7 +152,9 @@ impl Run<'_> {
                 self.refused(slot, Why::Limit(errcode), now);
             }
             Verdict::Unclear(why) => {
-                log::debug!("no usable answer: {why}");
+                if self.unclear.now() {
+                    self.watch.hear(&Event::Unclear(&why));
+                }
                 self.people.stays_unclear(slot, now);
                 self.wait.lost(slot, now);
             }
@@ -244,15 +247,16 @@ impl Run<'_> {
             .filter(|(_, it)| it.is_up());
         let Some((index, link)) = up.min_by_key(|(_, link)| link.outstanding) else { return };
         let held = self.people.goes(slot, index);
-        self.plan.put_id(&mut self.word, held.open.index, held.open.turn);
+        self.plan.put_id(&mut self.id, held.open.index, held.open.turn);
         self.plan.put_data(&mut self.data, &held.data);
-        let words: [&[u8]; 4] = [
-            verb(self.plan),
-            held.openid.as_bytes(),
-            self.plan.key.as_bytes(),
-            self.word.as_bytes(),
-        ];
-        link.put(&words, slot + 1, self.data.as_bytes(), now);
+        let request = Request {
+            opaque: slot + 1,
+            openid: held.openid.as_bytes(),
+            key: self.plan.key.as_bytes(),
+            id: Some(self.id.as_bytes()),
+            data: self.data.as_bytes(),
+        };
+        link.put(self.plan.verb, request, now);
         self.rate.goes(now);
     }
 

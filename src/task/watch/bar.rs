@@ -14,9 +14,10 @@ const CODES: usize = 5;
 pub struct Bar {
     bar: ProgressBar,
     language: Language,
-    progress: Progress,
     pace: Pace,
     waits: Option<String>,
+    /// The answer that said nothing, until somebody is answered.
+    unclear: Option<String>,
     drains: Option<usize>,
 }
 
@@ -27,13 +28,11 @@ impl Bar {
             ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}%  {pos}/{len}{msg}");
         bar.set_style(style.expect("invariant: the template is well formed").progress_chars("=> "));
         bar.set_prefix(printable(name));
-        let (progress, pace) = (Progress::default(), Pace::new());
-        Bar { bar, language, progress, pace, waits: None, drains: None }
+        Bar { bar, language, pace: Pace::new(), waits: None, unclear: None, drains: None }
     }
 
-    fn show(&mut self) {
-        let now = Instant::now();
-        let (progress, language) = (&self.progress, self.language);
+    fn show(&mut self, progress: &Progress) {
+        let (now, language) = (Instant::now(), self.language);
         self.pace.see(now, progress.done());
         let rate = self.pace.per_second(now, progress.done());
         let mut text = language.pick([format!("  {rate:.0}/s"), format!("  每秒 {rate:.0} 条")]);
@@ -53,6 +52,10 @@ impl Bar {
             let why = printable(why);
             text += &language.pick([format!("\nwaits: {why}"), format!("\n等待：{why}")]);
         }
+        if let Some(why) = &self.unclear {
+            text += "\n";
+            text += &words::unclear(why, language);
+        }
         if let Some(out) = self.drains {
             text += &language.pick([
                 format!("\nends when {out} answers are there (again: at once)"),
@@ -69,25 +72,18 @@ impl Watch for Bar {
         match event {
             Event::Started(progress) => {
                 self.bar.set_length(progress.total);
-                self.progress = (*progress).clone();
+                self.show(progress);
             }
-            Event::Answered { progress, .. } => {
-                self.progress.clone_from(progress);
-                return;
-            }
+            Event::Answered { .. } => self.unclear = None,
             Event::Waits(why) => self.waits = Some(words::why(why, self.language)),
             Event::GoesOn => self.waits = None,
+            Event::Unclear(why) => self.unclear = Some((*why).to_owned()),
             Event::Drains(out) => self.drains = Some(*out),
-            Event::Ended(_, progress) => {
-                self.progress.clone_from(progress);
-                (self.waits, self.drains) = (None, None);
-                return self.bar.finish_and_clear();
-            }
+            Event::Ended(..) => self.bar.finish_and_clear(),
         }
-        self.show();
     }
 
-    fn tick(&mut self) {
-        self.show();
+    fn tick(&mut self, progress: &Progress) {
+        self.show(progress);
     }
 }

@@ -1,5 +1,6 @@
 //! A JSON object a line for scripts: what happens, and how far it is every some seconds.
 
+use crate::cli::language::Language;
 use crate::task::event::{End, Event, Progress, Watch, Why};
 use crate::task::words;
 use serde_json::{Value, json};
@@ -9,17 +10,15 @@ pub struct Json {
     name: String,
     every: Duration,
     said: Instant,
-    progress: Progress,
 }
 
 impl Json {
     pub fn new(name: &str, every: Duration) -> Json {
-        Json { name: name.into(), every, said: Instant::now(), progress: Progress::default() }
+        Json { name: name.into(), every, said: Instant::now() }
     }
 
     fn say(&self, event: &str, more: Value) {
-        let time = words::time(crate::clock::unix_seconds() * 1_000);
-        let mut object = json!({ "event": event, "time": time, "task": self.name });
+        let mut object = json!({ "event": event, "time": words::now(), "task": self.name });
         if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
             object.extend(more);
         }
@@ -51,16 +50,14 @@ fn reason(why: &Why) -> &'static str {
 impl Watch for Json {
     fn hear(&mut self, event: &Event) {
         match event {
-            Event::Started(progress) => {
-                self.progress = (*progress).clone();
-                self.say("started", counts(progress));
-            }
-            Event::Answered { progress, .. } => self.progress.clone_from(progress),
+            Event::Started(progress) => self.say("started", counts(progress)),
+            Event::Answered { .. } => {}
             Event::Waits(why) => {
-                let text = words::why(why, crate::cli::language::Language::English);
+                let text = words::why(why, Language::English);
                 self.say("waits", json!({ "reason": reason(why), "why": text }));
             }
             Event::GoesOn => self.say("goes_on", json!({})),
+            Event::Unclear(why) => self.say("unclear", json!({ "why": why })),
             Event::Drains(out) => self.say("drains", json!({ "out": out })),
             Event::Ended(end, progress) => {
                 let (how, why) = match end {
@@ -77,10 +74,10 @@ impl Watch for Json {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, progress: &Progress) {
         if self.said.elapsed() >= self.every {
             self.said = Instant::now();
-            self.say("progress", counts(&self.progress));
+            self.say("progress", counts(progress));
         }
     }
 }

@@ -12,14 +12,13 @@ pub struct Lines {
     language: Language,
     every: Duration,
     said: Instant,
-    progress: Progress,
     pace: Pace,
 }
 
 impl Lines {
     pub fn new(name: &str, every: Duration, language: Language) -> Lines {
-        let (progress, pace) = (Progress::default(), Pace::new());
-        Lines { name: printable(name), language, every, said: Instant::now(), progress, pace }
+        let (name, said) = (printable(name), Instant::now());
+        Lines { name, language, every, said, pace: Pace::new() }
     }
 
     fn say(&self, text: &str) {
@@ -32,11 +31,9 @@ impl Watch for Lines {
         let language = self.language;
         match event {
             Event::Started(progress) => {
-                self.progress = (*progress).clone();
                 let counts = words::counts(progress, language);
                 self.say(&language.pick([format!("begins: {counts}"), format!("开始：{counts}")]));
             }
-            Event::Answered { progress, .. } => self.progress.clone_from(progress),
             Event::Waits(why) => {
                 let why = printable(&words::why(why, language));
                 self.say(&language.pick([format!("waits: {why}"), format!("等待：{why}")]));
@@ -46,23 +43,24 @@ impl Watch for Lines {
                 format!("ends when {out} answers are there"),
                 format!("等待 {out} 个应答后结束"),
             ])),
-            // The summary says it.
-            Event::Ended(..) => {}
+            Event::Unclear(why) => self.say(&words::unclear(why, language)),
+            // How far it is is said by the clock, and the end by the summary.
+            Event::Answered { .. } | Event::Ended(..) => {}
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, progress: &Progress) {
         let now = Instant::now();
-        let done = self.progress.done();
+        let done = progress.done();
         self.pace.see(now, done);
         if now - self.said < self.every {
             return;
         }
         self.said = now;
         let rate = self.pace.per_second(now, done);
-        let left = self.pace.left(now, done, self.progress.left()).map(words::span);
+        let left = self.pace.left(now, done, progress.left()).map(words::span);
         let left = left.as_deref().unwrap_or("?");
-        let counts = words::counts(&self.progress, self.language);
+        let counts = words::counts(progress, self.language);
         self.say(&self.language.pick([
             format!("{counts}; {rate:.0} a second, {left} left"),
             format!("{counts}；每秒 {rate:.0} 条，剩余 {left}"),

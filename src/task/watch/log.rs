@@ -2,7 +2,7 @@
 
 use crate::cli::language::Language;
 use crate::file;
-use crate::task::event::{Event, Progress, Watch};
+use crate::task::event::{End, Event, Progress, Watch};
 use crate::task::words;
 use std::fs::File;
 use std::io::Write;
@@ -15,7 +15,6 @@ const EVERY: Duration = Duration::from_secs(60);
 pub struct Log {
     file: File,
     said: Instant,
-    progress: Progress,
     /// It could not be written: said once.
     lost: bool,
 }
@@ -24,12 +23,11 @@ impl Log {
     pub fn open(path: &Path) -> Result<Log, String> {
         let file = file::append(path)
             .map_err(|error| format!("cannot write the task's log {}: {error}", path.display()))?;
-        Ok(Log { file, said: Instant::now(), progress: Progress::default(), lost: false })
+        Ok(Log { file, said: Instant::now(), lost: false })
     }
 
     pub fn say(&mut self, text: &str) {
-        let time = words::time(crate::clock::unix_seconds() * 1_000);
-        let line = format!("{time} {}\n", crate::output::printable(text));
+        let line = format!("{} {}\n", words::now(), crate::output::printable(text));
         if let Err(error) = self.file.write_all(line.as_bytes())
             && !std::mem::replace(&mut self.lost, true)
         {
@@ -45,31 +43,31 @@ impl Watch for Log {
         let english = Language::English;
         match event {
             Event::Started(progress) => {
-                self.progress = (*progress).clone();
                 let pid = std::process::id();
                 self.say(&format!("begins, process {pid}: {}", words::counts(progress, english)));
             }
-            Event::Answered { progress, .. } => self.progress.clone_from(progress),
+            Event::Answered { .. } => {}
             Event::Waits(why) => self.say(&format!("waits: {}", words::why(why, english))),
             Event::GoesOn => self.say("goes on"),
+            Event::Unclear(why) => self.say(&words::unclear(why, english)),
             Event::Drains(out) => self.say(&format!("ends when {out} answers are there")),
             Event::Ended(end, progress) => {
                 let counts = words::counts(progress, english);
                 let end = match end {
-                    crate::task::End::Broken(why) => format!("stopped: {why}"),
-                    crate::task::End::Finished => "finished".into(),
-                    crate::task::End::Paused => "paused".into(),
-                    crate::task::End::Ended => "ended".into(),
+                    End::Broken(why) => format!("stopped: {why}"),
+                    End::Finished => "finished".into(),
+                    End::Paused => "paused".into(),
+                    End::Ended => "ended".into(),
                 };
                 self.say(&format!("{end}: {counts}"));
             }
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, progress: &Progress) {
         if self.said.elapsed() >= EVERY {
             self.said = Instant::now();
-            let counts = words::counts(&self.progress, Language::English);
+            let counts = words::counts(progress, Language::English);
             self.say(&counts);
         }
     }
