@@ -7,7 +7,7 @@ use crate::config::{Escape, MissingVariables};
 use crate::output::printable;
 use crate::task::ask::{self, Told};
 use crate::task::exit;
-use crate::task::list::{Kept, Survey, missing};
+use crate::task::list::{Format, Kept, Survey, missing};
 use crate::task::plan::Plan;
 use crate::task::words;
 use crate::template::{Filling, Template};
@@ -57,6 +57,12 @@ fn compile(text: &str) -> Template {
     Template::compile(text, Filling { escape: Escape::Json, missing: MissingVariables::Keep })
 }
 
+/// The variables of the template, as far as it is known.
+pub fn wanted(text: Option<&str>) -> Vec<String> {
+    let of = |text| compile(text).variables().iter().map(|&name| name.to_owned()).collect();
+    text.map(of).unwrap_or_default()
+}
+
 /// Refuses a list without people, and one that lacks what the template wants.
 pub fn fit(
     survey: &Survey,
@@ -67,13 +73,11 @@ pub fn fit(
     if survey.people == 0 {
         return Err(refused("there is nobody to send to in the list".into()));
     }
-    let Some(text) = text else { return Ok(()) };
     let common: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(data).unwrap_or_default();
     let mut columns = survey.columns.clone();
     columns.extend(common.keys().cloned());
-    let wanted: Vec<String> =
-        compile(text).variables().iter().map(|&name| name.to_owned()).collect();
+    let wanted = wanted(text);
     let lacks = missing(&columns, &wanted);
     match lacks.is_empty() || source.lenient {
         true => Ok(()),
@@ -91,13 +95,14 @@ pub fn fit(
 
 /// What was found in the list.
 pub fn tell(survey: &Survey, language: Language) {
-    let Survey { lines, people, duplicates, malformed, .. } = survey;
-    let (repeats, bad) = (duplicates.count, malformed.count);
+    let Survey { lines, people, duplicates, malformed, empty, format, .. } = survey;
+    let (repeats, bad, empties) = (duplicates.count, malformed.count, empty.count);
+    let read = language.pick(kind(format));
     crate::say_err!(
         "{}",
         language.pick([
-            format!("list: {lines} lines, {people} people, {repeats} duplicates left out, {bad} malformed left out"),
-            format!("名单：{lines} 行，{people} 人，去掉重复 {repeats} 个，去掉格式错误 {bad} 行"),
+            format!("list ({read}): {lines} lines, {people} people, {repeats} duplicates left out, {bad} malformed left out"),
+            format!("名单（{read}）：{lines} 行，{people} 人，去掉重复 {repeats} 个，去掉格式错误 {bad} 行"),
         ])
     );
     for it in &duplicates.first {
@@ -117,6 +122,46 @@ pub fn tell(survey: &Survey, language: Language) {
             language
                 .pick([format!("line {}: {why}", it.line), format!("第 {} 行：{why}", it.line),])
         );
+    }
+    if empties > 0 {
+        crate::say_err!(
+            "{}",
+            language.pick([
+                format!(
+                    "{empties} lines have nothing for a variable of the template: WeChat shows it empty (correct them, \
+                     or go on)"
+                ),
+                format!("有 {empties} 行缺少模板变量的值：微信中该处将显示为空（请改正，或继续）"),
+            ])
+        );
+    }
+    for it in &empty.first {
+        let variable = printable(&it.variable);
+        crate::say_err!(
+            "  {}",
+            language.pick([
+                format!("line {}: ${{{variable}}} is empty", it.line),
+                format!("第 {} 行：${{{variable}}} 为空", it.line),
+            ])
+        );
+    }
+}
+
+/// What the list was taken for.
+fn kind(format: &Format) -> [String; 2] {
+    match format {
+        Format::Plain(encoding) => {
+            let name = encoding.name();
+            [format!("openids, {name}"), format!("每行一个 openid，{name}")]
+        }
+        Format::Csv { separator, encoding } => {
+            let (separator, name) = (separator.escape_debug(), encoding.name());
+            [format!("CSV with '{separator}', {name}"), format!("CSV，以“{separator}”分隔，{name}")]
+        }
+        Format::Xlsx(sheet) => {
+            let sheet = printable(sheet);
+            [format!("xlsx, sheet {sheet}"), format!("xlsx，工作表 {sheet}")]
+        }
     }
 }
 

@@ -139,7 +139,7 @@ pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused
     let source = Source { file: options.template.as_deref(), lenient: options.allow_missing };
     let text = check::template(&source, &plan.to, &plan.key)?;
     let draft = home.draft(&name)?;
-    let survey = import(options, &draft, language)?;
+    let survey = import(options, text.as_deref(), &draft, language)?;
     check::tell(&survey, language);
     check::fit(&survey, text.as_deref(), &plan.data, &source)?;
     let plan = Plan { total: survey.people, ..plan };
@@ -214,12 +214,18 @@ fn adjust(plan: &mut Plan, to: Option<&str>, pace: &Pace) {
     plan.rate = pace.rate.or(plan.rate);
 }
 
-fn import(options: &Run, draft: &Draft, language: Language) -> Result<list::Survey, Refused> {
+fn import(
+    options: &Run,
+    text: Option<&str>,
+    draft: &Draft,
+    language: Language,
+) -> Result<list::Survey, Refused> {
     let input = match options.file.to_str() {
         Some("-") => Input::Stdin,
         _ => Input::File(&options.file),
     };
-    let reading = list::Options { openid_column: options.openid_column.clone() };
+    let openid_column = options.openid_column.clone();
+    let reading = list::Options { openid_column, wanted: check::wanted(text) };
     list::import(input, &reading, &draft.place.folder)
         .map_err(|error| Refused { code: exit::REFUSED, why: language.pick(error.texts().clone()) })
 }

@@ -1,8 +1,10 @@
 //! Which column of a list is the openid, and which variables the others are.
 
-use super::error::{Fault, ListError};
+use super::Options;
+use super::error::{Fault, LONGEST_DATA, ListError};
 use super::openid;
 use super::row::Row;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// What a column of openids is called, in any case; the first of them that is there.
@@ -22,6 +24,8 @@ struct Variable {
     name: String,
     /// As a member of a JSON object begins: `"name":`.
     member: String,
+    /// The template wants it.
+    wanted: bool,
 }
 
 /// Whether it is a name of the column of openids; `chosen` is the user's own.
@@ -41,7 +45,8 @@ pub enum First {
 }
 
 impl Columns {
-    pub fn find(row: &Row, chosen: Option<&str>, path: &Path) -> Result<First, ListError> {
+    pub fn find(row: &Row, options: &Options, path: &Path) -> Result<First, ListError> {
+        let (chosen, wanted) = (options.openid_column.as_deref(), &options.wanted[..]);
         let names: Vec<&str> = row.cells().map(str::trim).collect();
         let of = |known: &str| names.iter().position(|name| name.eq_ignore_ascii_case(known));
         let openid = match chosen {
@@ -51,17 +56,18 @@ impl Columns {
         match (openid, chosen) {
             (Some(openid), _) => {
                 unique(&names, path)?;
-                Ok(First::Header(Columns::new(openid, &names)))
+                Ok(First::Header(Columns::new(openid, &names, wanted)))
             }
-            (None, None) if names.len() == 1 => Ok(First::Person(Columns::new(0, &names))),
+            (None, None) if names.len() == 1 => Ok(First::Person(Columns::new(0, &names, wanted))),
             (None, _) => Err(no_openid(&names, chosen, path)),
         }
     }
 
-    fn new(openid: usize, names: &[&str]) -> Columns {
+    fn new(openid: usize, names: &[&str], wanted: &[String]) -> Columns {
         let variable = |(column, name): (usize, &&str)| {
             let member = format!("{}:", serde_json::Value::from(*name));
-            Variable { column, name: (*name).to_owned(), member }
+            let wanted = wanted.iter().any(|wanted| wanted == name);
+            Variable { column, name: (*name).to_owned(), member, wanted }
         };
         let named = names.iter().enumerate().filter(|(_, name)| !name.is_empty());
         let variables = named.filter(|(column, _)| *column != openid).map(variable).collect();
@@ -85,8 +91,15 @@ impl Columns {
         openid::check(openid).map(|()| openid)
     }
 
+    /// A variable that the template wants and the row leaves empty.
+    pub fn empty(&self, row: &Row) -> Option<&str> {
+        let is_empty = |column| row.cell(column).unwrap_or_default().trim().is_empty();
+        let mut wanted = self.variables.iter().filter(|variable| variable.wanted);
+        wanted.find(|variable| is_empty(variable.column)).map(|variable| &variable.name[..])
+    }
+
     /// Puts the row's variables into `data` as a JSON object; empty where the list has none.
-    pub fn data(&self, row: &Row, data: &mut String) {
+    pub fn data(&self, row: &Row, data: &mut String) -> Result<(), Fault> {
         data.clear();
         for variable in &self.variables {
             data.push(if data.is_empty() { '{' } else { ',' });
@@ -97,16 +110,19 @@ impl Columns {
         if !data.is_empty() {
             data.push('}');
         }
+        match data.len() <= LONGEST_DATA {
+            true => Ok(()),
+            false => Err(Fault::LongData(data.len())),
+        }
     }
 }
 
 /// Of two columns of one name nobody could say which is meant.
 fn unique(names: &[&str], path: &Path) -> Result<(), ListError> {
-    let twice =
-        |(index, name): &(usize, &&str)| !name.is_empty() && names[..*index].contains(*name);
-    match names.iter().enumerate().find(twice) {
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !name.is_empty() && !seen.insert(**name)) {
         None => Ok(()),
-        Some((_, name)) => {
+        Some(name) => {
             let path = path.display();
             Err(ListError::new([
                 format!("{path}: two columns are named \"{name}\"; rename one of them"),
@@ -117,13 +133,7 @@ fn unique(names: &[&str], path: &Path) -> Result<(), ListError> {
 }
 
 fn no_openid(names: &[&str], chosen: Option<&str>, path: &Path) -> ListError {
-    /// Of a list that is no list, not everything is shown.
-    const SHOWN: usize = 400;
-    let mut columns = crate::output::printable(&names.join(" | "));
-    if let Some((cut, _)) = columns.char_indices().nth(SHOWN) {
-        columns.truncate(cut);
-        columns.push('…');
-    }
+    let columns = crate::output::brief(&names.join(" | "));
     let path = path.display();
     match chosen {
         Some(chosen) => ListError::new([
@@ -154,7 +164,9 @@ mod tests {
     }
 
     fn find(cells: &[&str], chosen: Option<&str>) -> Result<First, String> {
-        let found = Columns::find(&row(cells), chosen, Path::new("l.csv"));
+        let openid_column = chosen.map(str::to_owned);
+        let options = Options { openid_column, wanted: vec!["水".into()] };
+        let found = Columns::find(&row(cells), &options, Path::new("l.csv"));
         found.map_err(|error| error.to_string())
     }
 
@@ -184,7 +196,7 @@ mod tests {
         let error = find(&["openid", "a", "a"], None).err().unwrap();
         assert!(error.contains("two columns are named \"a\""), "{error}");
         let error = find(&vec!["x\u{1b}"; 10_000], None).err().unwrap();
-        assert!(error.len() < 1_000 && !error.contains('\u{1b}'), "{error}");
+        assert!(error.len() < 3_000 && !error.contains('\u{1b}'), "{error}");
     }
 
     #[test]
@@ -194,8 +206,14 @@ mod tests {
         };
         assert_eq!(columns.names(), ["a\"b", "水"]);
         let mut data = String::new();
-        columns.data(&row(&["1\n\"", " o1 ", "unnamed", ""]), &mut data);
+        let person = row(&["1\n\"", " o1 ", "unnamed", ""]);
+        assert_eq!(columns.data(&person, &mut data), Ok(()));
         assert_eq!(data, r#"{"a\"b":"1\n\"","水":""}"#);
+        assert_eq!(columns.empty(&person), Some("水"));
+        assert_eq!(columns.empty(&row(&["", "o1", "", "3"])), None);
+        let long = "x".repeat(LONGEST_DATA);
+        let found = columns.data(&row(&[&long, "o1", "", ""]), &mut data);
+        assert_eq!(found, Err(Fault::LongData(LONGEST_DATA + 20)));
         assert_eq!(columns.openid(&row(&["x", " o1 ", "", ""])), Ok("o1"));
         assert_eq!(
             columns.openid(&row(&["x", "o1"])),

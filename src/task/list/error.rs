@@ -48,12 +48,18 @@ impl fmt::Display for ListError {
 /// Bytes that an openid may have.
 pub const LONGEST: usize = 128;
 
+/// Bytes that a person's variables may have: mega closes the connection on a message that is much too long, and all
+/// others that are out on it would have to go out again.
+pub const LONGEST_DATA: usize = 64 << 10;
+
 /// Why a row is nobody to send to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     NoOpenid,
     /// More bytes than an openid may have.
     LongOpenid(usize),
+    /// More bytes than somebody's variables may have.
+    LongData(usize),
     /// A character that is in no openid.
     Character(char),
     /// As many fields as it has where the header has so many; it ends in that line.
@@ -79,6 +85,13 @@ impl Fault {
                 [
                     format!("the openid has {bytes} bytes, more than {most}"),
                     format!("openid 有 {bytes} 字节，超过 {most}"),
+                ]
+            }
+            Fault::LongData(bytes) => {
+                let most = LONGEST_DATA;
+                [
+                    format!("the variables have {bytes} bytes, more than {most}"),
+                    format!("变量共 {bytes} 字节，超过 {most}"),
                 ]
             }
             Fault::Character(character) => {

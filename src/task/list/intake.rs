@@ -5,20 +5,20 @@ use super::error::ListError;
 use super::kept::Keeper;
 use super::repeats::Repeats;
 use super::row::{Row, Rows};
-use super::{Duplicate, FEW, Format, Malformed, Noted, Person, Survey};
+use super::{Duplicate, Empty, FEW, Format, Malformed, Noted, Options, Person, Survey};
 use std::io;
 use std::path::Path;
 
 pub struct Intake<'a> {
     folder: &'a Path,
     path: &'a Path,
-    /// The name of the column of openids, where the user gave it.
-    column: Option<&'a str>,
+    options: &'a Options,
     keeper: Keeper,
     repeats: Repeats,
     columns: Option<Columns>,
     lines: u64,
     malformed: Noted<Malformed>,
+    empty: Noted<Empty>,
 }
 
 impl<'a> Intake<'a> {
@@ -26,19 +26,20 @@ impl<'a> Intake<'a> {
     pub fn begin(
         folder: &'a Path,
         path: &'a Path,
-        column: Option<&'a str>,
+        options: &'a Options,
     ) -> Result<Intake<'a>, ListError> {
         let keeper =
             Keeper::create(folder).map_err(|error| ListError::unwritable(folder, &error))?;
         Ok(Intake {
             folder,
             path,
-            column,
+            options,
             keeper,
             repeats: Repeats::new(folder),
             columns: None,
             lines: 0,
-            malformed: Noted { count: 0, first: Vec::new() },
+            malformed: Noted::none(),
+            empty: Noted::none(),
         })
     }
 
@@ -49,7 +50,7 @@ impl<'a> Intake<'a> {
         if !rows.next(&mut row)? {
             return Err(super::empty(self.path));
         }
-        let columns = match Columns::find(&row, self.column, self.path)? {
+        let columns = match Columns::find(&row, self.options, self.path)? {
             First::Person(columns) => {
                 self.row(&columns, &row, &mut person)?;
                 columns
@@ -66,19 +67,20 @@ impl<'a> Intake<'a> {
     /// `person` is only the memory that is used again.
     fn row(&mut self, columns: &Columns, row: &Row, person: &mut Person) -> Result<(), ListError> {
         self.lines += 1;
-        match columns.openid(row) {
+        let openid = columns.openid(row);
+        let taken = openid.and_then(|openid| columns.data(row, &mut person.data).map(|()| openid));
+        match taken {
             Ok(openid) => {
                 person.line = row.line;
                 person.openid.clear();
                 person.openid.push_str(openid);
-                columns.data(row, &mut person.data);
+                if let Some(variable) = columns.empty(row) {
+                    self.empty.note(Empty { line: row.line, variable: variable.to_owned() });
+                }
                 self.keep(person).map_err(|error| ListError::unwritable(self.folder, &error))
             }
             Err(why) => {
-                self.malformed.count += 1;
-                if self.malformed.first.len() < FEW {
-                    self.malformed.first.push(Malformed { line: row.line, why });
-                }
+                self.malformed.note(Malformed { line: row.line, why });
                 Ok(())
             }
         }
@@ -110,6 +112,7 @@ impl<'a> Intake<'a> {
             people: self.lines - self.malformed.count - found.count,
             duplicates: Noted { count: found.count, first },
             malformed: self.malformed,
+            empty: self.empty,
             columns: self.columns.map(|columns| columns.names()).unwrap_or_default(),
             format,
         })

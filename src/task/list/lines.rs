@@ -1,4 +1,5 @@
-//! The lines of a text in whatever encoding it is in, one piece of it in memory at a time. UTF-8 and UTF-16 are
+//! The lines of a text in whatever encoding it is in, one piece of it in memory at a time. A line ends with a line feed,
+//! a carriage return or both. UTF-8 and UTF-16 are
 //! known by their first bytes, UTF-8 without them by the whole of it; what is left is GB18030, as GBK and GB2312 are.
 
 use super::error::ListError;
@@ -17,6 +18,16 @@ pub enum Encoding {
     Utf8,
     Utf16,
     Gb18030,
+}
+
+impl Encoding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Utf8 => "UTF-8",
+            Encoding::Utf16 => "UTF-16",
+            Encoding::Gb18030 => "GB18030",
+        }
+    }
 }
 
 pub struct Lines {
@@ -78,12 +89,15 @@ impl Lines {
     pub fn next(&mut self) -> Result<Option<&str>, ListError> {
         let mut looked = self.at;
         loop {
-            if let Some(found) = self.text[looked..].find('\n') {
-                let (begin, end) = (self.at, looked + found);
-                self.at = end + 1;
+            let found = self.text[looked..].find(['\r', '\n']).map(|found| looked + found);
+            let rest = found.map(|end| &self.text[end..]);
+            // Whether a line feed follows a carriage return may not have been read yet.
+            let is_whole = rest.is_some_and(|rest| rest != "\r" || self.state != State::More);
+            if let Some(end) = found.filter(|_| is_whole) {
+                let begin = self.at;
+                self.at = end + if self.text[end..].starts_with("\r\n") { 2 } else { 1 };
                 self.line += 1;
-                let line = &self.text[begin..end];
-                return Ok(Some(line.strip_suffix('\r').unwrap_or(line)));
+                return Ok(Some(&self.text[begin..end]));
             }
             if self.text.len() - self.at > LONGEST {
                 return Err(too_long(&self.path, self.line + 1));
@@ -93,7 +107,7 @@ impl Lines {
                 State::Ended if self.at == self.text.len() => return Ok(None),
                 State::Ended => self.text.push('\n'),
                 State::More => {
-                    looked = self.text.len() - self.at;
+                    looked = found.unwrap_or(self.text.len()) - self.at;
                     self.text.drain(..self.at);
                     self.at = 0;
                     self.read().map_err(|error| ListError::unreadable(&self.path, &error))?;
@@ -218,6 +232,19 @@ mod tests {
             for bytes in [text.as_bytes().to_vec(), GB18030.encode(&text).0.into_owned()] {
                 let all = lines(&bytes).unwrap().1;
                 assert_eq!(all.join("\n"), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_ends_with_either_or_both_wherever_a_piece_ends() {
+        for shift in 0..3 {
+            let long = "x".repeat(PIECE - 2 + shift);
+            for end in ["\r", "\n", "\r\n"] {
+                let text = format!("{long}{end}{end}b{end}c");
+                assert_eq!(lines(text.as_bytes()).unwrap().1, [&long, "", "b", "c"], "{end:?}");
+                let text = format!("{long}{end}");
+                assert_eq!(lines(text.as_bytes()).unwrap().1, [&long[..]], "{end:?}");
             }
         }
     }

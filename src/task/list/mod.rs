@@ -1,23 +1,27 @@
 //! The people of a task: read from a plain list, CSV or xlsx, looked through before anything goes out, and kept in
 //! the task's folder in the order in which they are sent to. Knows no network and no daemon.
 //!
-//! A source (`source`) gives rows (`row`): those of a text (`text`, over `lines`) or of a workbook (`xlsx`, whose
-//! cells are written out by `shown`). `columns` says which field is the openid; `openid` what one may be;
-//! `repeats` who comes twice; `kept` keeps the rest. Memory does not grow with the list, but for an xlsx's texts.
+//! A source (`source`) gives rows (`row`): those of a text (`text`, over `lines`) or of a workbook (`xlsx`, which
+//! `harmless` copies, with its shared `texts`, and whose cells are written out by `shown`). `columns` says which field
+//! is the openid; `openid` what one may be; `repeats` who comes twice; `kept` keeps the rest. Memory does not grow with
+//! the list: what does not fit is in files without a name (`scratch`).
 
 mod columns;
 mod error;
+mod harmless;
 mod intake;
 mod kept;
 mod lines;
 mod openid;
 mod repeats;
 mod row;
+mod scratch;
 mod shown;
 mod source;
 #[cfg(test)]
 mod tests;
 mod text;
+mod texts;
 mod xlsx;
 
 pub use error::{Fault, ListError};
@@ -33,7 +37,7 @@ use std::path::Path;
 use text::Text;
 use xlsx::Workbook;
 
-/// How many duplicates and malformed rows are told with their lines.
+/// How many duplicates, malformed rows and rows with empty cells are told with their lines.
 pub const FEW: usize = 10;
 
 /// Somebody to send to.
@@ -51,6 +55,8 @@ pub struct Person {
 pub struct Options {
     /// The name of the column of openids; None: `openid`, `touser` or `open_id`, in any case.
     pub openid_column: Option<String>,
+    /// The variables that the template wants, as far as that is known.
+    pub wanted: Vec<String>,
 }
 
 /// What a list has: every line that is neither blank nor the header is one of the people, a duplicate or malformed.
@@ -60,6 +66,8 @@ pub struct Survey {
     pub people: u64,
     pub duplicates: Noted<Duplicate>,
     pub malformed: Noted<Malformed>,
+    /// Of all of these, those that have nothing in the column of a variable that is wanted.
+    pub empty: Noted<Empty>,
     /// The names of the variables that people have.
     pub columns: Vec<String>,
     pub format: Format,
@@ -70,6 +78,20 @@ pub struct Survey {
 pub struct Noted<T> {
     pub count: u64,
     pub first: Vec<T>,
+}
+
+impl<T> Noted<T> {
+    fn none() -> Noted<T> {
+        Noted { count: 0, first: Vec::new() }
+    }
+
+    /// One more.
+    fn note(&mut self, one: T) {
+        self.count += 1;
+        if self.first.len() < FEW {
+            self.first.push(one);
+        }
+    }
 }
 
 /// An openid that was in the list before, and is left out here.
@@ -86,6 +108,13 @@ pub struct Duplicate {
 pub struct Malformed {
     pub line: u64,
     pub why: Fault,
+}
+
+/// A row that leaves a variable empty which the template wants.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Empty {
+    pub line: u64,
+    pub variable: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -105,7 +134,7 @@ pub fn import(input: Input, options: &Options, folder: &Path) -> Result<Survey, 
     let mut source = Source::open(input, folder)?;
     let path = source.path.clone();
     let column = options.openid_column.as_deref();
-    let mut intake = Intake::begin(folder, &path, column)?;
+    let mut intake = Intake::begin(folder, &path, options)?;
     match source.kind()? {
         Kind::Text => {
             let lines = Lines::open(source.file, &path)?;
@@ -124,7 +153,7 @@ pub fn import(input: Input, options: &Options, folder: &Path) -> Result<Survey, 
         Kind::Xlsx => {
             // Whatever the reader of workbooks stumbles over is the workbook's fault, and ends nothing else.
             let read = || {
-                let mut workbook = Workbook::open(source.file, &path)?;
+                let mut workbook = Workbook::open(source.file, &path, folder)?;
                 let Some(name) = workbook.find_sheet()? else { return Err(empty(&path)) };
                 intake.take(&mut workbook.sheet(&name)?)?;
                 Ok(name)

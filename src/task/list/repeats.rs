@@ -3,8 +3,9 @@
 //! under keys drawn anew each time, so nobody can prepare two openids that are taken for one; of ten million people
 //! one is taken for another with a probability of 2^46 / 2^128, one in 10^24.
 
+use super::scratch;
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -104,18 +105,11 @@ impl Repeats {
 }
 
 impl Part {
-    /// Writes what is held to the part's file, which has no name: nothing is left of it after a crash.
+    /// Writes what is held to the part's file.
     fn spill(&mut self, folder: &Path) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => {
-                let path = folder.join("list.repeats");
-                let mut options = File::options();
-                let file =
-                    options.read(true).write(true).create(true).truncate(true).open(&path)?;
-                fs::remove_file(&path)?;
-                none.insert(file)
-            }
+            none => none.insert(scratch::file(folder)?),
         };
         let mut bytes = Vec::with_capacity(self.held.len() * ENTRY);
         for seen in self.held.drain(..) {
@@ -165,7 +159,7 @@ mod tests {
             for (index, person) in list.iter().enumerate() {
                 repeats.note(&person.to_string(), 2 * index as u64 + 1).unwrap();
             }
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
             let found = repeats.find(3).unwrap();
             let mut expected = Vec::new();
             for (index, person) in list.iter().enumerate() {

@@ -41,6 +41,11 @@ impl Row {
         self.ends.len()
     }
 
+    /// Of all cells.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub fn cell(&self, index: usize) -> Option<&str> {
         let begin = if index == 0 { 0 } else { *self.ends.get(index - 1)? };
         self.text.get(begin..*self.ends.get(index)?)

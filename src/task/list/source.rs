@@ -2,7 +2,8 @@
 //! than once, so what comes through a pipe is copied into the task's folder first.
 
 use super::error::ListError;
-use std::fs::{self, File};
+use super::scratch;
+use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
@@ -69,14 +70,10 @@ impl Source {
     }
 }
 
-/// Into a file without a name: nothing is left of it after a crash.
+/// What can be read once only, into a file that can be read again.
 fn copy(from: &mut dyn Read, path: &Path, folder: &Path) -> Result<Source, ListError> {
-    let place = folder.join("list.input");
     let unwritable = |error| ListError::unwritable(folder, &error);
-    let mut options = File::options();
-    let options = options.read(true).write(true).create(true).truncate(true);
-    let mut file = options.open(&place).map_err(unwritable)?;
-    fs::remove_file(&place).map_err(unwritable)?;
+    let mut file = scratch::file(folder).map_err(unwritable)?;
     io::copy(from, &mut file).map_err(unwritable)?;
     file.rewind().map_err(unwritable)?;
     Ok(Source { file, path: path.to_owned() })
@@ -91,7 +88,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut source = copy(&mut &b"o1\n"[..], Path::new("-"), folder.path()).unwrap();
         assert_eq!(source.kind(), Ok(Kind::Text));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let mut text = String::new();
         source.file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "o1\n");

@@ -12,7 +12,8 @@ fn import_bytes(bytes: &[u8], column: Option<&str>) -> Result<(Survey, Vec<Perso
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("given");
     std::fs::write(&path, bytes).unwrap();
-    let options = Options { openid_column: column.map(str::to_owned) };
+    let openid_column = column.map(str::to_owned);
+    let options = Options { openid_column, wanted: vec!["姓名".into(), "水".into()] };
     let survey = match import(Input::File(&path), &options, folder.path()) {
         Ok(survey) => survey,
         Err(error) => {
@@ -128,6 +129,18 @@ fn what_is_twice_or_nobody_is_told_with_its_line_and_left_out() {
 }
 
 #[test]
+fn a_cell_that_the_template_wants_and_is_empty_is_told_with_its_line() {
+    let text =
+        "openid,姓名,水,other\no1,张三,3,\no2, ,\u{3000},x\no3,李四,,x\no4,王五,1,\no 5,,,\n";
+    let (survey, people) = import_bytes(text.as_bytes(), None).unwrap();
+    assert_eq!(people.len(), 4);
+    let empty = |line, variable: &str| Empty { line, variable: variable.to_owned() };
+    assert_eq!(survey.empty, Noted { count: 2, first: vec![empty(3, "姓名"), empty(4, "水")] });
+    let (survey, _) = import_bytes(b"o1\no2\n", None).unwrap();
+    assert_eq!(survey.empty, Noted::none());
+}
+
+#[test]
 fn only_the_first_few_are_told_and_all_are_counted() {
     let text = format!("{}{}", "o1\n".repeat(500), "o 2\n".repeat(300));
     let (survey, people) = import_bytes(text.as_bytes(), None).unwrap();
@@ -215,28 +228,130 @@ fn changed(mut change: impl FnMut(&str, &mut Vec<u8>)) -> Vec<u8> {
     to.finish().unwrap().into_inner()
 }
 
-#[test]
-fn a_workbook_cannot_make_the_reader_take_all_memory() {
-    for claim in ["4000000000000", "18446744073709551615", "99999999999999999999999"] {
-        let workbook = changed(|name, part| {
-            if name.ends_with("sharedStrings.xml") {
-                let text = String::from_utf8(std::mem::take(part)).unwrap();
-                let from = text.find("uniqueCount=\"").unwrap() + 13;
-                let to = from + text[from..].find('"').unwrap();
-                *part = [&text[..from], claim, &text[to..]].concat().into_bytes();
-            }
-        });
-        let error = import_bytes(&workbook, None).unwrap_err();
-        assert!(error.contains("take more than 256 MiB"), "{error}");
-    }
-    let workbook = changed(|name, part| {
-        if name.ends_with("styles.xml") {
-            part.resize(300 << 20, b' ');
+/// The workbook with one piece of the part of that name replaced.
+fn replaced(part: &str, from: &str, to: &str) -> Vec<u8> {
+    let mut found = false;
+    let workbook = changed(|name, bytes| {
+        if name.ends_with(part) {
+            let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+            found |= text.contains(from);
+            *bytes = text.replacen(from, to, 1).into_bytes();
         }
     });
-    assert!(workbook.len() < 1 << 20);
-    let error = import_bytes(&workbook, None).unwrap_err();
-    assert!(error.contains("take more than 256 MiB"), "{error}");
+    assert!(found, "{part} has no {from}");
+    workbook
+}
+
+const SHEET: &str = "sheet2.xml";
+
+#[test]
+fn what_a_workbook_claims_to_have_is_not_believed() {
+    for claim in ["4000000000000", "18446744073709551615", "99999999999999999999999"] {
+        let claim = format!("uniqueCount=\"{claim}\" other=\"");
+        let workbook = replaced("sharedStrings.xml", "uniqueCount=\"", &claim);
+        let (survey, _) = import_bytes(&workbook, None).unwrap();
+        assert_eq!(survey.people, 4);
+    }
+}
+
+#[test]
+fn a_workbook_cannot_make_the_reader_take_all_memory() {
+    let long = "x".repeat(2 * lines::LONGEST);
+    let many = |piece: &str| piece.repeat(2 * lines::LONGEST / piece.len());
+    let formats = format!("<cellXfs>{}", "<xf/>".repeat(70_000));
+    let code = format!("<numFmt numFmtId=\"200\" formatCode=\"{}\"/>", "0".repeat(5_000));
+    let blank = " ".repeat(30 << 20);
+    for (part, from, to) in [
+        ("styles.xml", "<cellXfs", &blank[..]),
+        ("styles.xml", "<cellXfs", &formats),
+        ("styles.xml", "<numFmt ", &code),
+        ("sharedStrings.xml", "<si>", &format!("<si><t>{long}</t></si><si>")),
+        ("sharedStrings.xml", "<si>", &format!("<si>{}", many("<r><t>x</t></r>"))),
+        (SHEET, "<sheetData>", &format!("<sheetData><row><c x=\"{long}\"/></row>")),
+        (SHEET, "<sheetData>", &format!("<sheetData><row><c t=\"str\"><v>{long}</v></c></row>")),
+        (SHEET, "<sheetData>", &format!("<sheetData><row><c>{}</c></row>", many("<f>1</f>"))),
+        (SHEET, "<sheetData>", &format!("<sheetData><!--{long}-->")),
+        (SHEET, "<sheetData>", &format!("<sheetData><{long}")),
+    ] {
+        let workbook = replaced(part, from, to);
+        assert!(workbook.len() < 1 << 20, "{part} {}", &to[..20]);
+        let error = import_bytes(&workbook, None).unwrap_err();
+        assert!(error.contains("larger unpacked than any list"), "{part} {}: {error}", &to[..20]);
+    }
+}
+
+#[test]
+fn fonts_and_fills_of_any_size_are_not_looked_at() {
+    let fonts =
+        format!("<fonts><font><name val=\"{}\"/></font></fonts><cellXfs", "x".repeat(900_000));
+    let workbook = replaced("styles.xml", "<cellXfs", &fonts);
+    assert_eq!(import_bytes(&workbook, None).unwrap().0.people, 4);
+}
+
+#[test]
+fn a_row_is_as_wide_and_as_long_as_rows_may_be() {
+    let row = |cells: &str| format!("<sheetData><row r=\"1\">{cells}</row>");
+    let cell = |place: &str, text: &str| {
+        format!("<c r=\"{place}\" t=\"inlineStr\"><is><t>{text}</t></is></c>")
+    };
+    let sheet = |cells: &str| replaced(SHEET, "<sheetData>", &row(cells));
+    let widest = sheet(&(cell("A1", "openid") + &cell("XFD1", "last")));
+    assert_eq!(import_bytes(&widest, None).unwrap().0.columns, ["last"]);
+    for place in ["XFE1", "ZZZZZZ1", "ZZZZZZZZZZZZZZZ1"] {
+        let error = import_bytes(&sheet(&cell(place, "openid")), None).unwrap_err();
+        assert!(error.contains("is no xlsx workbook that can be read"), "{place}: {error}");
+    }
+    let long = cell("", &"x".repeat(100_000)).replace(" r=\"\"", "").repeat(12);
+    let error = import_bytes(&sheet(&long), None).unwrap_err();
+    assert!(error.contains("line 1: it is longer than 1 MiB"), "{error}");
+}
+
+#[test]
+fn a_cell_whose_text_is_not_there_is_told() {
+    let cell = |number| format!("<sheetData><row r=\"1\"><c t=\"s\"><v>{number}</v></c></row>");
+    for number in ["999", "-1", "99999999999999999999", "x"] {
+        let error = import_bytes(&replaced(SHEET, "<sheetData>", &cell(number)), None).unwrap_err();
+        assert!(error.contains(&format!("a cell has the text \"{number}\"")), "{error}");
+    }
+}
+
+#[test]
+fn a_text_that_is_no_list_is_refused_with_its_line_in_bounded_memory() {
+    let long = "x".repeat(3 * lines::LONGEST);
+    for (text, said) in [
+        (format!("openid,a\no1,{long}\n"), "line 2: it is longer than 1 MiB"),
+        (format!("openid,a\no1,\"{long}\n"), "line 2: it is longer than 1 MiB"),
+        (format!("o1\r{long}"), "line 2: it is longer than 1 MiB"),
+        ("openid,a\no1,1\no2,\"x\n".into(), "in the row of line 3 and never closed"),
+    ] {
+        for bytes in [text.clone().into_bytes(), utf16(&text)] {
+            let error = import_bytes(&bytes, None).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+    let columns = format!("openid{}\no1\n", ",a".repeat(500_000));
+    let error = import_bytes(columns.as_bytes(), None).unwrap_err();
+    assert!(error.contains("two columns are named \"a\""), "{error}");
+}
+
+#[test]
+fn an_openid_that_wechat_cannot_have_given_is_told_with_its_line() {
+    let long = "o".repeat(129);
+    for (openid, why) in [
+        ("o 1", Fault::Character(' ')),
+        ("o\u{0}1", Fault::Character('\0')),
+        ("o\u{1b}[2J", Fault::Character('\u{1b}')),
+        ("o\"1", Fault::Character('"')),
+        ("o\u{3000}1", Fault::Character('\u{3000}')),
+        (&long, Fault::LongOpenid(129)),
+    ] {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = format!("o1{end}{openid}{end}o2{end}");
+            let (survey, people) = import_bytes(text.as_bytes(), None).unwrap();
+            assert_eq!(people, [person(1, "o1", ""), person(3, "o2", "")], "{openid:?} {end:?}");
+            assert_eq!(survey.malformed.first, [Malformed { line: 2, why: why.clone() }]);
+        }
+    }
 }
 
 #[test]

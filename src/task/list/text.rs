@@ -272,5 +272,6 @@ mod tests {
     #[test]
     fn lines_that_end_with_a_carriage_return_alone_are_rows_too() {
         assert_eq!(fields("openid,a\ro1,x\ro2,y"), [["openid", "a"], ["o1", "x"], ["o2", "y"]]);
+        assert_eq!(rows("o1\r\ro2\r").unwrap()[1], (3, 3, vec!["o2".to_owned()]));
     }
 }

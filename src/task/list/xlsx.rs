@@ -1,16 +1,18 @@
-//! The rows of an xlsx workbook: its first visible sheet that has any. The sheet is read as a stream; the texts that
-//! its cells share are in memory, as calamine has them, and so bounded before they are read.
+//! The rows of an xlsx workbook: its first visible sheet that has any. The sheet is read as a stream, of the copy that
+//! `harmless` makes.
 
 use super::error::{Fault, ListError};
+use super::harmless;
+use super::lines::{LONGEST, too_long};
 use super::row::{Row, Rows};
 use super::shown;
 use calamine::{Data, DataRef, Reader, SheetType, SheetVisible, Xlsx, XlsxCellReader};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// Bytes that all parts but the sheets may have, unpacked: a million openids are 60 MiB.
-const LARGEST: u64 = 256 << 20;
+/// A sheet has no more.
+const COLUMNS: usize = 16_384;
 
 type Source = BufReader<File>;
 
@@ -38,11 +40,10 @@ struct Cell {
 }
 
 impl Workbook {
-    pub fn open(file: File, path: &Path) -> Result<Workbook, ListError> {
-        let unreadable = |error: io::Error| ListError::unreadable(path, &error);
-        bounded(&file, path)?;
-        let source = BufReader::new(file.try_clone().map_err(unreadable)?);
-        let xlsx = Xlsx::new(source).map_err(|error| damaged(path, &error))?;
+    /// `folder`: where there is room for the copy.
+    pub fn open(file: File, path: &Path, folder: &Path) -> Result<Workbook, ListError> {
+        let copy = harmless::copy(file, path, folder)?;
+        let xlsx = Xlsx::new(BufReader::new(copy)).map_err(|error| damaged(path, &error))?;
         Ok(Workbook { xlsx, path: path.to_owned() })
     }
 
@@ -109,8 +110,11 @@ impl Sheet<'_> {
         row.begin(u64::from(number) + 1);
         let mut cell = first;
         loop {
-            if cell.column < row.len() {
+            if cell.column < row.len() || cell.column >= COLUMNS {
                 return Err(damaged(self.path, &"its cells are not in order"));
+            }
+            if row.bytes() > LONGEST {
+                return Err(too_long(self.path, row.line));
             }
             row.widen(cell.column);
             row.push(cell.shown.as_deref().unwrap_or_default());
@@ -145,63 +149,6 @@ impl Rows for Sheet<'_> {
             return Ok(true);
         }
     }
-}
-
-/// What is packed small may be large: whoever made the workbook decides how much of it is held in memory.
-fn bounded(file: &File, path: &Path) -> Result<(), ListError> {
-    let no_zip = |error: zip::result::ZipError| damaged(path, &error);
-    let unreadable = |error: io::Error| damaged(path, &error);
-    let source = BufReader::new(file.try_clone().map_err(unreadable)?);
-    let mut archive = zip::ZipArchive::new(source).map_err(no_zip)?;
-    let mut left = LARGEST;
-    for index in 0..archive.len() {
-        let part = archive.by_index(index).map_err(no_zip)?;
-        let name = part.name().map_err(no_zip)?.to_ascii_lowercase();
-        if name.contains("worksheets/") || !name.ends_with(".xml") && !name.ends_with(".rels") {
-            continue;
-        }
-        let mut part = BufReader::new(part.take(left + 1));
-        let (bytes, claimed) = look_through(&mut part).map_err(unreadable)?;
-        // A text takes more bytes than this where it stands.
-        if bytes > left || claimed > bytes / 4 {
-            return Err(too_large(path));
-        }
-        left -= bytes;
-    }
-    Ok(())
-}
-
-/// How many bytes a part has, and how many texts it says that it has: room is made for so many.
-fn look_through(part: &mut impl BufRead) -> io::Result<(u64, u64)> {
-    const CLAIM: &[u8] = b"uniqueCount";
-    let (mut bytes, mut claimed, mut tag) = (0, 0, Vec::new());
-    loop {
-        tag.clear();
-        let count = part.read_until(b'>', &mut tag)?;
-        if count == 0 {
-            return Ok((bytes, claimed));
-        }
-        bytes += count as u64;
-        // UTF-16 is looked through as if it were ASCII.
-        tag.retain(|byte| *byte != 0);
-        if let Some(found) = tag.windows(CLAIM.len()).position(|window| window == CLAIM) {
-            let rest = &tag[found + CLAIM.len()..];
-            let digits = rest.iter().skip_while(|byte| !byte.is_ascii_digit());
-            let digits = digits.take_while(|byte| byte.is_ascii_digit());
-            let number = digits.fold(0u64, |number, digit| {
-                number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-            });
-            claimed = claimed.max(number);
-        }
-    }
-}
-
-fn too_large(path: &Path) -> ListError {
-    let path = path.display();
-    ListError::new([
-        format!("{path}: the workbook's texts take more than 256 MiB; save the list as CSV"),
-        format!("{path}：工作簿的文本超过 256 MiB，请另存为 CSV"),
-    ])
 }
 
 /// Also for what is a zip and no workbook.
