@@ -9,7 +9,7 @@ mod board;
 mod people;
 mod table;
 
-use super::control::{Control, Wish};
+use super::control::Control;
 use super::event::{End, Event, Progress, Watch};
 use super::home::{Home, Name, Place};
 use super::journal::Journal;
@@ -25,8 +25,7 @@ use clap::{Args, Subcommand};
 use people::Left;
 use rustix::process::{Pid, Signal, Uid};
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGINT, SIGUSR1};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -108,6 +107,17 @@ impl Before {
     }
 }
 
+/// A row's task goes on with its row alone, or the pages would not see it.
+pub fn not_a_rows(place: &Place) -> Result<(), String> {
+    match place.folder.join(Before::FILE).exists() {
+        false => Ok(()),
+        true => Err(format!(
+            "the task {} belongs to a row of mega_task, which says what is to become of it: legacy start goes on with it",
+            place.name
+        )),
+    }
+}
+
 /// Runs one of the commands and returns its exit code.
 pub fn command(home: &Home, command: &Command) -> Result<u8, String> {
     match command {
@@ -137,8 +147,8 @@ fn start(home: &Home, options: &Start) -> Result<u8, String> {
     let id = options.which.id;
     let mut table = options.which.open()?;
     let row = table.find(id)?;
-    may_start(id, &row, &options.root)?;
     let name = Name::new(&format!("legacy-{}{id}", options.which.table_prefix))?;
+    may_start(id, &row, &options.root, home.task(&name).ok())?;
     let taken = take_up(home, &name, &row, options, &mut table);
     let (place, lock) = match taken {
         Ok(taken) => taken,
@@ -169,14 +179,16 @@ impl From<String> for Refused {
     }
 }
 
-fn may_start(id: u32, row: &Row, root: &Path) -> Result<(), String> {
+fn may_start(id: u32, row: &Row, root: &Path, place: Option<Place>) -> Result<(), String> {
     if row.is_deleted {
         return Err(format!("task {id} is deleted"));
     }
+    // Who had the row had the folder, too: its lock tells a process that was killed from one that is elsewhere.
+    let killed = place.and_then(|place| place.left_by()).is_some_and(|pid| pid as i32 == row.pid);
     match row.status {
-        Status::Running => {
+        Status::Running if !killed => {
             return Err(format!(
-                "task {id} runs already: process {} (if that is gone, legacy stop {id} says so in the row)",
+                "task {id} runs already: process {} (if that is gone, legacy stop {id} on its machine says so in the row)",
                 row.pid
             ));
         }
@@ -337,7 +349,11 @@ fn send(
         file_index: if progress.done() == 0 { 0 } else { row.counts.file_index },
         ..before
     };
-    let control = listen()?;
+    let control = Control::default();
+    // As with the demo; USR1 is `mega-task end`.
+    control
+        .listen(&[SIGINT, SIGUSR1])
+        .map_err(|error| format!("cannot listen to signals: {error}"))?;
     table.begin(id, row, &counts)?;
     let subject = Subject { id, before, folder: place.folder.clone(), log: log_path(options) };
     let board = Board::start(table, subject)?;
@@ -389,20 +405,6 @@ impl Watch for Both {
         self.recorder.tick();
         self.log.tick();
     }
-}
-
-/// TERM pauses and INT ends, as with the demo.
-fn listen() -> Result<Control, String> {
-    let failed = |error| format!("cannot listen to signals: {error}");
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
-    let control = Control::default();
-    let asked = control.clone();
-    let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            asked.ask(if signal == SIGINT { Wish::End } else { Wish::Pause });
-        }
-    });
-    thread.map(|_| control).map_err(failed)
 }
 
 /// Asks the process that runs the row, and waits until it has ended.
