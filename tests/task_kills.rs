@@ -1,8 +1,10 @@
 //! mega-task while it, mega or both are killed or restarted: each person gets the message once.
 
 use crate::support::desk::{Desk, address, end_of};
-use crate::support::{Sandbox, Site, steady_address, wait_for};
+use crate::support::{DEADLINE, Sandbox, Site, TEMPLATE, steady_address, wait_for};
 use serde_json::json;
+use std::io::Read;
+use std::net::TcpListener;
 use std::process::Child;
 use std::time::Duration;
 
@@ -97,6 +99,59 @@ fn a_restart_of_mega_repeats_nothing_and_the_task_goes_on_by_itself() {
     assert_eq!(sandbox.stats()["repeats"], 0);
 }
 
+#[test]
+fn a_connection_that_says_nothing_is_no_mega_and_costs_one_at_a_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let desk = Desk::new();
+    let (list, template) = (desk.list(100), desk.folder.path().join("template"));
+    std::fs::write(&template, TEMPLATE).unwrap();
+    let more = ["--connections", "1", "--window", "4", "--template", template.to_str().unwrap()];
+    let mut child = desk.start(&desk.task(&to, &list, &more));
+    // As what stands before a mega that is away: it takes all, and closes.
+    let mut requests = Vec::new();
+    for _ in 0..5 {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut chunk = [0; 65536];
+        let count = stream.read(&mut chunk).unwrap();
+        requests.push(chunk[..count].windows(3).filter(|it| it == b"id=").count());
+    }
+    assert!(requests[0] >= 1 && requests[1..] == [1; 4], "{requests:?}");
+    let log = desk.ends(0, &["log", "t"]);
+    let said = |what: &str| log.matches(what).count();
+    assert_eq!((said("waits: mega is not reached"), said("goes on")), (1, 0), "{log}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Of how many the journal says that a message may be out.
+fn in_doubt(desk: &Desk) -> usize {
+    let journal = desk.folder.path().join("home/t/journal.db");
+    let journal = rusqlite::Connection::open(journal).unwrap();
+    let open: Vec<u8> = journal.query_row("SELECT open FROM state", [], |row| row.get(0)).unwrap();
+    open.chunks(OPEN).filter(|open| open[SINCE].iter().any(|byte| *byte > 0)).count()
+}
+
+#[test]
+fn who_never_went_out_is_in_no_doubt_after_a_kill_while_mega_refuses() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(100));
+    site.ok(&["pause"]);
+    let mut child = desk.start(&desk.task(&to, &list, &["--window", "4"]));
+    // A window of them, and two that tried later whether it still does.
+    wait_for("mega to refuse", || site.count("refused") >= 6);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(in_doubt(&desk) <= 1, "{} of 100", in_doubt(&desk));
+}
+
+/// Bytes of one in the journal's `open`: index, offset, since and turn.
+const OPEN: usize = 28;
+const SINCE: std::ops::Range<usize> = 16..24;
+
 /// What may be out was so long ago that no repeat of it would be recognised.
 fn grow_old(desk: &Desk) -> usize {
     let journal = desk.folder.path().join("home/t/journal.db");
@@ -104,11 +159,10 @@ fn grow_old(desk: &Desk) -> usize {
     let mut open: Vec<u8> =
         journal.query_row("SELECT open FROM state", [], |row| row.get(0)).unwrap();
     let mut grown = 0;
-    // index, offset, since and turn.
-    for open in open.chunks_mut(28) {
-        let since = u64::from_le_bytes(open[16..24].try_into().unwrap());
+    for open in open.chunks_mut(OPEN) {
+        let since = u64::from_le_bytes(open[SINCE].try_into().unwrap());
         if since > 0 {
-            open[16..24].copy_from_slice(&(since - 600_000).to_le_bytes());
+            open[SINCE].copy_from_slice(&(since - 600_000).to_le_bytes());
             grown += 1;
         }
     }
