@@ -224,6 +224,22 @@ fn a_row_whose_process_was_killed_is_taken_up_by_the_next_start() {
 }
 
 #[test]
+fn two_rows_never_share_a_folder() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let (first, second) = (Pages::new(&site, "same_"), Pages::new(&site, "same_1"));
+    first.task(15, 3, "");
+    first.ok("start", 15, &[]);
+    second.task(5, 4, "");
+    second.refused("start", 5, "has the task of row 15 of same_mega_task in MySQL database mega");
+    assert!(second.shown(5).starts_with("等待 0+0/4"), "{}", second.shown(5));
+    let home = site.folder.path().join("other");
+    second.ok("start", 5, &["--home", home.to_str().unwrap()]);
+    assert_eq!(second.shown(5), "完成 4+0/4 100% 剩余0 行4");
+    assert_eq!(first.shown(15), "完成 3+0/3 100% 剩余0 行3");
+}
+
+#[test]
 fn a_rows_task_is_steered_by_its_name_too_but_begun_by_its_row_alone() {
     let sandbox = Sandbox::start();
     sandbox.faults(json!({"latency_ms": 50}));
