@@ -1,6 +1,6 @@
 //! Real PHP clients: some written as the legacy ones are, some by means of the client package in `scripts/php`.
 
-use crate::support::{DEADLINE, KEY, Sandbox, Site, wait_for};
+use crate::support::{DEADLINE, KEY, Sandbox, Site, steady_address, wait_for};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -159,7 +159,7 @@ fn the_package_repeats_under_its_ids_what_lost_its_answer_and_nothing_goes_out_t
     let site = Site::started(&sandbox, "");
     // Ten answers and a half.
     let proxy = breaking_proxy(site.address.unwrap(), 273);
-    run_with(&site, proxy, "repeats.php", &[]);
+    run_with(&site, proxy, "repeats.php", &["300"]);
     wait_for("an empty queue", || site.count("queue_depth") == 0);
     for prefix in ["push-", "send-"] {
         wait_for(prefix, || delivered(&sandbox, prefix) == 300);
@@ -169,6 +169,43 @@ fn the_package_repeats_under_its_ids_what_lost_its_answer_and_nothing_goes_out_t
     for (openid, id, times) in ids {
         assert_eq!((id, times), (openid.replace('-', "-id-"), 1), "{openid}");
     }
+}
+
+#[test]
+fn the_package_rides_out_kill_9_of_mega_and_each_message_is_one() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"latency_ms": 10}));
+    let address = steady_address();
+    let mut site = Site::started(&sandbox, &format!("[server]\nlisten[] = {address}"));
+    let address: SocketAddr = address.parse().unwrap();
+    std::thread::scope(|scope| {
+        let client = {
+            let (folder, key) = (env!("CARGO_MANIFEST_DIR"), KEY);
+            let mut command = Command::new("php");
+            command.arg(format!("{folder}/tests/php/repeats.php"));
+            command.args([&address.port().to_string(), key, "2000"]);
+            scope.spawn(move || {
+                command.output().expect("php is installed (scripts/test installs it)")
+            })
+        };
+        for (prefix, some) in [("push-", 1), ("push-", 500), ("send-", 1), ("send-", 1_000)] {
+            let pid = site.pid();
+            wait_for(prefix, || delivered(&sandbox, prefix) >= some);
+            site.kill_process(pid);
+            site.start();
+        }
+        let output = client.join().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        assert_eq!(String::from_utf8_lossy(&text), "ok\n", "{}", site.log());
+    });
+    for prefix in ["push-", "send-"] {
+        wait_for(prefix, || delivered(&sandbox, prefix) == 2_000);
+    }
+    wait_for("an empty queue", || site.count("queue_depth") == 0);
+    let ids = sandbox.ids();
+    assert_eq!(ids.len(), 4_000);
+    let strange = ids.iter().find(|(openid, id, _)| *id != openid.replace('-', "-id-"));
+    assert_eq!(strange, None);
 }
 
 #[test]

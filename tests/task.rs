@@ -1,99 +1,9 @@
-//! mega-task against the real daemon: what becomes of each person, whoever is killed, paused or restarted meanwhile.
+//! mega-task against the real daemon: what becomes of each person, whoever refuses, pauses or ends it meanwhile.
 
-use crate::support::{KEY, Sandbox, Site, wait_for};
+use crate::support::desk::{Desk, address};
+use crate::support::{Sandbox, Site, wait_for};
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-
-/// Tasks beside an installation.
-struct Desk {
-    folder: tempfile::TempDir,
-}
-
-impl Desk {
-    fn new() -> Desk {
-        Desk { folder: tempfile::tempdir().unwrap() }
-    }
-
-    /// A list of `count` people, `o0` and so on.
-    fn list(&self, count: usize) -> String {
-        let path = self.folder.path().join("people.csv");
-        let rows = (0..count).map(|n| format!("o{n},value {n}\r\n")).collect::<String>();
-        std::fs::write(&path, format!("openid,first\r\n{rows}")).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mega-task"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.env("MEGA_TASK_HOME", self.folder.path().join("home")).env("LC_ALL", "C");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Runs a command that must end with this code; returns what it said on both.
-    fn ends(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert_eq!(output.status.code(), Some(code), "mega-task {arguments:?}: {said}");
-        said
-    }
-
-    fn start(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    /// `run` of the task t with these people, and more arguments.
-    fn task<'b>(&self, to: &'b str, list: &'b str, more: &[&'b str]) -> Vec<&'b str> {
-        let fixed = ["run", "--to", to, "--key", KEY, "--file", list, "--name", "t"];
-        [&fixed[..], more].concat()
-    }
-
-    fn show(&self, name: &str) -> Value {
-        serde_json::from_str(&self.ends(0, &["show", name, "--json"])).unwrap()
-    }
-
-    fn done(&self) -> u64 {
-        let output = self.run(&["show", "t", "--json"]);
-        let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        ["sent", "failed", "unknown"].iter().filter_map(|name| shown[name].as_u64()).sum()
-    }
-
-    fn results(&self, name: &str) -> Vec<String> {
-        let path: PathBuf = self.folder.path().join(format!("{name}.result.csv"));
-        let text = std::fs::read_to_string(&path).unwrap();
-        let text = text.strip_prefix('\u{feff}').expect("Excel wants the mark");
-        let mut lines = text.split_terminator("\r\n").map(str::to_owned);
-        assert_eq!(lines.next().unwrap(), "line,openid,status,errcode,errmsg,meaning,msgid,time");
-        lines.collect()
-    }
-
-    /// One line for each of `count` people, and one message of each at WeChat's.
-    fn assert_each_once(&self, sandbox: &Sandbox, count: usize) {
-        let mut seen: HashMap<String, usize> = HashMap::new();
-        for line in self.results("t") {
-            *seen.entry(line.split(',').nth(1).unwrap().to_owned()).or_default() += 1;
-        }
-        let twice: Vec<_> = seen.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(twice.is_empty(), "lines of {twice:?}");
-        assert_eq!(seen.len(), count);
-        let ids = sandbox.ids();
-        let mut openids: Vec<&str> = ids.iter().map(|(openid, ..)| &**openid).collect();
-        openids.sort();
-        openids.dedup();
-        assert_eq!((ids.len(), openids.len()), (count, count), "messages, and openids");
-    }
-}
-
-fn address(site: &Site) -> String {
-    site.address.unwrap().to_string()
-}
 
 #[test]
 fn a_task_sends_to_everybody_and_says_who_was_not_reached_and_why() {
@@ -146,41 +56,6 @@ fn nothing_goes_out_before_list_and_template_fit() {
     assert_eq!(sandbox.delivered(), 0);
     desk.ends(0, &desk.task(&to, plain, &["--data", data, "--push"]));
     wait_for("both messages", || sandbox.delivered() == 2);
-}
-
-#[test]
-fn kill_9_of_task_and_mega_at_any_moment_sends_to_each_once() {
-    let sandbox = Sandbox::start();
-    sandbox.faults(json!({ "latency_ms": 10 }));
-    let mut site = Site::started(&sandbox, "[setting]\ntask_worker_num = 16");
-    let count = 3_000;
-    let rounds = std::env::var("MEGA_TASK_KILLS").map_or(10, |text| text.parse().unwrap());
-    for round in 0..rounds {
-        let to = address(&site);
-        let (pid, kills_mega) = (site.pid(), round % 3 == 2);
-        let desk = Desk::new();
-        sandbox.post("/sandbox/reset", "");
-        let list = desk.list(count);
-        let mut child = desk.start(&desk.task(&to, &list, &["--window", "32"]));
-        for kill in 1..4 {
-            wait_for("some of them", || desk.done() >= kill * 500);
-            child.kill().unwrap();
-            child.wait().unwrap();
-            child = desk.start(&["resume", "t"]);
-        }
-        if kills_mega {
-            site.kill_process(pid);
-            // What it was to send is lost with it; the task waits.
-            wait_for("the task to notice", || desk.show("t")["waits"].is_string());
-            child.kill().unwrap();
-        }
-        child.wait().unwrap();
-        if kills_mega {
-            site.start();
-            desk.ends(0, &["resume", "t", "--to", &address(&site)]);
-        }
-        desk.assert_each_once(&sandbox, count);
-    }
 }
 
 #[test]

@@ -67,6 +67,16 @@ impl Pages<'_> {
         command
     }
 
+    /// `mega-task pause` and its like, of the task of row 5.
+    fn steer(&self, word: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mega-task"))
+            .args([word, &format!("legacy-{}5", self.prefix)])
+            .env("MEGA_TASK_HOME", self.site.folder.path().join("tasks"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
     fn run(&self, word: &str, id: u32, more: &[&str]) -> Output {
         self.command(word, id, more).output().unwrap()
     }
@@ -186,6 +196,71 @@ fn a_task_is_paused_taken_up_and_ended_and_nobody_gets_it_twice() {
     pages.ok("end", 5, &[]);
     assert_eq!(running.ends(), Some(5));
     assert!(pages.shown(5).starts_with("结束"), "{}", pages.shown(5));
+    sandbox.faults(json!({}));
+    pages.ok("start", 5, &[]);
+    assert_eq!(pages.shown(5), "完成 300+0/300 100% 剩余0 行300");
+    assert_eq!(pages.got(&sandbox), once(1..=300));
+}
+
+#[test]
+fn a_row_whose_process_was_killed_is_taken_up_by_the_next_start() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"latency_ms": 50}));
+    let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
+    let pages = Pages::new(&site, "killed_");
+    pages.task(5, 300, "");
+    let running = pages.begin(5, &[]);
+    wait_for("the row to show progress", || {
+        let shown = pages.shown(5);
+        shown.starts_with("运行中") && !shown.contains(" 0+0/")
+    });
+    // As with kill -9.
+    drop(running);
+    assert!(pages.shown(5).starts_with("运行中"), "{}", pages.shown(5));
+    sandbox.faults(json!({}));
+    pages.ok("start", 5, &[]);
+    assert_eq!(pages.shown(5), "完成 300+0/300 100% 剩余0 行300");
+    assert_eq!(pages.got(&sandbox), once(1..=300));
+}
+
+#[test]
+fn two_rows_never_share_a_folder() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let (first, second) = (Pages::new(&site, "same_"), Pages::new(&site, "same_1"));
+    first.task(15, 3, "");
+    first.ok("start", 15, &[]);
+    second.task(5, 4, "");
+    second.refused("start", 5, "has the task of row 15 of same_mega_task in MySQL database mega");
+    assert!(second.shown(5).starts_with("等待 0+0/4"), "{}", second.shown(5));
+    let home = site.folder.path().join("other");
+    second.ok("start", 5, &["--home", home.to_str().unwrap()]);
+    assert_eq!(second.shown(5), "完成 4+0/4 100% 剩余0 行4");
+    assert_eq!(first.shown(15), "完成 3+0/3 100% 剩余0 行3");
+}
+
+#[test]
+fn a_rows_task_is_steered_by_its_name_too_but_begun_by_its_row_alone() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"latency_ms": 50}));
+    let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
+    let pages = Pages::new(&site, "name_");
+    pages.task(5, 300, "");
+    for (word, code, shown) in [("pause", 4, "暂停"), ("end", 5, "结束")] {
+        let running = pages.begin(5, &[]);
+        wait_for("the task to run", || pages.shown(5).starts_with("运行中"));
+        let output = pages.steer(word);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{word}: {said}");
+        assert_eq!(running.ends(), Some(code), "{word}");
+        assert!(pages.shown(5).starts_with(shown), "{word}: {}", pages.shown(5));
+        // The pages would not see it.
+        for word in ["resume", "end"] {
+            let output = pages.steer(word);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && said.contains("legacy start"), "{said}");
+        }
+    }
     sandbox.faults(json!({}));
     pages.ok("start", 5, &[]);
     assert_eq!(pages.shown(5), "完成 300+0/300 100% 剩余0 行300");

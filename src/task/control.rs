@@ -5,6 +5,7 @@ use mio::Waker;
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use std::ffi::c_int;
 use std::io;
 use std::sync::Arc;
 
@@ -55,13 +56,13 @@ impl Control {
         self.0.lock().waker = Some(Arc::clone(waker));
     }
 
-    /// TERM and INT pause, USR1 ends: a thread of its own waits for them.
-    pub fn listen(&self) -> io::Result<()> {
+    /// Of TERM, INT and USR1 those in `ends` end it, and the others pause it: a thread of its own waits for them.
+    pub fn listen(&self, ends: &'static [c_int]) -> io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
         let control = self.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                control.ask(if signal == SIGUSR1 { Wish::End } else { Wish::Pause });
+                control.ask(if ends.contains(&signal) { Wish::End } else { Wish::Pause });
             }
         })?;
         Ok(())

@@ -187,12 +187,24 @@ impl Place {
 
     /// The process that runs it.
     pub fn runs(&self) -> Option<Process> {
-        let owner =
-            std::fs::metadata(&self.folder).map(|folder| Uid::from_raw(folder.uid())).ok()?;
-        match crate::daemon::probe(&self.folder.join(LOCK), &[geteuid(), owner]) {
+        match self.probe()? {
             Probe::Running(process) => Some(process),
             _ => None,
         }
+    }
+
+    /// The last process that had it, if that is gone and nobody has it now.
+    pub fn left_by(&self) -> Option<u32> {
+        match self.probe()? {
+            Probe::Stale(pid) => Some(pid),
+            _ => None,
+        }
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        let owner =
+            std::fs::metadata(&self.folder).map(|folder| Uid::from_raw(folder.uid())).ok()?;
+        Some(crate::daemon::probe(&self.folder.join(LOCK), &[geteuid(), owner]))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: a fake WeChat, an installation of mega in a temp folder, and a client that
 //! sends bytes as they are.
 
+pub mod desk;
 pub mod device;
 
 use mega::wire::command::{self, Command as Wire, Request};
@@ -27,6 +28,13 @@ pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// An address that is still free when a killed daemon comes back: below those that the kernel gives to others.
+pub fn steady_address() -> String {
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = std::iter::repeat_with(|| fastrand::u16(10_000..20_000)).find(free);
+    format!("127.0.0.1:{}", port.expect("some port is free"))
 }
 
 /// A running mega-sandbox.

@@ -9,6 +9,7 @@ use crate::task::control::Control;
 use crate::task::event::{Event, Progress, Status, Watch};
 use crate::task::home::{Draft, Home, Name, Place};
 use crate::task::journal::{Journal, Stage};
+use crate::task::legacy;
 use crate::task::list::{self, Input, Keeper, Kept};
 use crate::task::plan::{self, Encoding, Plan, Verb};
 use crate::task::run::{self, Orders, Unknown};
@@ -16,6 +17,7 @@ use crate::task::watch::{Bar, Json, Lines, Log};
 use crate::task::{exit, words};
 use chrono::Local;
 use clap::Args;
+use signal_hook::consts::SIGUSR1;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -249,6 +251,7 @@ fn begin(
 
 pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, Refused> {
     let place = home.task(&Name::new(&options.name)?)?;
+    legacy::not_a_rows(&place)?;
     let lock = place.lock()?;
     let journal = Journal::open(&place.journal())?;
     let (state, mut plan) = (journal.state()?, journal.plan()?);
@@ -359,7 +362,7 @@ fn go(
     let journal = Journal::open(&place.journal())?;
     let plan = journal.plan()?;
     let control = Control::default();
-    control.listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
+    control.listen(&[SIGUSR1]).map_err(|error| format!("cannot listen to signals: {error}"))?;
     let quiet = watchers.is_empty();
     watchers.push(Box::new(Log::open(&place.log())?));
     let mut watched = Watched { watchers, course: Course::default() };

@@ -3,6 +3,7 @@
 use crate::task::exit;
 use crate::task::home::Place;
 use crate::task::journal::{Journal, Stage};
+use crate::task::legacy;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,9 @@ pub fn pause(place: &Place) -> Result<u8, String> {
 }
 
 pub fn end(place: &Place) -> Result<u8, String> {
-    stop(place, Signal::USR1)?;
+    if !stop(place, Signal::USR1)? {
+        legacy::not_a_rows(place)?;
+    }
     // It may have been killed, or have ended by itself, meanwhile.
     let _lock = place.lock()?;
     let mut journal = Journal::open(&place.journal())?;

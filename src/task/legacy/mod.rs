@@ -1,15 +1,16 @@
 //! Drives a row of `mega_task`, so that an installation's pages go on showing how far a task is: `start`, `stop` and
-//! `end` as the demo's `yii task` had them. `table` speaks SQL, `people` makes the list, `board` keeps the row; the task
-//! itself is one like any other, in a folder of its own.
+//! `end` as the demo's `yii task` had them. `table` speaks SQL, `people` makes the list, `board` keeps the row, `steer`
+//! stops it; the task itself is one like any other, in a folder of its own.
 //!
 //! - L1: a row is taken only as it was found, and written only by the process that has it.
 //! - L2: the row's file_index counts lines from the beginning that are all done, never more.
 
 mod board;
 mod people;
+mod steer;
 mod table;
 
-use super::control::{Control, Wish};
+use super::control::Control;
 use super::event::{End, Event, Progress, Watch};
 use super::home::{Home, Name, Place};
 use super::journal::Journal;
@@ -19,25 +20,21 @@ use super::run::{self, Orders, Unknown};
 use super::watch::Log;
 use super::{ask, exit};
 use crate::cli::language::Language;
-use crate::daemon::{PidFile, Process};
+use crate::daemon::PidFile;
 use crate::file;
 use board::{Board, Recorder, Subject, UNREACHED};
 use clap::{Args, Subcommand};
 use people::Left;
-use rustix::process::{Pid, Signal, Uid};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGINT, SIGUSR1};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use table::{Counts, Row, Status, Table, To};
 
 /// What is waited for a connection to mega before anything begins.
 const CONNECT: Duration = Duration::from_secs(5);
-/// What is waited for a process that was asked to end: longer than it waits for answers and for its database.
-const STOP: Duration = Duration::from_secs(70);
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -85,9 +82,10 @@ pub struct Start {
     patience: u64,
 }
 
-/// What others had done before, as the task's folder keeps it.
-#[derive(Default, Serialize, Deserialize)]
+/// Whose the task is, and what others had done before, as its folder keeps it.
+#[derive(Serialize, Deserialize)]
 struct Before {
+    row: String,
     success: u64,
     fail: u64,
 }
@@ -103,9 +101,20 @@ impl Before {
 
     fn write(&self, folder: &Path) -> Result<(), String> {
         let path = folder.join(Before::FILE);
-        let text = serde_json::to_vec(self).expect("invariant: two numbers are JSON");
+        let text = serde_json::to_vec(self).expect("invariant: text and numbers are JSON");
         let written = file::replace(&path, |file| file.write_all(&text));
         written.map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+/// A row's task goes on with its row alone, or the pages would not see it.
+pub fn not_a_rows(place: &Place) -> Result<(), String> {
+    match place.folder.join(Before::FILE).exists() {
+        false => Ok(()),
+        true => Err(format!(
+            "the task {} belongs to a row of mega_task, which says what is to become of it: legacy start goes on with it",
+            place.name
+        )),
     }
 }
 
@@ -113,8 +122,8 @@ impl Before {
 pub fn command(home: &Home, command: &Command) -> Result<u8, String> {
     match command {
         Command::Start(options) => start(home, options),
-        Command::Stop(which) => signal(which, Signal::TERM),
-        Command::End(which) => signal(which, Signal::INT),
+        Command::Stop(which) => steer::signal(which, Signal::TERM),
+        Command::End(which) => steer::signal(which, Signal::INT),
     }
 }
 
@@ -138,8 +147,8 @@ fn start(home: &Home, options: &Start) -> Result<u8, String> {
     let id = options.which.id;
     let mut table = options.which.open()?;
     let row = table.find(id)?;
-    may_start(id, &row, &options.root)?;
     let name = Name::new(&format!("legacy-{}{id}", options.which.table_prefix))?;
+    may_start(id, &row, &options.root, home.task(&name).ok())?;
     let taken = take_up(home, &name, &row, options, &mut table);
     let (place, lock) = match taken {
         Ok(taken) => taken,
@@ -170,14 +179,16 @@ impl From<String> for Refused {
     }
 }
 
-fn may_start(id: u32, row: &Row, root: &Path) -> Result<(), String> {
+fn may_start(id: u32, row: &Row, root: &Path, place: Option<Place>) -> Result<(), String> {
     if row.is_deleted {
         return Err(format!("task {id} is deleted"));
     }
+    // Who had the row had the folder, too: its lock tells a process that was killed from one that is elsewhere.
+    let killed = place.and_then(|place| place.left_by()).is_some_and(|pid| pid as i32 == row.pid);
     match row.status {
-        Status::Running => {
+        Status::Running if !killed => {
             return Err(format!(
-                "task {id} runs already: process {} (if that is gone, legacy stop {id} says so in the row)",
+                "task {id} runs already: process {} (if that is gone, legacy stop {id} on its machine says so in the row)",
                 row.pid
             ));
         }
@@ -202,7 +213,17 @@ fn take_up(
     options: &Start,
     table: &mut Table,
 ) -> Result<(Place, PidFile), Refused> {
+    let own = table.name_of(options.which.id);
     if let Ok(place) = home.task(name) {
+        let whose = Before::read(&place.folder)?.row;
+        if whose != own {
+            return Err(format!(
+                "the folder {} has the task of {whose}, and this is {own}: give it another --home, or name the \
+                 database as it was named there",
+                place.folder.display()
+            )
+            .into());
+        }
         let lock = place.lock()?;
         if row.status != Status::Waiting {
             go_on(&place, row, options)?;
@@ -226,8 +247,10 @@ fn take_up(
         }
     };
     let before = match left {
-        Left::Fresh => Before::default(),
-        Left::LastDone(_) => Before { success: row.counts.success, fail: row.counts.fail },
+        Left::Fresh => Before { row: own, success: 0, fail: 0 },
+        Left::LastDone(_) => {
+            Before { row: own, success: row.counts.success, fail: row.counts.fail }
+        }
     };
     let draft = home.draft(name)?;
     let folder = &draft.place.folder;
@@ -328,7 +351,7 @@ fn send(
 ) -> Result<u8, String> {
     let journal = Journal::open(&place.journal())?;
     let (plan, state) = (journal.plan()?, journal.state()?);
-    let Before { success, fail } = Before::read(&place.folder)?;
+    let Before { success, fail, .. } = Before::read(&place.folder)?;
     let before = Counts { total: success + fail + plan.total, success, fail, file_index: 0 };
     let progress = &state.progress;
     let counts = Counts {
@@ -338,7 +361,11 @@ fn send(
         file_index: if progress.done() == 0 { 0 } else { row.counts.file_index },
         ..before
     };
-    let control = listen()?;
+    let control = Control::default();
+    // As with the demo; USR1 is `mega-task end`.
+    control
+        .listen(&[SIGINT, SIGUSR1])
+        .map_err(|error| format!("cannot listen to signals: {error}"))?;
     table.begin(id, row, &counts)?;
     let subject = Subject { id, before, folder: place.folder.clone(), log: log_path(options) };
     let board = Board::start(table, subject)?;
@@ -389,59 +416,4 @@ impl Watch for Both {
         self.recorder.tick(progress);
         self.log.tick(progress);
     }
-}
-
-/// TERM pauses and INT ends, as with the demo.
-fn listen() -> Result<Control, String> {
-    let failed = |error| format!("cannot listen to signals: {error}");
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
-    let control = Control::default();
-    let asked = control.clone();
-    let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            asked.ask(if signal == SIGINT { Wish::End } else { Wish::Pause });
-        }
-    });
-    thread.map(|_| control).map_err(failed)
-}
-
-/// Asks the process that runs the row, and waits until it has ended.
-fn signal(which: &Which, signal: Signal) -> Result<u8, String> {
-    let id = which.id;
-    let mut table = which.open()?;
-    let row = table.find(id)?;
-    if row.status != Status::Running {
-        return Err(format!("task {id} does not run: its status is {}", row.status as u8));
-    }
-    let Some(process) = runs(id, row.pid) else {
-        table.settle(id, &row, Status::Interrupted, "进程已不存在")?;
-        let pid = row.pid;
-        crate::say!(
-            "the process {pid} of task {id} is gone; its row is interrupted now: start goes on"
-        );
-        return Ok(exit::OK);
-    };
-    process
-        .signal(signal)
-        .map_err(|error| format!("cannot signal the process {}: {error}", process.pid))?;
-    if !process.ends_before(Instant::now() + STOP) {
-        return Err(format!(
-            "the process {} of task {id} was asked, and has not ended yet",
-            row.pid
-        ));
-    }
-    let Row { status, counts: Counts { total, success, fail, .. }, .. } = table.find(id)?;
-    crate::say!("task {id}: {success} sent, {fail} failed of {total}, status {}", status as u8);
-    Ok(exit::OK)
-}
-
-/// The process, if it is still the one that the row means: its command line has the words `task` and the id.
-fn runs(id: u32, pid: i32) -> Option<Process> {
-    let pid = Pid::from_raw(pid).filter(|_| pid > 1)?;
-    let owner = std::fs::metadata(format!("/proc/{pid}")).ok()?.uid();
-    let process = Process::of(pid, Uid::from_raw(owner)).ok()?;
-    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split('\0');
-    let is_task = words.clone().any(|word| word.ends_with("task") || word.starts_with("task"));
-    (is_task && words.any(|word| word == id.to_string())).then_some(process)
 }

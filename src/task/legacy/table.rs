@@ -125,6 +125,11 @@ impl Table {
         Ok(table)
     }
 
+    /// A row as people tell it from those of other databases.
+    pub fn name_of(&self, id: u32) -> String {
+        format!("row {id} of {} in {}", self.task, self.place)
+    }
+
     pub fn find(&mut self, id: u32) -> Result<Row, String> {
         let sql = format!(
             "SELECT tmpl_key, file, send_to_type, status, is_delete, pid, total, success, fail, file_index \

@@ -39,10 +39,7 @@ impl Clerk {
         let (done, from) = bounded(1);
         let thread = std::thread::Builder::new().name("clerk".into()).spawn(move || {
             for mut block in blocks {
-                let kept = results.keep(&block.rows).and_then(|()| {
-                    block.state.result_bytes = results.bytes();
-                    journal.keep(&block.state, &block.failures)
-                });
+                let kept = keep(&mut results, &mut journal, &mut block);
                 if done.send(kept.map(|()| block)).is_err() {
                     break;
                 }
@@ -86,12 +83,184 @@ impl Clerk {
     }
 }
 
+/// Rows before the journal: those that it does not know are cut off by the next run, and written again.
+fn keep(results: &mut Results, journal: &mut Journal, block: &mut Block) -> Result<(), String> {
+    results.keep(&block.rows)?;
+    block.state.result_bytes = results.bytes();
+    journal.keep(&block.state, &block.failures)
+}
+
 impl Drop for Clerk {
     fn drop(&mut self) {
         self.to = None;
         if let Some(thread) = self.thread.take() {
             // It has said already what went wrong, or its panic has.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::event::{Progress, Status};
+    use crate::task::journal::{Open, Stage};
+    use crate::task::plan::{self, Encoding, Plan};
+    use crate::task::results::{self, Row};
+    use std::path::Path;
+
+    const BLOCKS: u64 = 4;
+    /// People of a block: two are sent to, one fails and one stays open.
+    const PEOPLE: u64 = 4;
+    const FILES: [&str; 3] = ["result.csv", "journal.db-wal", "journal.db"];
+
+    /// What there is to keep after so many blocks. The first has no rows, as a run's first has none.
+    fn block(number: u64) -> Block {
+        let mut block = Block {
+            number,
+            state: State { changed: number, ..State::new(BLOCKS * PEOPLE) },
+            rows: String::new(),
+            failures: Vec::new(),
+        };
+        let done = number.saturating_sub(1);
+        let state = &mut block.state;
+        (state.stage, state.next, state.offset) = (Stage::Running, done * PEOPLE, done * 100);
+        let index = |block| block * PEOPLE + 3;
+        let open = |block| Open { index: index(block), offset: block, since: 1 + block, turn: 0 };
+        state.open = (0..done).map(open).collect();
+        state.progress = Progress {
+            total: BLOCKS * PEOPLE,
+            sent: done * 2,
+            failed: done,
+            unknown: 0,
+            front: state.front(),
+            errcodes: (done > 0).then_some((Some(43004), done)).into_iter().collect(),
+        };
+        for index in done.saturating_sub(1) * PEOPLE..(done * PEOPLE).saturating_sub(1) {
+            let failed = index % PEOPLE == 2;
+            let (line, openid) = (index + 1, format!("o{index}"));
+            let (status, errcode) =
+                if failed { (Status::Failed, Some(43004)) } else { (Status::Sent, None) };
+            let (meaning, time) =
+                (if failed { "用户未关注" } else { "" }, "2026-11-11T00:00:00+08:00");
+            let row = Row { line, openid: &openid, status, errcode, errmsg: "", meaning, time };
+            results::put(&mut block.rows, &row);
+            if failed {
+                let (offset, errmsg) = (index, String::new());
+                block.failures.push(Failure {
+                    index,
+                    offset,
+                    line,
+                    openid,
+                    status,
+                    errcode,
+                    errmsg,
+                });
+            }
+        }
+        block
+    }
+
+    fn plan(encoding: Encoding) -> Plan {
+        Plan { total: BLOCKS * PEOPLE, encoding, ..plan::tests::plan() }
+    }
+
+    fn read(folder: &Path) -> [Vec<u8>; 3] {
+        FILES.map(|file| std::fs::read(folder.join(file)).unwrap_or_default())
+    }
+
+    /// What a kill can leave of a file that was about to become `after`.
+    fn torn(before: &[u8], after: &[u8]) -> Vec<Vec<u8>> {
+        let changed = before.iter().zip(after).take_while(|(old, new)| old == new).count();
+        let mut cuts = vec![changed, changed + 1, (changed + after.len()) / 2, after.len() - 1];
+        cuts.retain(|cut| *cut <= after.len());
+        let rest = |cut: usize| before.get(cut..).unwrap_or_default();
+        cuts.into_iter().map(|cut| [&after[..cut], rest(cut)].concat()).collect()
+    }
+
+    /// A task's files as a kill leaves them, after so many blocks that the journal has for sure.
+    struct Left {
+        files: [Vec<u8>; 3],
+        kept: u64,
+    }
+
+    /// Keeps all blocks; returns the files that a kill at each write can leave, and the result file.
+    fn lefts(encoding: Encoding) -> (Vec<Left>, Vec<u8>) {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("journal.db");
+        let mut own = Journal::create(&journal, &plan(encoding)).unwrap();
+        let mut results = Results::open(&folder.path().join(FILES[0]), encoding, 0).unwrap();
+        let mut lefts = Vec::new();
+        let mut before = read(folder.path());
+        let mut seen = |before: &mut [Vec<u8>; 3], kept| {
+            let after = read(folder.path());
+            for file in 0..FILES.len() {
+                if before[file] != after[file] {
+                    for torn in torn(&before[file], &after[file]) {
+                        let mut files = before.clone();
+                        files[file] = torn;
+                        lefts.push(Left { files, kept });
+                    }
+                    before[file].clone_from(&after[file]);
+                }
+            }
+            lefts.push(Left { files: after, kept });
+        };
+        for number in 1..=BLOCKS {
+            keep(&mut results, &mut own, &mut block(number)).unwrap();
+            seen(&mut before, number - 1);
+            if number % 2 == 0 {
+                // What SQLite does by itself after a thousand pages: the next block begins the log anew.
+                let other = rusqlite::Connection::open(&journal).unwrap();
+                let sql = "PRAGMA wal_checkpoint(PASSIVE)";
+                other.query_row(sql, [], |_| Ok(())).unwrap();
+                seen(&mut before, number);
+            }
+        }
+        let whole = before[0].clone();
+        (lefts, whole)
+    }
+
+    /// Who takes the files up finds a whole state, and in the end everybody has one row.
+    fn goes_on(left: &Left, encoding: Encoding, whole: &[u8]) {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, bytes) in FILES.iter().zip(&left.files) {
+            std::fs::write(folder.path().join(file), bytes).unwrap();
+        }
+        let mut journal = Journal::open(&folder.path().join("journal.db")).unwrap();
+        let state = journal.state().unwrap();
+        let kept = match state.stage {
+            Stage::Ready => 0,
+            _ => state.changed,
+        };
+        assert!(kept == left.kept || kept == left.kept + 1, "{kept} after {}", left.kept);
+        if kept > 0 {
+            let known = State { result_bytes: state.result_bytes, ..block(kept).state };
+            assert_eq!(state, known);
+        }
+        let mut failures = 0;
+        let count = |_| {
+            failures += 1;
+            Ok(())
+        };
+        journal.failures(count).unwrap();
+        assert_eq!(failures, state.progress.failed);
+        let path = folder.path().join(FILES[0]);
+        let mut results = Results::open(&path, encoding, state.result_bytes).unwrap();
+        for number in kept + 1..=BLOCKS {
+            keep(&mut results, &mut journal, &mut block(number)).unwrap();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "a row twice, or none");
+        let state = journal.state().unwrap();
+        assert_eq!(state.result_bytes, whole.len() as u64);
+    }
+
+    #[test]
+    fn a_kill_at_any_write_leaves_nobody_without_a_row_and_nobody_with_two() {
+        for encoding in [Encoding::Utf8, Encoding::Gbk] {
+            let (lefts, whole) = lefts(encoding);
+            assert!(lefts.len() > 40, "{}", lefts.len());
+            lefts.iter().for_each(|left| goes_on(left, encoding, &whole));
         }
     }
 }

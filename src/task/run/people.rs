@@ -193,9 +193,13 @@ impl People {
     /// Puts the time down for those in line who need it, for the journal to have it with block `block`; true if there
     /// were any.
     pub fn stage(&mut self, block: u64) -> bool {
+        self.stage_first(self.ahead.max(self.window), block)
+    }
+
+    /// As `stage`, for so many at most: who will not go out soon is not to be in doubt if the process is killed.
+    pub fn stage_first(&mut self, most: usize, block: u64) -> bool {
         let since = clock::now_ms();
         let mut any = false;
-        let most = self.ahead.max(self.window);
         for slot in self.again.iter().chain(&self.ready).take(most) {
             let held =
                 self.slots[*slot as usize].as_mut().expect("invariant: a slot in a line is held");

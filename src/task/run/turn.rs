@@ -99,16 +99,7 @@ impl Run<'_> {
         now: Instant,
         halt: &mut Option<String>,
     ) -> io::Result<bool> {
-        if link.look()? {
-            self.reconnect.pause = BACKOFF.start;
-            if self.reconnect.why.take().is_some() {
-                self.book.dirty = true;
-                match self.wait.why() {
-                    Some(why) => self.watch.hear(&Event::Waits(why)),
-                    None => self.watch.hear(&Event::GoesOn),
-                }
-            }
-        }
+        link.look()?;
         if !link.is_up() {
             return Ok(true);
         }
@@ -119,6 +110,18 @@ impl Run<'_> {
         let open = open?;
         link.replies(|reply| self.answered(&reply, index, now, halt))?;
         Ok(open)
+    }
+
+    /// By an answer: a connection alone proves nothing, what stands before mega may have made it.
+    fn reached(&mut self) {
+        self.reconnect.pause = BACKOFF.start;
+        if self.reconnect.why.take().is_some() {
+            self.book.dirty = true;
+            match self.wait.why() {
+                Some(why) => self.watch.hear(&Event::Waits(why)),
+                None => self.watch.hear(&Event::GoesOn),
+            }
+        }
     }
 
     /// False if it answers nothing that this connection was asked.
@@ -138,6 +141,7 @@ impl Run<'_> {
         if self.people.get(slot).and_then(|held| held.on) != Some(index) {
             return false;
         }
+        self.reached();
         match self.judge.judge(reply.code, reply.message) {
             Verdict::Sent => self.ended(slot, Status::Sent, None, ""),
             Verdict::Failed { errcode, errmsg } => {
@@ -186,24 +190,34 @@ impl Run<'_> {
         }
     }
 
+    /// As long as nobody is known to be reached, one at a time goes out, and the others are not in doubt.
+    fn allowance(&self, now: Instant) -> Allowance {
+        match (self.wait.allowance(now), &self.reconnect.why) {
+            (Allowance::Shut, _) => Allowance::Shut,
+            (_, Some(_)) if self.people.out() > 0 => Allowance::Shut,
+            (_, Some(_)) => Allowance::Probe,
+            (allowance, None) => allowance,
+        }
+    }
+
     /// Lets go out whom window, rate and journal allow.
     pub(super) fn go_out(&mut self, now: Instant) -> Result<(), String> {
         self.people.look(now);
         let block = self.number_of_next_block();
-        let free = self.wait.allowance(now) == Allowance::Free && self.reaches();
+        let free = self.allowance(now) == Allowance::Free && self.reaches();
         if free {
             let read = self.people.read(block);
             self.book.dirty |=
                 read.map_err(|error| format!("cannot read the task's list: {error}"))?;
         }
         while self.people.out() < self.plan.window {
-            let allowance = self.wait.allowance(now);
+            let allowance = self.allowance(now);
             if allowance == Allowance::Shut || !self.reaches() || !self.rate.allows(now) {
                 break;
             }
             match self.people.next(self.book.acked) {
                 Next::Goes(slot) => {
-                    if allowance == Allowance::Probe {
+                    if self.wait.allowance(now) == Allowance::Probe {
                         self.wait.tries(slot);
                     }
                     self.send(slot, now);
@@ -213,7 +227,10 @@ impl Run<'_> {
                     self.book(held, Status::Unknown, None, TOO_LATE);
                 }
                 Next::Waits => {
-                    self.book.dirty |= self.people.stage(block);
+                    self.book.dirty |= match allowance {
+                        Allowance::Free => self.people.stage(block),
+                        Allowance::Probe | Allowance::Shut => self.people.stage_first(1, block),
+                    };
                     if self.clerk.is_busy() {
                         self.people.starves(block);
                     }
