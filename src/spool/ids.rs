@@ -201,6 +201,7 @@ impl Ids {
             self.make_room(now);
         }
         self.ended[0].pushes.insert(print);
+        self.share(now);
     }
 
     /// A send was answered, and whoever joined it is to be told the same; `definite`: by WeChat (K2).
@@ -218,6 +219,7 @@ impl Ids {
             let told = told.then(|| Box::new((code, text.into())));
             self.ended[0].texts += told.as_ref().map_or(0, |_| 1 + text.len() / COST);
             self.ended[0].sends.insert(print, told);
+            self.share(now);
         }
         self.sends.remove(&print).unwrap_or_default()
     }
@@ -250,12 +252,15 @@ impl Ids {
         self.turned = now;
     }
 
-    /// Room for one more, as far as what has ended takes it (K4).
-    fn make_room(&mut self, now: Instant) {
-        // Half of the room is left to the newer table, so that not all is forgotten at once.
+    /// Half of the room is left to the newer table, so that not all is forgotten at once.
+    fn share(&mut self, now: Instant) {
         if self.ended[0].len() >= self.limit / 2 {
             self.forget(now);
         }
+    }
+
+    /// Room for one more, as far as what has ended takes it (K4).
+    fn make_room(&mut self, now: Instant) {
         for _ in 0..self.ended.len() {
             if self.len() >= self.limit {
                 self.forget(now);
