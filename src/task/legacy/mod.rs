@@ -148,10 +148,15 @@ pub fn command(home: &Home, command: &Command, language: Language) -> Result<u8,
 }
 
 impl Which {
-    fn open(&self) -> Result<Table, String> {
+    fn open(&self) -> Result<Table, Refused> {
+        // What names an option is said of the command line.
+        let refused = |why: String| match why.starts_with("--") {
+            true => Refused::wrong([why.clone(), why]),
+            false => why.into(),
+        };
         let password = match &self.password_file {
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| format!("--password-file {}: {error}", path.display()))?,
+                .map_err(|error| refused(format!("--password-file {}: {error}", path.display())))?,
             None => std::env::var("MEGA_TASK_MYSQL_PASSWORD").unwrap_or_default(),
         };
         Table::open(
@@ -160,6 +165,7 @@ impl Which {
             password.trim_end_matches(['\r', '\n']),
             &self.table_prefix,
         )
+        .map_err(refused)
     }
 }
 
