@@ -1,7 +1,7 @@
 //! mega-task against the real daemon: what becomes of each person, whoever refuses, pauses or ends it meanwhile.
 
 use crate::support::desk::{Desk, address};
-use crate::support::{Sandbox, Site, wait_for};
+use crate::support::{KEY, Sandbox, Site, wait_for};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -24,15 +24,147 @@ fn a_task_sends_to_everybody_and_says_who_was_not_reached_and_why() {
     assert_eq!(desk.show("t")["stage"], "finished");
     assert!(desk.ends(0, &["list"]).contains("t  finished  98 sent"));
     assert!(desk.ends(0, &["log", "t"]).contains("finished: 98 sent"));
-    desk.ends(1, &["resume", "t"]);
-    desk.ends(1, &desk.task(&to, &list, &[]));
+    desk.ends(7, &["resume", "t"]);
+    desk.ends(6, &desk.task(&to, &list, &[]));
 
     sandbox.faults(json!({}));
-    desk.ends(1, &["retry", "t", "--errcode", "-1,45009"]);
+    desk.ends(7, &["retry", "t", "--errcode", "-1,45009"]);
     let said = desk.ends(0, &["retry", "t", "--errcode", "-1,43004"]);
     assert!(said.contains("t-retry-1: 2 sent, 0 failed, 0 unknown of 2"), "{said}");
     assert_eq!(desk.results("t-retry-1").len(), 2);
     assert_eq!(sandbox.delivered(), 100);
+    let said = desk.ends(7, &["retry", "t"]);
+    assert!(said.contains("t-retry-1 has them: mega-task show t-retry-1"), "{said}");
+    // What is known of them goes with the task, and that they were retried stays.
+    let said = desk.ends(0, &["remove", "t-retry-1"]);
+    assert!(said.contains("its results stay"), "{said}");
+    assert_eq!(desk.results("t-retry-1").len(), 2);
+    let said = desk.ends(7, &["retry", "t"]);
+    assert!(said.contains("a task that was removed had them"), "{said}");
+    assert_eq!(sandbox.delivered(), 100);
+}
+
+#[test]
+fn those_who_are_in_a_retry_are_in_no_other() {
+    let sandbox = Sandbox::start();
+    let refused = json!({"errcode": 43004});
+    let openids: serde_json::Map<String, Value> =
+        (0..20).map(|n| (format!("o{n}"), refused.clone())).collect();
+    sandbox.faults(json!({ "openids": openids }));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(30));
+    desk.ends(3, &desk.task(&to, &list, &[]));
+    sandbox.faults(json!({}));
+    let mut child = desk.start(&["retry", "t", "--rate", "5"]);
+    wait_for("some of them", || sandbox.delivered() > 12);
+    let said = desk.ends(7, &["retry", "t"]);
+    assert!(said.contains("t-retry-1 has them: mega-task resume t-retry-1"), "{said}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    desk.ends(7, &["retry", "t"]);
+    desk.ends(6, &["remove", "t-retry-1"]);
+    desk.ends(0, &["resume", "t-retry-1", "--rate", "100000"]);
+    desk.ends(7, &["retry", "t"]);
+    assert_eq!(sandbox.delivered(), 30, "each once");
+    assert_eq!(desk.results("t-retry-1").len(), 20);
+}
+
+#[test]
+fn a_retry_that_was_never_begun_has_nobody() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"o3": {"errcode": 43004}}}));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(10));
+    desk.ends(3, &desk.task(&to, &list, &[]));
+    sandbox.faults(json!({}));
+    let taken = desk.folder.path().join("t-retry-1.result.csv");
+    std::fs::write(&taken, "precious").unwrap();
+    let said = desk.ends(6, &["retry", "t"]);
+    assert!(said.contains("is there already"), "{said}");
+    std::fs::remove_file(&taken).unwrap();
+    desk.ends(0, &["retry", "t"]);
+    assert_eq!(sandbox.delivered(), 10);
+}
+
+#[test]
+fn a_result_file_that_is_lost_is_made_anew_and_told() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"o3": {"errcode": 43004}}}));
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(300));
+    let path = desk.folder.path().join("t.result.csv");
+    let mut events = desk.events(&desk.task(&to, &list, &["--json", "--rate", "100"]));
+    wait_for("some of them", || desk.done() > 20);
+    // As logrotate does with copytruncate.
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    let lost = events.find(|event| event["event"] == "result_lost").expect("it is told");
+    let second = desk.folder.path().join("t.result-2.csv");
+    assert_eq!(lost["new"], second.to_str().unwrap());
+    wait_for("more of them", || desk.done() > 60);
+    desk.ends(0, &["pause", "t"]);
+    assert_eq!(events.find(|event| event["event"] == "ended").unwrap()["how"], "paused");
+    assert!(desk.ends(0, &["log", "t"]).contains("t.result.csv was changed"), "told");
+    std::fs::remove_file(&second).unwrap();
+    let said = desk.ends(3, &["resume", "t", "--rate", "100000"]);
+    assert!(said.contains("t.result-2.csv was removed or moved away"), "{said}");
+    let lines = std::fs::read_to_string(&second).unwrap();
+    let mut openids: Vec<&str> =
+        lines.lines().skip(1).filter_map(|it| it.split(',').nth(1)).collect();
+    openids.sort();
+    openids.dedup();
+    assert_eq!((lines.lines().count(), openids.len()), (301, 300), "each has one line");
+    assert!(lines.contains(",o3,failed,43004,"), "{lines}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0, "the old one is let be");
+}
+
+#[test]
+fn what_is_wrong_from_the_beginning_leaves_nothing_behind() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let desk = Desk::new();
+    let (to, list) = (address(&site), desk.list(5));
+    let run = |code, more: &[&str], why: [&str; 2]| {
+        let arguments = desk.task(&to, &list, more);
+        for (locale, why) in ["C", "zh_CN.UTF-8"].into_iter().zip(why) {
+            let output = desk.command(&arguments).env("LC_ALL", locale).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{more:?}: {said}");
+            assert!(said.contains(why), "{more:?}: {said}");
+        }
+        assert_eq!(desk.ends(0, &["list"]), "", "{more:?}");
+    };
+    run(2, &["--data", "x"], ["--data is no JSON object", "--data 不是"]);
+    run(2, &["--at", "yesterday"], ["is no time", "不是时间"]);
+    let taken = desk.folder.path().join("t.result.csv");
+    std::fs::write(&taken, "precious").unwrap();
+    run(6, &[], ["is there already", "已存在，不会覆盖"]);
+    std::fs::remove_file(&taken).unwrap();
+    for wrong in [
+        ["--to", "127.0.0.1", "--key", KEY, "--name", "t"],
+        ["--to", &to, "--key", "a b", "--name", "t"],
+        ["--to", &to, "--key", KEY, "--name", "a/b"],
+    ] {
+        desk.ends(2, &[&["run", "--file", &list][..], &wrong].concat());
+    }
+    for word in ["resume", "retry", "pause", "end", "remove", "show", "log"] {
+        let said = desk.ends(2, &[word, "t"]);
+        assert!(said.contains("there is no task t"), "{said}");
+    }
+    assert_eq!(desk.ends(0, &["list"]), "");
+    assert_eq!(sandbox.delivered(), 0);
+    let help = desk.ends(0, &["--help"]);
+    assert!(help.contains("7  nothing is left to do"), "{help}");
+    desk.ends(0, &desk.task(&to, &list, &["--push"]));
+    for file in ["home", "home/t", "home/t/list", "home/t/journal.db", "t.result.csv"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = desk.folder.path().join(file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} is nobody else's");
+    }
+    desk.ends(0, &["remove", "t"]);
+    assert_eq!(desk.ends(0, &["list"]), "");
 }
 
 #[test]
@@ -74,7 +206,7 @@ fn a_pause_ends_when_the_window_is_answered_and_resume_goes_on() {
     let answered = sandbox.delivered();
     assert_eq!(shown["sent"].as_u64(), Some(answered), "nobody is out");
     assert!(answered < 1_000);
-    desk.ends(1, &["pause", "t"]);
+    desk.ends(7, &["pause", "t"]);
     desk.ends(0, &["resume", "t", "--rate", "100000"]);
     desk.assert_each_once(&sandbox, 1_000);
     assert_eq!(sandbox.stats()["repeats"], 0);
@@ -91,7 +223,7 @@ fn an_end_is_for_good() {
     wait_for("some of them", || desk.done() > 5);
     desk.ends(0, &["end", "t"]);
     assert_eq!(desk.show("t")["stage"], "ended");
-    let said = desk.ends(1, &["resume", "t"]);
+    let said = desk.ends(7, &["resume", "t"]);
     assert!(said.contains("ended for good"), "{said}");
 }
 

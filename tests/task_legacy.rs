@@ -71,6 +71,7 @@ impl Pages<'_> {
     fn steer(&self, word: &str) -> Output {
         Command::new(env!("CARGO_BIN_EXE_mega-task"))
             .args([word, &format!("legacy-{}5", self.prefix)])
+            .env("LC_ALL", "C")
             .env("MEGA_TASK_HOME", self.site.folder.path().join("tasks"))
             .stdin(Stdio::null())
             .output()
@@ -87,10 +88,14 @@ impl Pages<'_> {
         assert_eq!(output.status.code(), Some(0), "{said}\n{}", self.shown(id));
     }
 
-    fn refused(&self, word: &str, id: u32, why: &str) {
-        let output = self.run(word, id, &[]);
+    fn refused(&self, code: i32, word: &str, id: u32, why: &str) {
+        self.refused_with(code, (word, id, &[]), why);
+    }
+
+    fn refused_with(&self, code: i32, (word, id, more): (&str, u32, &[&str]), why: &str) {
+        let output = self.command(word, id, more).env("LC_ALL", "C").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(1) && said.contains(why), "{said}");
+        assert!(output.status.code() == Some(code) && said.contains(why), "{said}");
     }
 
     fn begin(&self, id: u32, more: &[&str]) -> Running {
@@ -164,8 +169,8 @@ fn a_page_sees_a_task_from_its_beginning_to_its_end() {
     let log = site.folder.path().join("runtime/logs/task-5.log");
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("line 3: failed seen_3: 43004 require subscribe"), "{log}");
-    pages.refused("start", 5, "is finished");
-    pages.refused("stop", 5, "does not run: its status is 2");
+    pages.refused(7, "start", 5, "is finished");
+    pages.refused(7, "stop", 5, "does not run: its status is 2");
     pages.task(6, 4, ", send_to_type = 0");
     pages.sql("INSERT INTO seen_mega_user VALUES (1, 'seen_101'), (2, 'seen_102')");
     pages.ok("start", 6, &[]);
@@ -184,7 +189,7 @@ fn a_task_is_paused_taken_up_and_ended_and_nobody_gets_it_twice() {
         let shown = pages.shown(5);
         shown.starts_with("运行中") && !shown.contains(" 0+0/")
     });
-    pages.refused("start", 5, "runs already");
+    pages.refused(1, "start", 5, "runs already");
     pages.ok("stop", 5, &[]);
     assert_eq!(running.ends(), Some(4));
     let shown = pages.shown(5);
@@ -231,7 +236,12 @@ fn two_rows_never_share_a_folder() {
     first.task(15, 3, "");
     first.ok("start", 15, &[]);
     second.task(5, 4, "");
-    second.refused("start", 5, "has the task of row 15 of same_mega_task in MySQL database mega");
+    second.refused(
+        6,
+        "start",
+        5,
+        "has the task of row 15 of same_mega_task in MySQL database mega",
+    );
     assert!(second.shown(5).starts_with("等待 0+0/4"), "{}", second.shown(5));
     let home = site.folder.path().join("other");
     second.ok("start", 5, &["--home", home.to_str().unwrap()]);
@@ -258,7 +268,7 @@ fn a_rows_task_is_steered_by_its_name_too_but_begun_by_its_row_alone() {
         for word in ["resume", "end"] {
             let output = pages.steer(word);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.code() == Some(1) && said.contains("legacy start"), "{said}");
+            assert!(output.status.code() == Some(6) && said.contains("legacy start"), "{said}");
         }
     }
     sandbox.faults(json!({}));
@@ -281,7 +291,7 @@ fn a_mega_that_is_away_is_ridden_out_or_interrupts_the_task() {
     let pages = Pages { site: &site, prefix: "away2_" };
     let shown = pages.shown(5);
     assert!(shown.starts_with("中断") && shown.ends_with("连接服务器失败"), "{shown}");
-    pages.refused("start", 5, &format!("cannot reach mega at {address}"));
+    pages.refused(1, "start", 5, &format!("cannot reach mega at {address}"));
     let shown = pages.shown(5);
     assert!(shown.starts_with("失败") && shown.ends_with("连接服务器失败"), "{shown}");
     sandbox.faults(json!({}));
@@ -298,10 +308,74 @@ fn where_the_demo_stopped_the_rest_is_sent_once() {
     let site = Site::started(&sandbox, "");
     let pages = Pages::new(&site, "demo_");
     pages.task(5, 10, ", status = 5, file_index = 4, success = 3, fail = 1");
-    pages.refused("start", 5, "--resume-demo");
+    let said = "--resume-demo takes the last 4 lines as done";
+    pages.refused(6, "start", 5, said);
+    pages.refused(6, "start", 5, "--resume-forward takes the first 4");
     pages.ok("start", 5, &["--resume-demo"]);
     assert_eq!(pages.shown(5), "完成 9+1/10 100% 剩余0 行6");
     assert_eq!(pages.got(&sandbox), once(1..=6));
+}
+
+#[test]
+fn a_row_that_mega_task_left_elsewhere_goes_on_forward_and_never_as_the_demos() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"latency_ms": 50}));
+    let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
+    let pages = Pages::new(&site, "ours_");
+    pages.task(5, 300, "");
+    // Somebody who comes again behind those that are done has it already.
+    let path = site.folder.path().join("people-5.txt");
+    let list = std::fs::read_to_string(&path).unwrap() + "ours_1\n";
+    std::fs::write(&path, list).unwrap();
+    let running = pages.begin(5, &[]);
+    wait_for("the row to show progress", || {
+        let shown = pages.shown(5);
+        shown.starts_with("运行中") && !shown.contains(" 0+0/")
+    });
+    pages.ok("stop", 5, &[]);
+    assert_eq!(running.ends(), Some(4));
+    sandbox.faults(json!({}));
+    let home = site.folder.path().join("other");
+    let elsewhere = ["--home", home.to_str().unwrap()];
+    pages.refused_with(6, ("start", 5, &elsewhere), "mega-task left it so, with another --home");
+    let demo = [&elsewhere[..], &["--resume-demo"]].concat();
+    pages.refused_with(6, ("start", 5, &demo), "would send to them again");
+    pages.ok("start", 5, &[&elsewhere[..], &["--resume-forward"]].concat());
+    assert_eq!(pages.shown(5), "完成 300+0/300 100% 剩余0 行300");
+    assert_eq!(pages.got(&sandbox), once(1..=300));
+    assert_eq!(sandbox.delivered(), 300);
+}
+
+#[test]
+fn only_files_of_the_installation_are_read() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    let pages = Pages::new(&site, "outside_");
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("people.txt");
+    std::fs::write(&secret, "outside_1\n").unwrap();
+    pages.task(5, 1, "");
+    pages.sql(&format!("UPDATE outside_mega_task SET file = '{}'", secret.display()));
+    pages.refused(6, "start", 5, "outside the installation's folder");
+    let link = site.folder.path().join("link.txt");
+    std::os::unix::fs::symlink(&secret, &link).unwrap();
+    pages.sql("UPDATE outside_mega_task SET file = 'link.txt'");
+    pages.refused(6, "start", 5, "outside the installation's folder");
+    assert_eq!(sandbox.delivered(), 0);
+    pages.ok("start", 5, &["--any-file"]);
+    assert_eq!(sandbox.delivered(), 1);
+}
+
+#[test]
+fn a_total_is_never_zero_also_while_mega_is_away() {
+    let sandbox = Sandbox::start();
+    let site = Site::started(&sandbox, "");
+    site.ok(&["stop"]);
+    let pages = Pages::new(&site, "zero_");
+    pages.task(5, 7, ", created_at = 0");
+    pages.sql("UPDATE zero_mega_task SET total = 0");
+    pages.refused(1, "start", 5, "cannot reach mega");
+    assert!(pages.shown(5).starts_with("失败 0+0/7"), "{}", pages.shown(5));
 }
 
 #[test]
@@ -310,19 +384,19 @@ fn rows_that_cannot_be_started_are_left_as_they_are() {
     let site = Site::started(&sandbox, "");
     let pages = Pages::new(&site, "left_");
     pages.task(5, 1, ", is_delete = 1");
-    pages.refused("start", 5, "is deleted");
+    pages.refused(6, "start", 5, "is deleted");
     pages.task(6, 1, "");
     std::fs::remove_file(site.folder.path().join("people-6.txt")).unwrap();
-    pages.refused("start", 6, "is missing");
+    pages.refused(6, "start", 6, "is missing");
     assert!(pages.shown(6).starts_with("等待"));
-    pages.refused("start", 7, "has no task 7");
+    pages.refused(1, "start", 7, "has no task 7");
     pages.task(8, 1, ", status = 1, pid = 999999999");
-    pages.refused("start", 8, "runs already");
+    pages.refused(1, "start", 8, "runs already");
     pages.ok("stop", 8, &[]);
     assert!(pages.shown(8).starts_with("中断 0+0/1"), "{}", pages.shown(8));
     pages.ok("start", 8, &[]);
     pages.task(9, 3, "");
     std::fs::write(site.folder.path().join("people-9.txt"), "\n").unwrap();
-    pages.refused("start", 9, "没有可发送的人");
+    pages.refused(6, "start", 9, "there is nobody to send to");
     assert!(pages.shown(9).starts_with("失败 0+0/3"), "{}", pages.shown(9));
 }

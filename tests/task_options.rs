@@ -62,7 +62,7 @@ fn an_appointed_task_begins_at_its_time_and_can_be_paused_before() {
     let site = Site::started(&sandbox, "");
     let desk = Desk::new();
     let (to, list) = (address(&site), desk.list(20));
-    let said = desk.ends(1, &desk.task(&to, &list, &["--at", "2026-01-01T09:00+08:00"]));
+    let said = desk.ends(2, &desk.task(&to, &list, &["--at", "2026-01-01T09:00+08:00"]));
     assert!(said.contains("is over"), "{said}");
     assert_eq!(desk.ends(0, &["list"]), "");
 

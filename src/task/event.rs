@@ -2,6 +2,7 @@
 //! data, below everything else of `task`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What became of somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,26 @@ pub enum End {
     Broken(String),
 }
 
+/// What was found where the result file had been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    Nothing,
+    /// Another file.
+    Another,
+    /// It has so many bytes, and the task wrote others.
+    Size(u64),
+}
+
+/// A new result file was made, because the old one is not as the task left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remade {
+    pub loss: Loss,
+    pub old: PathBuf,
+    pub new: PathBuf,
+    /// Lines that were written anew; the times of these are lost.
+    pub rows: u64,
+}
+
 #[derive(Debug)]
 pub enum Event<'a> {
     Started(&'a Progress),
@@ -101,6 +122,8 @@ pub enum Event<'a> {
     GoesOn,
     /// An answer says nothing of what became of somebody, who is asked for again; now and then, and not each of them.
     Unclear(&'a str),
+    /// The result file was removed or changed by others.
+    Remade(&'a Remade),
     /// It was asked to pause or to end, and waits for so many answers.
     Drains(usize),
     Ended(&'a End, &'a Progress),

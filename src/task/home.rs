@@ -1,10 +1,13 @@
-//! Where tasks are kept: a folder for each, by its name. Decides nothing about what is in it.
+//! Where tasks are kept: a folder for each, by its name, that nobody but its owner may enter. Decides nothing about
+//! what is in it.
 
+use super::exit::{self, Refused};
 use crate::daemon::{Locked, PidFile, Probe, Process};
 use rustix::process::{Uid, geteuid};
 use std::fmt;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes: what a file's name can have, less what is put behind it.
@@ -12,12 +15,15 @@ const NAME_MAX: usize = 200;
 
 const LOCK: &str = "lock";
 
+/// Lists and results are about people: no one else may read them, or hold a task's lock.
+const OWN: u32 = 0o700;
+
 /// A task's name: a folder's, a file's, and a word on a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
-    pub fn new(text: &str) -> Result<Name, String> {
+    pub fn new(text: &str) -> Result<Name, Refused> {
         let bad = |c: char| c.is_control() || matches!(c, '/' | '\\');
         let good = (1..=NAME_MAX).contains(&text.len())
             && !text.starts_with(['.', '-'])
@@ -25,10 +31,15 @@ impl Name {
             && !text.contains(bad);
         match good {
             true => Ok(Name(text.to_owned())),
-            false => Err(format!(
-                "{text:?} cannot be a task's name: 1 to {NAME_MAX} bytes without slashes and control \
-                 characters, that begin with neither a dot, a hyphen nor a space"
-            )),
+            false => Err(Refused::wrong([
+                format!(
+                    "{text:?} cannot be a task's name: 1 to {NAME_MAX} bytes without slashes and control \
+                     characters, that begin with neither a dot, a hyphen nor a space"
+                ),
+                format!(
+                    "{text:?} 不能作任务名：应为 1 到 {NAME_MAX} 字节，不含斜杠和控制字符，不以点、连字符或空格开头"
+                ),
+            ])),
         }
     }
 
@@ -47,7 +58,7 @@ pub struct Home(PathBuf);
 
 impl Home {
     /// The folder that is given, or MEGA_TASK_HOME, or the customary one.
-    pub fn find(given: Option<&Path>) -> Result<Home, String> {
+    pub fn find(given: Option<&Path>) -> Result<Home, Refused> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         if let Some(folder) = given {
             return Ok(Home(folder.to_owned()));
@@ -60,7 +71,10 @@ impl Home {
         }
         match variable("HOME") {
             Some(home) => Ok(Home(Path::new(&home).join(".local/state/mega-task"))),
-            None => Err("where are tasks kept? Give --home FOLDER, or set MEGA_TASK_HOME".into()),
+            None => Err(Refused::wrong([
+                "where are tasks kept? Give --home FOLDER, or set MEGA_TASK_HOME",
+                "任务存放在哪里？请用 --home FOLDER 指定，或设置 MEGA_TASK_HOME",
+            ])),
         }
     }
 
@@ -68,14 +82,32 @@ impl Home {
         Place { name: name.clone(), folder: self.0.join(name.as_str()) }
     }
 
+    /// Others may look into the folder itself: who has what tasks, though nothing of them.
+    pub fn is_open_to_others(&self) -> bool {
+        std::fs::metadata(&self.0).is_ok_and(|folder| folder.mode() & !OWN & 0o777 != 0)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// The folder of a task that is being made. What a maker that was killed left there is of no use.
-    pub fn draft(&self, name: &Name) -> Result<Draft, String> {
+    pub fn draft(&self, name: &Name) -> Result<Draft, Refused> {
         let failed = |path: &Path, error: io::Error| {
-            format!("cannot create {}: {error} (--home FOLDER names another)", path.display())
+            let (path, folder) = (path.display(), "--home FOLDER");
+            Refused::new(
+                exit::FAILED,
+                [
+                    format!("cannot create {path}: {error} ({folder} names another)"),
+                    format!("无法创建 {path}：{error}（可用 {folder} 另指定目录）"),
+                ],
+            )
         };
         self.is_free(name)?;
         let place = Place { name: name.clone(), folder: self.0.join(format!(".new-{name}")) };
-        std::fs::create_dir_all(&place.folder).map_err(|error| failed(&place.folder, error))?;
+        let folder = &place.folder;
+        let made = DirBuilder::new().recursive(true).mode(OWN).create(folder);
+        made.and_then(|()| make_own(folder)).map_err(|error| failed(folder, error))?;
         let lock = place.lock()?;
         for entry in std::fs::read_dir(&place.folder).into_iter().flatten().flatten() {
             if entry.file_name() != LOCK {
@@ -85,18 +117,27 @@ impl Home {
         Ok(Draft { place, lock: Some(lock) })
     }
 
-    fn is_free(&self, name: &Name) -> Result<(), String> {
+    fn is_free(&self, name: &Name) -> Result<(), Refused> {
         match self.place(name).folder.exists() {
             false => Ok(()),
-            true => Err(format!(
-                "there is a task {name} already (mega-task show {name}; mega-task resume {name} goes on with it; \
-                 --name gives this one another name)"
+            true => Err(Refused::new(
+                exit::REFUSED,
+                [
+                    format!(
+                        "there is a task {name} already (mega-task show {name}; mega-task resume {name} goes on with \
+                         it, remove {name} frees its name; --name gives this one another)"
+                    ),
+                    format!(
+                        "任务 {name} 已存在（mega-task show {name} 查看，resume {name} 继续，remove {name} 删除；\
+                         或用 --name 另取名称）"
+                    ),
+                ],
             )),
         }
     }
 
     /// The draft becomes a task, which this process has.
-    pub fn settle(&self, mut draft: Draft) -> Result<(Place, PidFile), String> {
+    pub fn settle(&self, mut draft: Draft) -> Result<(Place, PidFile), Refused> {
         let place = self.place(&draft.place.name);
         self.is_free(&place.name)?;
         std::fs::rename(&draft.place.folder, &place.folder)
@@ -104,6 +145,22 @@ impl Home {
             .map_err(|error| format!("cannot create {}: {error}", place.folder.display()))?;
         let lock = draft.lock.take().expect("invariant: a draft holds its lock until it settles");
         Ok((place, lock))
+    }
+
+    /// Nothing is left of the task, which this process has; its name is free at once.
+    pub fn remove(&self, place: &Place, _lock: PidFile) -> Result<(), String> {
+        let name = &place.name;
+        let gone = self.0.join(format!(".gone-{name}"));
+        let failed = |error: io::Error| format!("cannot remove {}: {error}", gone.display());
+        // Somebody who removed one of that name was killed.
+        match std::fs::remove_dir_all(&gone) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        std::fs::rename(&place.folder, &gone)
+            .and_then(|()| crate::file::sync(&self.0))
+            .map_err(|error| format!("cannot remove {}: {error}", place.folder.display()))?;
+        std::fs::remove_dir_all(&gone).map_err(failed)
     }
 
     /// All tasks, by name.
@@ -121,15 +178,32 @@ impl Home {
     }
 
     /// A task that there is.
-    pub fn task(&self, name: &Name) -> Result<Place, String> {
+    pub fn task(&self, name: &Name) -> Result<Place, Refused> {
         let place = self.place(name);
-        match place.is_there() {
-            true => Ok(place),
-            false => Err(format!(
-                "there is no task {name} in {} (mega-task list shows those there are)",
-                self.0.display()
-            )),
+        if !place.is_there() {
+            let folder = self.0.display();
+            return Err(Refused::wrong([
+                format!(
+                    "there is no task {name} in {folder} (mega-task list shows those there are)"
+                ),
+                format!("{folder} 中没有任务 {name}（mega-task list 列出全部任务）"),
+            ]));
         }
+        // One that an earlier version made; another user's is that user's affair.
+        if let Err(error) = make_own(&place.folder)
+            && error.kind() != io::ErrorKind::PermissionDenied
+        {
+            return Err(format!("{}: {error}", place.folder.display()).into());
+        }
+        Ok(place)
+    }
+}
+
+/// Nobody but its owner may enter the folder.
+fn make_own(folder: &Path) -> io::Result<()> {
+    match std::fs::metadata(folder)?.mode() & 0o777 {
+        OWN => Ok(()),
+        _ => std::fs::set_permissions(folder, Permissions::from_mode(OWN)),
     }
 }
 
@@ -169,20 +243,37 @@ impl Place {
     }
 
     /// Nobody else runs or changes it as long as this is held.
-    pub fn lock(&self) -> Result<PidFile, String> {
-        PidFile::lock(&self.folder.join(LOCK)).map_err(|locked| match (locked, self.runs()) {
-            (Locked::Io { path, error }, _) => format!(
-                "cannot lock the task {}: {}: {error} (check the disk and the folder's owner)",
-                self.name,
-                path.display()
-            ),
+    pub fn lock(&self) -> Result<PidFile, Refused> {
+        let (name, path) = (&self.name, self.folder.join(LOCK));
+        let why = |locked| match (locked, self.runs()) {
+            (Locked::Io { path, error }, _) => {
+                let path = path.display();
+                [
+                    format!(
+                        "cannot lock the task {name}: {path}: {error} (check the disk and the folder's owner)"
+                    ),
+                    format!("无法锁定任务 {name}：{path}：{error}（请检查磁盘和目录属主）"),
+                ]
+            }
             (Locked::Running(_), Some(process)) => {
-                format!("the task {} runs: it is the process {}", self.name, process.pid)
+                let pid = process.pid;
+                [
+                    format!("the task {name} runs: it is the process {pid}"),
+                    format!("任务 {name} 正在运行：进程 {pid}"),
+                ]
             }
+            // What the file says is of a process that had it before.
             (Locked::Running(_), None) => {
-                format!("another mega-task has the task {} in hand: try again", self.name)
+                let path = path.display();
+                [
+                    format!(
+                        "somebody holds the lock of the task {name}: try again (fuser -v {path:?} shows who)"
+                    ),
+                    format!("任务 {name} 的锁被占用，请稍后再试（fuser -v {path:?} 可查看占用者）"),
+                ]
             }
-        })
+        };
+        PidFile::lock(&path).map_err(|locked| Refused::new(exit::FAILED, why(locked)))
     }
 
     /// The process that runs it.
@@ -244,12 +335,54 @@ mod tests {
         assert!(place.lock().is_err(), "who made it has it");
         drop(lock);
         let lock = place.lock().unwrap();
-        assert!(place.lock().err().unwrap().contains(&std::process::id().to_string()));
+        let error = place.lock().err().unwrap();
+        assert!(error.why[0].contains(&std::process::id().to_string()), "{error:?}");
         drop(lock);
         drop(place.lock().unwrap());
         std::fs::remove_file(place.folder.join(LOCK)).unwrap();
         std::fs::create_dir(place.folder.join(LOCK)).unwrap();
         let error = place.lock().err().unwrap();
-        assert!(error.contains("cannot lock the task t"), "{error}");
+        assert!(error.why[0].contains("cannot lock the task t"), "{error:?}");
+    }
+
+    fn mode(folder: &Path) -> u32 {
+        std::fs::metadata(folder).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn nobody_else_may_enter_a_task_also_one_that_was_open_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(&folder.path().join("a/home"))).unwrap();
+        let name = Name::new("t").unwrap();
+        let draft = home.draft(&name).unwrap();
+        assert_eq!((mode(home.folder()), mode(&draft.place.folder)), (0o700, 0o700));
+        let (place, lock) = home.settle(draft).unwrap();
+        assert!(!home.is_open_to_others());
+        std::fs::write(place.journal(), "").unwrap();
+        for folder in [home.folder(), &place.folder] {
+            std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        }
+        assert!(home.is_open_to_others());
+        home.task(&name).unwrap();
+        assert_eq!(mode(&place.folder), 0o700);
+        home.remove(&place, lock).unwrap();
+        assert_eq!(std::fs::read_dir(home.folder()).unwrap().count(), 0);
+        assert_eq!(home.task(&name).err().unwrap().code, exit::WRONG);
+    }
+
+    #[test]
+    fn a_lock_that_a_stranger_holds_is_no_fault_of_who_had_it_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(folder.path())).unwrap();
+        let draft = home.draft(&Name::new("t").unwrap()).unwrap();
+        let (place, lock) = home.settle(draft).unwrap();
+        drop(lock);
+        let path = place.folder.join(LOCK);
+        std::fs::write(&path, "999999999\n").unwrap();
+        let held = std::fs::File::open(&path).unwrap();
+        rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+        let error = place.lock().err().unwrap();
+        assert!(error.why[0].contains("somebody holds the lock"), "{error:?}");
+        assert!(error.why.iter().all(|why| !why.contains("999999999")), "{error:?}");
     }
 }

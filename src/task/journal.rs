@@ -6,6 +6,10 @@
 //! - J2: nobody goes out who is not in `open` with a time that is no later than that: after any end of the process,
 //!   who is not in it was never sent, or is answered.
 
+mod retried;
+
+pub use retried::Pick;
+
 use super::event::{Failure, Progress, Status};
 use super::plan::Plan;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -199,6 +203,17 @@ impl Journal {
         state(&self.connection)
     }
 
+    /// The rows of all who are answered are in the plan's result file now, which has so many bytes.
+    pub fn set_result(&mut self, plan: &Plan, bytes: u64) -> Told<()> {
+        let json = serde_json::to_string(plan).map_err(|error| format!("the plan: {error}"))?;
+        let write = self.connection.transaction().map_err(failed)?;
+        write
+            .execute("UPDATE plan SET json = ?1", [&json])
+            .and_then(|_| write.execute("UPDATE state SET result_bytes = ?1", [bytes]))
+            .and_then(|_| write.commit())
+            .map_err(failed)
+    }
+
     /// One transaction: a state, and those that failed since the last.
     pub fn keep(&mut self, state: &State, failures: &[Failure]) -> Told<()> {
         self.write(state, |write| put_failures(write, failures))
@@ -230,7 +245,7 @@ impl Journal {
 
     /// Calls `on` for each, in the order of the list.
     pub fn failures(&self, on: impl FnMut(Failure) -> Told<()>) -> Told<()> {
-        failures(&self.connection, on)
+        failures(&self.connection, "", [], on)
     }
 }
 
@@ -358,11 +373,18 @@ fn state(connection: &Connection) -> Told<State> {
     Ok(state)
 }
 
-fn failures(connection: &Connection, mut on: impl FnMut(Failure) -> Told<()>) -> Told<()> {
-    let sql =
-        "SELECT person, offset, line, openid, status, errcode, errmsg FROM failure ORDER BY person";
-    let mut select = connection.prepare(sql).map_err(failed)?;
-    let rows = select.query_map([], |row| {
+/// `whose`: which of them, with its values.
+fn failures(
+    connection: &Connection,
+    whose: &str,
+    values: impl rusqlite::Params,
+    mut on: impl FnMut(Failure) -> Told<()>,
+) -> Told<()> {
+    let sql = format!(
+        "SELECT person, offset, line, openid, status, errcode, errmsg FROM failure {whose} ORDER BY person"
+    );
+    let mut select = connection.prepare(&sql).map_err(failed)?;
+    let rows = select.query_map(values, |row| {
         let status = match row.get::<_, String>(4)?.as_str() {
             "failed" => Status::Failed,
             _ => Status::Unknown,

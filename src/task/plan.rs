@@ -1,5 +1,6 @@
 //! What a task is to do, as its journal keeps it, and the ids that its messages carry. Pure data.
 
+use super::exit::Refused;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -52,6 +53,9 @@ pub struct Plan {
     /// The part of its messages' ids that is its own.
     pub id: String,
     pub created: u64,
+    /// The task whose failures these people are.
+    #[serde(default)]
+    pub of: Option<String>,
 }
 
 /// The part of ids that is one task's own: as good as unlike any other's.
@@ -89,15 +93,23 @@ impl Plan {
 }
 
 /// Everybody's variables as a task keeps them.
-pub fn common_data(text: &str) -> Result<String, String> {
+pub fn common_data(text: &str) -> Result<String, Refused> {
+    let unfit = |error: &dyn std::fmt::Display| {
+        Refused::wrong([
+            format!(
+                "--data is no JSON object of texts and numbers: {error} (such as '{{\"name\":\"value\"}}')"
+            ),
+            format!(
+                "--data 不是由文本和数字组成的 JSON 对象：{error}（例如 '{{\"name\":\"value\"}}'）"
+            ),
+        ])
+    };
     let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| {
-            format!("--data is no JSON object: {error} (such as '{{\"name\":\"value\"}}')")
-        })?;
-    crate::template::check_data(text.as_bytes()).map_err(|error| format!("--data: {error}"))?;
+        serde_json::from_str(text).map_err(|error| unfit(&error))?;
+    crate::template::check_data(text.as_bytes()).map_err(|error| unfit(&error))?;
     match object.is_empty() {
         true => Ok(String::new()),
-        false => serde_json::to_string(&object).map_err(|error| format!("--data: {error}")),
+        false => serde_json::to_string(&object).map_err(|error| unfit(&error)),
     }
 }
 
@@ -122,6 +134,7 @@ pub mod tests {
             total: 10,
             id: own_part().unwrap(),
             created: 1,
+            of: None,
         }
     }
 
@@ -153,7 +166,7 @@ pub mod tests {
         assert_eq!(read["a"], 1);
         assert_eq!(common_data("{}").unwrap(), "");
         for wrong in ["", "[]", "5", "{", r#"{"a":[]}"#] {
-            assert!(common_data(wrong).unwrap_err().starts_with("--data"), "{wrong}");
+            assert!(common_data(wrong).unwrap_err().why[0].starts_with("--data"), "{wrong}");
         }
     }
 }

@@ -1,13 +1,21 @@
 //! The result file: CSV as spreadsheet programs open it, one line for each person who is answered. Written by the
-//! clerk's thread; its length is kept in the journal (J1), and what is beyond that is cut off by the next run.
+//! clerk's thread; its length is kept in the journal (J1), and what a killed run wrote beyond that is cut off. Others
+//! may remove or change it at any time: that is looked for before each block, and a new one is made of what journal and
+//! list know. A file of somebody else is never written over.
 
-use super::event::Status;
-use super::plan::Encoding;
+mod remake;
+
+use super::event::{Loss, Remade, Status};
+use super::exit::{self, Refused};
+use super::journal::{Journal, Stage, State};
+use super::plan::{Encoding, Plan};
+use crate::cli::language::Language;
 use encoding_rs::GBK;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const HEADER: &str = "line,openid,status,errcode,errmsg,meaning,msgid,time\r\n";
@@ -72,63 +80,116 @@ fn cell(out: &mut String, text: &str) {
     }
 }
 
+/// Refuses a file that a new task would have to write over.
+pub fn is_free(path: &Path) -> Result<(), Refused> {
+    match path.symlink_metadata().is_ok() && !own_beginning(path) {
+        true => Err(taken(path)),
+        false => Ok(()),
+    }
+}
+
+/// There is a file already, whose ever it is.
+pub fn taken(path: &Path) -> Refused {
+    let path = path.display();
+    Refused::new(
+        exit::REFUSED,
+        [
+            format!(
+                "the result file {path} is there already, and is not written over (--result FILE names another)"
+            ),
+            format!("结果文件 {path} 已存在，不会覆盖（可用 --result FILE 另行指定）"),
+        ],
+    )
+}
+
+fn unfit(path: &Path, error: &io::Error) -> Refused {
+    let path = path.display();
+    Refused::new(
+        exit::REFUSED,
+        [
+            format!("cannot write the result file {path}: {error} (--result FILE names another)"),
+            format!("无法写结果文件 {path}：{error}（可用 --result FILE 另行指定）"),
+        ],
+    )
+}
+
 pub struct Results {
-    file: File,
+    /// Of a lost one, nothing is written any more.
+    file: Result<File, Loss>,
     path: PathBuf,
     encoding: Encoding,
     bytes: u64,
+    /// Where the task's list is, and the language of the column of meanings: to make a lost one anew.
+    folder: PathBuf,
+    language: Language,
 }
 
 impl Results {
-    /// A new file, or one that goes on after `bytes`.
-    pub fn open(path: &Path, encoding: Encoding, bytes: u64) -> Result<Results, String> {
-        let failed = |error: io::Error| {
-            format!(
-                "cannot write the result file {}: {error} (--result FILE names another)",
-                path.display()
-            )
+    /// Makes the file of a new task, with its header.
+    pub fn create(path: &Path, encoding: Encoding) -> Result<(), Refused> {
+        is_free(path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+        let header = header(encoding);
+        file.and_then(|mut file| file.write_all(&header)).map_err(|error| unfit(path, &error))
+    }
+
+    /// That of a task that goes on, which is in `folder`.
+    pub fn take_up(
+        folder: &Path,
+        plan: &Plan,
+        state: &State,
+        language: Language,
+    ) -> Result<Results, String> {
+        let (path, bytes) = (&plan.result, state.result_bytes);
+        let failed = |error: io::Error| unfit(path, &error).why[0].clone();
+        // What is appended to a file that others shorten leaves a length that tells.
+        let file = match OpenOptions::new().append(true).open(path) {
+            Ok(file) => found(file, path, state).map_err(failed)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(_) if bytes > 0 => Err(Loss::Nothing),
+            Err(_) => {
+                Ok(OpenOptions::new().append(true).create_new(true).open(path).map_err(failed)?)
+            }
         };
-        let mut options = OpenOptions::new();
-        let (file, bytes) = match bytes {
-            // Somebody else's file is never written over.
-            0 => match options.write(true).create_new(true).open(path) {
-                Ok(file) => (file, 0),
-                Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists && own_beginning(path) =>
-                {
-                    (OpenOptions::new().write(true).open(path).map_err(failed)?, 0)
-                }
-                Err(error) => return Err(failed(error)),
-            },
-            bytes => match OpenOptions::new().write(true).open(path) {
-                Ok(file) => (file, bytes),
-                // It was moved away: what follows goes into a new one.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    (options.write(true).create_new(true).open(path).map_err(failed)?, 0)
-                }
-                Err(error) => return Err(failed(error)),
-            },
-        };
-        let found = file.metadata().map_err(failed)?.len();
-        if found < bytes {
-            return Err(format!(
-                "the result file {} has {found} bytes where the task wrote {bytes}: move it away, and the task goes \
-                 on with a new one",
-                path.display()
-            ));
-        }
-        let mut results = Results { file, path: path.to_owned(), encoding, bytes };
-        results.cut().map_err(failed)?;
-        if bytes == 0 {
-            let mark = if encoding == Encoding::Utf8 { MARK } else { b"" };
-            results.write([mark, HEADER.as_bytes()].concat().as_slice())?;
+        let (path, folder) = (path.clone(), folder.to_owned());
+        let mut results = Results { file, path, encoding: plan.encoding, bytes, folder, language };
+        if results.file.is_ok() {
+            results.cut().map_err(failed)?;
+            if bytes == 0 {
+                results.write(&header(plan.encoding))?;
+            }
         }
         Ok(results)
     }
 
+    /// What is wrong with the file, if anything is.
+    fn loss(&self) -> io::Result<Option<Loss>> {
+        let own = match &self.file {
+            Ok(file) => file.metadata()?,
+            Err(loss) => return Ok(Some(*loss)),
+        };
+        let there = match std::fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Loss::Nothing));
+            }
+            there => there?,
+        };
+        Ok(match (there.dev(), there.ino()) == (own.dev(), own.ino()) {
+            false => Some(Loss::Another),
+            true if own.len() == self.bytes => None,
+            true => Some(Loss::Size(own.len())),
+        })
+    }
+
+    /// Looks whether the file is as it was left, and otherwise makes a new one; the journal knows it then.
+    pub fn mend(&mut self, journal: &mut Journal) -> Result<Option<Remade>, String> {
+        let loss = self.loss().map_err(|error| unfit(&self.path, &error).why[0].clone())?;
+        loss.map(|loss| remake::remake(self, journal, loss)).transpose()
+    }
+
     fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(self.bytes)?;
-        self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
+        let Ok(file) = &mut self.file else { return Ok(()) };
+        file.set_len(self.bytes)
     }
 
     /// Writes rows, and returns when they are on the disk.
@@ -136,15 +197,14 @@ impl Results {
         if rows.is_empty() {
             return Ok(());
         }
-        let bytes = match self.encoding {
-            Encoding::Utf8 => Cow::Borrowed(rows.as_bytes()),
-            Encoding::Gbk => encode_gbk(rows),
-        };
-        self.write(&bytes)
+        self.write(&encode(rows, self.encoding))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+        let Ok(file) = &mut self.file else {
+            return Err(format!("the result file {} was lost", self.path.display()));
+        };
+        let written = file.write_all(bytes).and_then(|()| file.sync_data());
         match written {
             Ok(()) => {
                 self.bytes += bytes.len() as u64;
@@ -160,6 +220,31 @@ impl Results {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+}
+
+/// The file of a task that goes on, as it was found; beyond what the journal knows there may only be rows of a run that
+/// was killed.
+fn found(file: File, path: &Path, state: &State) -> io::Result<Result<File, Loss>> {
+    let (found, wrote) = (file.metadata()?.len(), state.result_bytes);
+    Ok(match state.stage {
+        _ if wrote == 0 && own_beginning(path) => Ok(file),
+        _ if wrote == 0 => Err(Loss::Another),
+        Stage::Running if found >= wrote => Ok(file),
+        _ if found == wrote => Ok(file),
+        _ => Err(Loss::Size(found)),
+    })
+}
+
+fn header(encoding: Encoding) -> Vec<u8> {
+    let mark = if encoding == Encoding::Utf8 { MARK } else { b"" };
+    [mark, HEADER.as_bytes()].concat()
+}
+
+fn encode(rows: &str, encoding: Encoding) -> Cow<'_, [u8]> {
+    match encoding {
+        Encoding::Utf8 => Cow::Borrowed(rows.as_bytes()),
+        Encoding::Gbk => encode_gbk(rows),
     }
 }
 
@@ -204,33 +289,119 @@ mod tests {
         assert_eq!(told, format!("7,'@x,failed,5,\"'=a,\"\"b\"\"\r\n\",{time}"));
     }
 
-    #[test]
-    fn what_the_journal_does_not_know_is_cut_off() {
+    use super::super::journal::Open;
+    use super::super::list::{Keeper, Person};
+    use super::super::{Failure, plan};
+
+    /// A task of four people: the first two are answered, the second failed, the third is open.
+    fn task() -> (tempfile::TempDir, Journal, Plan) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("r.csv");
-        let mut results = Results::open(&path, Encoding::Utf8, 0).unwrap();
-        results.keep("a\r\n").unwrap();
-        let known = results.bytes();
-        results.keep("b\r\n").unwrap();
-        drop(results);
-        let mut results = Results::open(&path, Encoding::Utf8, known).unwrap();
-        results.keep("c\r\n").unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, format!("\u{feff}{HEADER}a\r\nc\r\n"));
-        std::fs::write(&path, "x").unwrap();
-        assert!(Results::open(&path, Encoding::Utf8, known).err().unwrap().contains("has 1 bytes"));
-        std::fs::remove_file(&path).unwrap();
-        assert!(Results::open(&path, Encoding::Utf8, known).unwrap().bytes() > 3);
+        let mut keeper = Keeper::create(folder.path()).unwrap();
+        for line in 1..=4 {
+            let (openid, data) = (format!("o{line}"), String::new());
+            keeper.keep(&Person { line, openid, data }).unwrap();
+        }
+        keeper.finish().unwrap();
+        let plan = Plan { total: 4, result: folder.path().join("r.csv"), ..plan::tests::plan() };
+        let mut journal = Journal::create(&folder.path().join("journal.db"), &plan).unwrap();
+        let mut results = take_up(&folder, &journal);
+        let (sent, failed) = (row(None, "o1", ""), row(Some(43004), "o2", "no"));
+        results.keep(&(sent + &failed)).unwrap();
+        let mut state = journal.state().unwrap();
+        (state.stage, state.next, state.result_bytes) = (Stage::Paused, 3, results.bytes());
+        state.open.push(Open { index: 2, offset: 0, since: 1, turn: 0 });
+        let failure = Failure {
+            index: 1,
+            offset: 0,
+            line: 2,
+            openid: "o2".into(),
+            status: Status::Failed,
+            errcode: Some(43004),
+            errmsg: "no".into(),
+        };
+        journal.keep(&state, &[failure]).unwrap();
+        (folder, journal, plan)
+    }
+
+    fn take_up(folder: &tempfile::TempDir, journal: &Journal) -> Results {
+        let (plan, state) = (journal.plan().unwrap(), journal.state().unwrap());
+        Results::take_up(folder.path(), &plan, &state, Language::English).unwrap()
+    }
+
+    /// The lines without meaning and time.
+    fn lines(path: &Path) -> Vec<String> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let text = text.strip_prefix(&format!("\u{feff}{HEADER}")).expect("mark and header");
+        text.lines().map(|line| line.split(',').take(5).collect::<Vec<_>>().join(",")).collect()
+    }
+
+    #[test]
+    fn what_a_killed_run_wrote_is_cut_off_and_what_others_wrote_is_kept() {
+        let (folder, mut journal, plan) = task();
+        assert_eq!(take_up(&folder, &journal).mend(&mut journal), Ok(None));
+        let whole = std::fs::read_to_string(&plan.result).unwrap();
+        std::fs::write(&plan.result, whole.clone() + "7,o3").unwrap();
+        let mut state = journal.state().unwrap();
+        state.stage = Stage::Running;
+        journal.keep(&state, &[]).unwrap();
+        assert_eq!(take_up(&folder, &journal).mend(&mut journal), Ok(None));
+        assert_eq!(std::fs::read_to_string(&plan.result).unwrap(), whole);
+        state.stage = Stage::Paused;
+        journal.keep(&state, &[]).unwrap();
+        std::fs::write(&plan.result, whole.clone() + "a note").unwrap();
+        let remade = take_up(&folder, &journal).mend(&mut journal).unwrap().unwrap();
+        assert!(matches!(remade.loss, Loss::Size(_)), "{remade:?}");
+        assert_eq!(std::fs::read_to_string(&plan.result).unwrap(), whole + "a note");
+        assert_eq!(remade.new, folder.path().join("r-2.csv"));
+    }
+
+    #[test]
+    fn a_file_that_was_lost_at_any_time_is_made_anew_with_everybody_who_is_answered() {
+        type Harm = fn(&Path);
+        let harms: [(Harm, &str); 5] = [
+            (|path| std::fs::remove_file(path).unwrap(), "r.csv"),
+            (|path| std::fs::rename(path, path.with_extension("old")).unwrap(), "r.csv"),
+            (|path| std::fs::write(path, "").unwrap(), "r-2.csv"),
+            (|path| std::fs::write(path, "x".repeat(9_999)).unwrap(), "r-2.csv"),
+            (
+                |path| {
+                    std::fs::rename(path, path.with_extension("old")).unwrap();
+                    std::fs::copy(path.with_extension("old"), path).unwrap();
+                },
+                "r-2.csv",
+            ),
+        ];
+        for (harm, name) in harms {
+            let (folder, mut journal, plan) = task();
+            // While it runs; a copy of the same length would pass when it goes on, and is as good.
+            let mut results = take_up(&folder, &journal);
+            harm(&plan.result);
+            let remade = results.mend(&mut journal).unwrap().expect("it was harmed");
+            assert_eq!((remade.rows, &remade.new), (2, &folder.path().join(name)));
+            assert_eq!(journal.plan().unwrap().result, remade.new);
+            results.keep(&row(None, "o3", "")).unwrap();
+            assert_eq!(results.mend(&mut journal), Ok(None));
+            let expected = ["1,o1,sent,,", "2,o2,failed,43004,no", "7,o3,sent,,"];
+            assert_eq!(lines(&remade.new), expected);
+            // The row of o3 is not in the journal: it is as after a kill between the two.
+            let mut state = journal.state().unwrap();
+            state.stage = Stage::Running;
+            journal.keep(&state, &[]).unwrap();
+            drop(take_up(&folder, &journal));
+            assert_eq!(lines(&remade.new), expected[..2]);
+        }
     }
 
     #[test]
     fn a_file_of_somebody_else_is_not_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.csv");
-        drop(Results::open(&path, Encoding::Utf8, 0).unwrap());
-        drop(Results::open(&path, Encoding::Utf8, 0).unwrap());
+        Results::create(&path, Encoding::Utf8).unwrap();
+        Results::create(&path, Encoding::Utf8).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert!(Results::open(&path, Encoding::Utf8, 0).is_err());
+        let refused = Results::create(&path, Encoding::Utf8).err().unwrap();
+        assert_eq!(refused.code, exit::REFUSED);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What people read of tasks, in English and in Chinese. Pure.
 
-use super::event::{End, Progress, Why};
+use super::event::{End, Loss, Progress, Remade, Why};
 use super::journal::Stage;
+use super::plan::Verb;
 use crate::cli::language::Language;
 use crate::clock;
 use crate::output::printable;
@@ -44,6 +45,25 @@ pub fn unclear(why: &str, language: Language) -> String {
     language.pick([
         format!("no usable answer: {why} (asked for again; told once a minute)"),
         format!("应答无法判断：{why}（将重新发送；每分钟最多提示一次）"),
+    ])
+}
+
+/// Where the results are from now on, and why.
+pub fn remade(remade: &Remade, language: Language) -> String {
+    let Remade { loss, old, new, rows } = remade;
+    let [old, new] = [old, new].map(|path| printable(&path.display().to_string()));
+    let why = match loss {
+        Loss::Nothing => ["was removed or moved away".into(), "被删除或移走".into()],
+        Loss::Another => ["is another file now".into(), "已是另一个文件".into()],
+        Loss::Size(found) => [
+            format!("was changed: it has {found} bytes, and not those that the task wrote"),
+            format!("被改动：现有 {found} 字节，与任务写入的不符"),
+        ],
+    };
+    let why = language.pick(why);
+    language.pick([
+        format!("the result file {old} {why}; results are in {new} now, {rows} lines of it made anew without their times"),
+        format!("结果文件 {old} {why}；结果现在写入 {new}，其中 {rows} 行为重新生成，没有时间"),
     ])
 }
 
@@ -117,6 +137,7 @@ pub fn summary(
     progress: &Progress,
     took: Duration,
     done: u64,
+    verb: Verb,
     language: Language,
 ) -> String {
     let rate = done as f64 / took.as_secs_f64().max(0.001);
@@ -127,6 +148,17 @@ pub fn summary(
         format!("{name}：{counts}；用时 {took}，每秒 {rate:.0} 条"),
     ])];
     lines.extend(failures(progress, language));
+    if verb == Verb::Push {
+        lines.push(
+            language
+                .pick([
+                    "sent means queued here: mega has them, not WeChat yet; what fails later is shown by mega NAME failed, \
+                     on mega's machine",
+                    "此处“成功”表示已进入 mega 的队列，尚未由微信接收；之后的失败在 mega 所在机器上用 mega NAME failed 查看",
+                ])
+                .into(),
+        );
+    }
     if progress.failed > 0 {
         lines.push(language.pick([
             format!("mega-task retry {name} makes a task of those that failed (--errcode CODE,... of some)"),
@@ -156,14 +188,18 @@ mod tests {
             front: 9,
             errcodes: [(Some(43004), 2), (None, 1)].into(),
         };
-        let told = summary("t", &progress, Duration::from_secs(3), 9, Language::English);
+        let told =
+            summary("t", &progress, Duration::from_secs(3), 9, Verb::Send, Language::English);
         let lines: Vec<&str> = told.lines().collect();
         assert_eq!(lines[0], "t: 5 sent, 3 failed, 1 unknown of 10; 0:03, 3 a second");
         assert!(lines[1].contains("2   43004  the user does not follow the account"), "{told}");
         assert!(lines[2].contains("mega refused it"), "{told}");
+        assert!(!told.contains("queued"), "{told}");
         assert!(lines[3].contains("retry t") && lines[4].contains("--resend-unknown"), "{told}");
-        let told = summary("t", &progress, Duration::from_secs(3), 9, Language::Chinese);
+        let told =
+            summary("t", &progress, Duration::from_secs(3), 9, Verb::Push, Language::Chinese);
         assert!(told.contains("用户未关注公众号"), "{told}");
+        assert!(told.contains("mega NAME failed") && told.contains("队列"), "{told}");
         assert_eq!(span(Duration::from_secs(3_725)), "1:02:05");
     }
 }

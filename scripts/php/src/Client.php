@@ -20,8 +20,10 @@ final class Client
     /** @param string $address HOST:PORT, [::1]:PORT for IPv6 */
     public function __construct(string $address, ?Options $options = null, ?LoggerInterface $logger = null)
     {
-        if (preg_match('/^([^\s:\/]+|\\[[0-9A-Fa-f:.]+(%\w+)?\]):[0-9]{1,5}$/D', $address) !== 1) {
-            throw new InvalidArgumentException("address $address: HOST:PORT, or [IPV6]:PORT");
+        $isAddress = preg_match('/^([^\s:\/]+|\\[[0-9A-Fa-f:.]+(%\w+)?\]):([0-9]{1,5})$/D', $address, $parts) === 1;
+        // The system would take a larger port for another one.
+        if (!$isAddress || $parts[3] < 1 || $parts[3] > 65535) {
+            throw new InvalidArgumentException("address $address: HOST:PORT, or [IPV6]:PORT, with a port of 1 to 65535");
         }
         $this->pipeline = new Pipeline($address, $options ?? new Options(), $logger);
     }

@@ -70,7 +70,8 @@ final class MessageTest extends TestCase
         foreach (['127.0.0.1:9501', 'mega.internal:1', '[::1]:9501', '[fe80::1%eth0]:9501'] as $address) {
             $this->assertInstanceOf(Client::class, new Client($address));
         }
-        foreach (['', 'localhost', 'tcp://a:1', '::1', ':9501', 'a:', 'a:123456', "a:1\n", 'a b:1'] as $address) {
+        $ports = ['a:0', 'a:00', 'a:65536', '127.0.0.1:99999', '[::1]:70000'];
+        foreach (['', 'localhost', 'tcp://a:1', '::1', ':9501', 'a:', 'a:123456', "a:1\n", 'a b:1', ...$ports] as $address) {
             try {
                 new Client($address);
                 $this->fail("taken: $address");

@@ -1,12 +1,11 @@
 //! What is looked at before anything goes out: the list, and whether it has what the template wants; and what a run
 //! would send, for `--dry-run`.
 
-use super::Refused;
 use crate::cli::language::Language;
 use crate::config::{Escape, MissingVariables};
 use crate::output::printable;
 use crate::task::ask::{self, Told};
-use crate::task::exit;
+use crate::task::exit::{self, Refused};
 use crate::task::list::{Format, Kept, Survey, missing};
 use crate::task::plan::Plan;
 use crate::task::words;
@@ -27,29 +26,39 @@ pub struct Source<'a> {
     pub lenient: bool,
 }
 
-fn refused(why: String) -> Refused {
-    Refused { code: exit::REFUSED, why }
+fn refused(why: [String; 2]) -> Refused {
+    Refused::new(exit::REFUSED, why)
 }
 
 /// The text, if there is one to be had.
 pub fn template(source: &Source, to: &str, key: &str) -> Result<Option<String>, Refused> {
     if let Some(path) = source.file {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            refused(format!("cannot read the template {}: {error}", path.display()))
+            let path = path.display();
+            refused([
+                format!("cannot read the template {path}: {error}"),
+                format!("读不了模板 {path}：{error}"),
+            ])
         })?;
         return Ok(Some(text));
     }
     match ask::template(to, key) {
         Ok(Told::Text(text)) => Ok(Some(text)),
-        Ok(Told::NoTemplate) => Err(refused(format!(
-            "mega at {to} has no template {key:?} (see mega NAME template list)"
-        ))),
+        Ok(Told::NoTemplate) => Err(refused([
+            format!("mega at {to} has no template {key:?} (see mega NAME template list)"),
+            format!("{to} 的 mega 没有模板 {key:?}（用 mega NAME template list 查看）"),
+        ])),
         Ok(Told::Unknown) if source.lenient => Ok(None),
-        Ok(Told::Unknown) => Err(refused(format!(
-            "mega at {to} is too old to tell the template's text: give --template FILE (or --allow-missing to send \
-             without a look at the variables)"
-        ))),
-        Err(why) => Err(why.into()),
+        Ok(Told::Unknown) => Err(refused([
+            format!(
+                "mega at {to} is too old to tell the template's text: give --template FILE (or --allow-missing to \
+                 send without a look at the variables)"
+            ),
+            format!(
+                "{to} 的 mega 版本太旧，查不到模板内容：请用 --template FILE 指定（或用 --allow-missing 不检查变量直接发送）"
+            ),
+        ])),
+        Err(why) => Err(why),
     }
 }
 
@@ -71,7 +80,10 @@ pub fn fit(
     source: &Source,
 ) -> Result<(), Refused> {
     if survey.people == 0 {
-        return Err(refused("there is nobody to send to in the list".into()));
+        return Err(refused([
+            "there is nobody to send to in the list".into(),
+            "名单中没有可发送的人".into(),
+        ]));
     }
     let common: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(data).unwrap_or_default();
@@ -79,18 +91,23 @@ pub fn fit(
     columns.extend(common.keys().cloned());
     let wanted = wanted(text);
     let lacks = missing(&columns, &wanted);
-    match lacks.is_empty() || source.lenient {
-        true => Ok(()),
-        false => Err(refused(format!(
-            "the template wants {}, which neither the list nor --data has: the list has {} (--allow-missing sends \
-             all the same)",
-            lacks.iter().map(|name| format!("${{{name}}}")).collect::<Vec<_>>().join(", "),
-            match survey.columns.is_empty() {
-                true => "no variables".into(),
-                false => survey.columns.join(", "),
-            }
-        ))),
+    if lacks.is_empty() || source.lenient {
+        return Ok(());
     }
+    let lacks: Vec<String> = lacks.iter().map(|name| format!("${{{name}}}")).collect();
+    let (lacks, none) = (lacks.join(", "), survey.columns.is_empty());
+    let has = |nothing: &str| if none { nothing.into() } else { survey.columns.join(", ") };
+    let (english, chinese) = (has("no variables"), has("任何变量"));
+    let has_not = if none { "没有" } else { "只有 " };
+    Err(refused([
+        format!(
+            "the template wants {lacks}, which neither the list nor --data has: the list has {english} \
+             (--allow-missing sends all the same)"
+        ),
+        format!(
+            "模板需要 {lacks}，名单和 --data 中都没有：名单{has_not}{chinese}（--allow-missing 仍然发送）"
+        ),
+    ]))
 }
 
 /// What was found in the list.
@@ -172,7 +189,8 @@ pub fn dry_run(
     text: Option<&str>,
     language: Language,
 ) -> Result<(), Refused> {
-    let unread = |error| format!("cannot read the list: {error}");
+    let unread =
+        |error| refused([format!("cannot read the list: {error}"), format!("读不了名单：{error}")]);
     let mut list = Kept::open(folder, 0).map_err(unread)?;
     let template = text.map(compile);
     let (mut data, mut out) = (String::new(), Vec::new());
@@ -182,7 +200,10 @@ pub fn dry_run(
         let message = match &template {
             Some(template) => {
                 let rendered = template.render(&person.openid, data.as_bytes(), None, &mut out);
-                rendered.map_err(|unfit| refused(format!("line {}: {unfit}", person.line)))?;
+                let line = person.line;
+                rendered.map_err(|unfit| {
+                    refused([format!("line {line}: {unfit}"), format!("第 {line} 行：{unfit}")])
+                })?;
                 String::from_utf8_lossy(&out).into_owned()
             }
             None => data.clone(),

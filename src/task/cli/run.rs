@@ -1,20 +1,23 @@
-//! run, resume and retry: make a task, or take one up again, and run it here or in the background.
+//! run and resume: make a task, or take one up again, and run it here or in the background.
 
-use super::Refused;
 use super::check::{self, Source};
+use super::retry::they_have;
 use crate::cli::language::Language;
 use crate::clock;
 use crate::daemon::PidFile;
+use crate::task::ask;
 use crate::task::control::Control;
-use crate::task::event::{Event, Progress, Status, Watch};
+use crate::task::event::{Event, Progress, Remade, Watch};
+use crate::task::exit::{self, Refused};
 use crate::task::home::{Draft, Home, Name, Place};
-use crate::task::journal::{Journal, Stage};
+use crate::task::journal::{Journal, Pick, Stage};
 use crate::task::legacy;
-use crate::task::list::{self, Input, Keeper, Kept};
+use crate::task::list::{self, Input};
 use crate::task::plan::{self, Encoding, Plan, Verb};
+use crate::task::results::{self, Results};
 use crate::task::run::{self, Orders, Unknown};
 use crate::task::watch::{Bar, Json, Lines, Log};
-use crate::task::{exit, words};
+use crate::task::words;
 use chrono::Local;
 use clap::Args;
 use signal_hook::consts::SIGUSR1;
@@ -74,7 +77,7 @@ pub struct Run {
 }
 
 #[derive(Args)]
-struct Pace {
+pub struct Pace {
     /// Messages without an answer at most; twice mega's workers keeps all of them busy [default: 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
@@ -87,7 +90,7 @@ struct Pace {
 }
 
 #[derive(Args)]
-struct Sight {
+pub struct Sight {
     /// Seconds between two lines where there is no terminal
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     every: u64,
@@ -110,6 +113,9 @@ pub struct Resume {
     /// Send again to those of whom nobody knows whether WeChat has the message
     #[arg(long)]
     resend_unknown: bool,
+    /// Where the results go now, all of them
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
     #[command(flatten)]
     sight: Sight,
     /// How --detach starts it: without a terminal
@@ -117,31 +123,14 @@ pub struct Resume {
     background: bool,
 }
 
-#[derive(Args)]
-pub struct Retry {
-    name: String,
-    /// Only those that failed with one of these codes
-    #[arg(long, value_name = "CODE,...", value_delimiter = ',', allow_hyphen_values = true)]
-    errcode: Vec<i64>,
-    /// Those of whom nobody knows whether WeChat has the message, too
-    #[arg(long)]
-    resend_unknown: bool,
-    /// Where mega listens now
-    #[arg(long, value_name = "HOST:PORT")]
-    to: Option<String>,
-    #[command(flatten)]
-    pace: Pace,
-    #[command(flatten)]
-    sight: Sight,
-}
-
 pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused> {
     let name = name_of(options)?;
     let plan = plan_of(options, &name)?;
+    results::is_free(&plan.result)?;
     let source = Source { file: options.template.as_deref(), lenient: options.allow_missing };
     let text = check::template(&source, &plan.to, &plan.key)?;
     let draft = home.draft(&name)?;
-    let survey = import(options, text.as_deref(), &draft, language)?;
+    let survey = import(options, text.as_deref(), &draft)?;
     check::tell(&survey, language);
     check::fit(&survey, text.as_deref(), &plan.data, &source)?;
     let plan = Plan { total: survey.people, ..plan };
@@ -152,7 +141,7 @@ pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused
     begin(home, draft, &plan, &options.sight, language)
 }
 
-fn name_of(options: &Run) -> Result<Name, String> {
+fn name_of(options: &Run) -> Result<Name, Refused> {
     if let Some(name) = &options.name {
         return Name::new(name);
     }
@@ -161,14 +150,17 @@ fn name_of(options: &Run) -> Result<Name, String> {
     Name::new(&format!("{stem}-{}", Local::now().format("%Y%m%d-%H%M%S")))
 }
 
-fn plan_of(options: &Run, name: &Name) -> Result<Plan, String> {
+fn plan_of(options: &Run, name: &Name) -> Result<Plan, Refused> {
     let Run { to, key, data, pace, result, gbk, .. } = options;
     if key.is_empty() || key.contains(|c: char| c == ' ' || c.is_control()) {
-        return Err(format!("{key:?} is no template's key: it holds no spaces"));
+        return Err(Refused::wrong([
+            format!("--key {key:?} is no template's key: it holds no spaces"),
+            format!("--key {key:?} 不是模板键：不能含空格"),
+        ]));
     }
+    ask::check_address(to)?;
     let result = result.clone().unwrap_or_else(|| format!("{name}.result.csv").into());
-    let result = std::path::absolute(&result)
-        .map_err(|error| format!("--result {}: {error}", result.display()))?;
+    let result = absolute(&result)?;
     let mut plan = Plan {
         to: to.clone(),
         key: key.clone(),
@@ -184,28 +176,44 @@ fn plan_of(options: &Run, name: &Name) -> Result<Plan, String> {
         total: 0,
         id: plan::own_part()?,
         created: clock::now_ms(),
+        of: None,
     };
     adjust(&mut plan, None, pace);
     Ok(plan)
 }
 
-fn time(text: &str) -> Result<u64, String> {
-    crate::cli::when::parse(text).map_err(|why| format!("--at: {why}"))
+fn absolute(result: &Path) -> Result<PathBuf, Refused> {
+    let unfit = |error| format!("--result {}: {error}", result.display());
+    let absolute = std::path::absolute(result).map_err(unfit);
+    absolute.map_err(|why| Refused::wrong([why.clone(), why]))
 }
 
-/// Unix ms. What is over is no appointment: a span like 2h is one of the past.
-fn appointment(text: &str) -> Result<u64, String> {
-    let at = time(text)?;
-    match at > clock::now_ms() {
-        true => Ok(at),
-        false => Err(format!(
-            "--at: {text} is over; give a time to come: 2026-11-25T09:00+08:00 or \"2026-11-25 09:00\""
-        )),
+/// A time to come, in Unix ms.
+fn appointment(text: &str) -> Result<u64, Refused> {
+    let unfit = |why: [&str; 2]| {
+        let [english, chinese] = why;
+        Refused::wrong([
+            format!(
+                "--at {text:?} {english}; give a time to come: 2026-11-25T09:00+08:00, or local \"2026-11-25 09:00\""
+            ),
+            format!(
+                "--at {text:?} {chinese}；请给出将来的时间：2026-11-25T09:00+08:00，或本地时间 \"2026-11-25 09:00\""
+            ),
+        ])
+    };
+    match crate::cli::when::parse(text) {
+        Ok(at) if at > clock::now_ms() => Ok(at),
+        // Elsewhere that means so long ago.
+        Ok(_) if crate::cli::when::seconds(text).is_some() => {
+            Err(unfit(["is a span and no time", "是时长而不是时刻"]))
+        }
+        Ok(_) => Err(unfit(["is over", "已经过去"])),
+        Err(_) => Err(unfit(["is no time", "不是时间"])),
     }
 }
 
 /// What is said anew of a task.
-fn adjust(plan: &mut Plan, to: Option<&str>, pace: &Pace) {
+pub fn adjust(plan: &mut Plan, to: Option<&str>, pace: &Pace) {
     if let Some(to) = to {
         plan.to = to.into();
     }
@@ -216,12 +224,7 @@ fn adjust(plan: &mut Plan, to: Option<&str>, pace: &Pace) {
     plan.rate = pace.rate.or(plan.rate);
 }
 
-fn import(
-    options: &Run,
-    text: Option<&str>,
-    draft: &Draft,
-    language: Language,
-) -> Result<list::Survey, Refused> {
+fn import(options: &Run, text: Option<&str>, draft: &Draft) -> Result<list::Survey, Refused> {
     let input = match options.file.to_str() {
         Some("-") => Input::Stdin,
         _ => Input::File(&options.file),
@@ -229,11 +232,11 @@ fn import(
     let openid_column = options.openid_column.clone();
     let reading = list::Options { openid_column, wanted: check::wanted(text) };
     list::import(input, &reading, &draft.place.folder)
-        .map_err(|error| Refused { code: exit::REFUSED, why: language.pick(error.texts().clone()) })
+        .map_err(|error| Refused::new(exit::REFUSED, error.texts().clone()))
 }
 
 /// A draft with its list becomes a task, and runs.
-fn begin(
+pub fn begin(
     home: &Home,
     draft: Draft,
     plan: &Plan,
@@ -241,10 +244,19 @@ fn begin(
     language: Language,
 ) -> Result<u8, Refused> {
     drop(Journal::create(&draft.place.journal(), plan)?);
-    let (place, lock) = home.settle(draft)?;
+    // A task that could not write its results is none.
+    Results::create(&plan.result, plan.encoding)?;
+    let (place, lock) = match home.settle(draft) {
+        Ok(settled) => settled,
+        Err(refused) => {
+            // It has no more than its header, and the next task of this name takes it all the same.
+            let _ = std::fs::remove_file(&plan.result);
+            return Err(refused);
+        }
+    };
     if sight.detach {
         drop(lock);
-        return Ok(detach(&place, Unknown::Report)?);
+        return detach(&place, Unknown::Report, language);
     }
     Ok(go(&place, &lock, Unknown::Report, watch(&place, sight, language)?, language)?)
 }
@@ -257,12 +269,39 @@ pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, R
     let (state, mut plan) = (journal.state()?, journal.plan()?);
     let unknown = if options.resend_unknown { Unknown::Resend } else { Unknown::Report };
     let some = unknown == Unknown::Resend && state.progress.unknown > 0;
+    let name = &place.name;
+    let nothing = |why: [String; 2]| Err(Refused::new(exit::NOTHING, why));
     match state.stage {
-        Stage::Ended => return Err(format!("the task {} was ended for good", place.name).into()),
+        Stage::Ended => {
+            return nothing([
+                format!("the task {name} was ended for good"),
+                format!("任务 {name} 已被结束"),
+            ]);
+        }
         Stage::Finished if !some => {
-            return Err(format!("the task {} is finished: nobody is left", place.name).into());
+            return nothing([
+                format!("the task {name} is finished: nobody is left"),
+                format!("任务 {name} 已完成：没有剩余的人"),
+            ]);
         }
         _ => {}
+    }
+    if some {
+        let has = journal.who_has(&Pick { codes: Some(&[]), unknown: true })?;
+        if !has.is_empty() {
+            return Err(they_have(home, name, &has));
+        }
+    }
+    if let Some(to) = &options.to {
+        ask::check_address(to)?;
+    }
+    if let Some(result) = &options.result {
+        // It is not there, and so is made with the lines of all who are answered.
+        let result = absolute(result)?;
+        if result != plan.result && result.symlink_metadata().is_ok() {
+            return Err(results::taken(&result));
+        }
+        plan.result = result;
     }
     adjust(&mut plan, options.to.as_deref(), &options.pace);
     journal.set_plan(&plan)?;
@@ -274,64 +313,9 @@ pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, R
     }
     if options.sight.detach {
         drop(lock);
-        return Ok(detach(&place, unknown)?);
+        return detach(&place, unknown, language);
     }
     Ok(go(&place, &lock, unknown, watch(&place, &options.sight, language)?, language)?)
-}
-
-pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Refused> {
-    let old = home.task(&Name::new(&options.name)?)?;
-    let _lock = old.lock()?;
-    let journal = Journal::open(&old.journal())?;
-    let mut plan = journal.plan()?;
-    let name = (1..)
-        .map(|n| Name::new(&format!("{}-retry-{n}", old.name)))
-        .find(|name| name.as_ref().map_or(true, |name| home.task(name).is_err()))
-        .expect("invariant: some number is free")?;
-    let draft = home.draft(&name)?;
-    plan.total = failed_people(&old, &journal, options, &draft)?;
-    if plan.total == 0 {
-        return Err(format!(
-            "nobody of the task {} failed so: there is nobody to send to",
-            old.name
-        )
-        .into());
-    }
-    plan.id = plan::own_part()?;
-    (plan.created, plan.at) = (clock::now_ms(), None);
-    plan.result.set_file_name(format!("{name}.result.csv"));
-    adjust(&mut plan, options.to.as_deref(), &options.pace);
-    begin(home, draft, &plan, &options.sight, language)
-}
-
-/// Puts those that failed into the list of the draft.
-fn failed_people(
-    old: &Place,
-    journal: &Journal,
-    options: &Retry,
-    draft: &Draft,
-) -> Result<u64, String> {
-    let written = |error| format!("cannot write to {}: {error}", draft.place.folder.display());
-    let unread = |error| format!("cannot read the list in {}: {error}", old.folder.display());
-    let mut keeper = Keeper::create(&draft.place.folder).map_err(written)?;
-    let mut list = Kept::open(&old.folder, 0).map_err(unread)?;
-    let mut total = 0;
-    journal.failures(|failure| {
-        let of_code = || failure.errcode.is_some_and(|code| options.errcode.contains(&code));
-        let wanted = match failure.status {
-            Status::Failed => options.errcode.is_empty() || of_code(),
-            Status::Unknown => options.resend_unknown,
-            Status::Sent => false,
-        };
-        if wanted {
-            let person = list.at(failure.offset).map_err(unread)?;
-            keeper.keep(&person).map_err(written)?;
-            total += 1;
-        }
-        Ok(())
-    })?;
-    keeper.finish().map_err(written)?;
-    Ok(total)
 }
 
 /// Who shows it: a bar where there is a terminal.
@@ -349,6 +333,7 @@ fn watch(place: &Place, sight: &Sight, language: Language) -> Result<Vec<Box<dyn
 struct Course {
     began: Progress,
     ended: Progress,
+    remade: Option<Remade>,
 }
 
 /// Runs it in this process, which has it.
@@ -364,7 +349,7 @@ fn go(
     let control = Control::default();
     control.listen(&[SIGUSR1]).map_err(|error| format!("cannot listen to signals: {error}"))?;
     let quiet = watchers.is_empty();
-    watchers.push(Box::new(Log::open(&place.log())?));
+    watchers.push(Box::new(Log::open(&place.log(), language)?));
     let mut watched = Watched { watchers, course: Course::default() };
     let began = Instant::now();
     let watch = &mut watched;
@@ -377,13 +362,17 @@ fn go(
         unknown,
         language,
     })?;
-    let Course { began: before, ended } = watched.course;
+    let Course { began: before, ended, remade } = watched.course;
     if !quiet {
         let done = ended.done().saturating_sub(before.done());
         let name = place.name.as_str();
         crate::say_err!("{}", words::end(&end, name, language));
-        crate::say_err!("{}", words::summary(name, &ended, began.elapsed(), done, language));
-        let result = plan.result.display();
+        let summary = words::summary(name, &ended, began.elapsed(), done, plan.verb, language);
+        crate::say_err!("{summary}");
+        if let Some(remade) = &remade {
+            crate::say_err!("{}", words::remade(remade, language));
+        }
+        let result = remade.as_ref().map_or(&plan.result, |remade| &remade.new).display();
         crate::say_err!(
             "{}",
             language.pick([format!("results: {result}"), format!("结果：{result}")])
@@ -403,6 +392,7 @@ impl Watch for Watched {
         match event {
             Event::Started(progress) => self.course.began = (*progress).clone(),
             Event::Ended(_, progress) => self.course.ended = (*progress).clone(),
+            Event::Remade(remade) => self.course.remade = Some((*remade).clone()),
             _ => {}
         }
         self.watchers.hear(event);
@@ -414,7 +404,7 @@ impl Watch for Watched {
 }
 
 /// Runs it in a process of its own, and returns when that has the task.
-fn detach(place: &Place, unknown: Unknown) -> Result<u8, String> {
+fn detach(place: &Place, unknown: Unknown, language: Language) -> Result<u8, Refused> {
     let failed =
         |error: std::io::Error| format!("cannot start the task in the background: {error}");
     let log = crate::file::append(&place.log()).map_err(failed)?;
@@ -434,9 +424,13 @@ fn detach(place: &Place, unknown: Unknown) -> Result<u8, String> {
             let code = status.code().unwrap_or(1);
             let log = place.log();
             return match u8::try_from(code) {
-                Ok(exit::FAILED) | Err(_) => {
-                    Err(format!("the task ended at once: {status} (see {})", log.display()))
-                }
+                Ok(exit::FAILED) | Err(_) => Err(Refused::new(
+                    exit::FAILED,
+                    [
+                        format!("the task ended at once: {status} (see {})", log.display()),
+                        format!("任务立即结束：{status}（见 {}）", log.display()),
+                    ],
+                )),
                 Ok(code) => Ok(code),
             };
         }
@@ -445,14 +439,26 @@ fn detach(place: &Place, unknown: Unknown) -> Result<u8, String> {
             .is_some_and(|process| process.pid.as_raw_nonzero().get() as u32 == child.id())
         {
             let (name, pid) = (&place.name, child.id());
+            let hint = format!("mega-task show {name}, pause {name}");
             crate::say!(
-                "{name} runs in the background: process {pid} (mega-task show {name}, pause {name})"
+                "{}",
+                language.pick([
+                    format!("{name} runs in the background: process {pid} ({hint})"),
+                    format!("{name} 在后台运行：进程 {pid}（{hint}）"),
+                ])
             );
             return Ok(exit::OK);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Err(format!("the task has not begun after {BEGIN:?} (see {})", place.log().display()))
+    let log = place.log();
+    Err(Refused::new(
+        exit::FAILED,
+        [
+            format!("the task has not begun after {BEGIN:?} (see {})", log.display()),
+            format!("任务在 {BEGIN:?} 后仍未开始（见 {}）", log.display()),
+        ],
+    ))
 }
 
 #[cfg(test)]
@@ -460,18 +466,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_may_have_its_zone_behind_the_minutes() {
-        assert_eq!(time("2026-11-25T09:00+08:00"), Ok(1_795_568_400_000));
-        assert_eq!(time("2026-11-25T09:00:00+08:00"), Ok(1_795_568_400_000));
-        assert!(time("tomorrow").unwrap_err().starts_with("--at: "));
-    }
-
-    #[test]
-    fn what_is_over_is_no_appointment() {
-        let soon = crate::cli::when::shown(clock::now_ms() + 60_000);
-        assert_eq!(appointment(&soon), time(&soon));
-        for over in ["2h", "2026-11-24", "2026-11-24T09:00+08:00"] {
-            assert!(appointment(over).unwrap_err().contains("is over"), "{over}");
+    fn an_appointment_is_a_time_to_come() {
+        let soon = clock::now_ms() / 1_000 * 1_000 + 86_400_000;
+        let local = clock::local(soon);
+        for format in ["%Y-%m-%dT%H:%M:%S%:z", "%Y-%m-%d %H:%M:%S"] {
+            let text = local.format(format).to_string();
+            assert_eq!(appointment(&text), Ok(soon), "{text}");
+        }
+        let minute = local.format("%Y-%m-%dT%H:%M%:z").to_string();
+        assert_eq!(appointment(&minute), Ok(soon / 60_000 * 60_000));
+        for (text, why) in [
+            ("2h", "is a span and no time"),
+            ("2026-01-24", "is over"),
+            ("2026-01-24T09:00+08:00", "is over"),
+            ("tomorrow", "is no time"),
+        ] {
+            let refused = appointment(text).unwrap_err();
+            assert_eq!(refused.code, exit::WRONG);
+            assert!(refused.why[0].starts_with(&format!("--at {text:?} {why}; ")), "{refused:?}");
+            assert!(!refused.why[0].contains("ago"), "{refused:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::language::Language;
 use crate::output::{printable, printable_lines};
-use crate::task::exit;
+use crate::task::exit::{self, Refused};
 use crate::task::home::{Home, Name, Place};
 use crate::task::journal::{Look, Stage, State};
 use crate::task::plan::Plan;
@@ -99,7 +99,7 @@ pub fn list(home: &Home, options: &List, language: Language) -> Result<u8, Strin
     Ok(code)
 }
 
-pub fn show(home: &Home, options: &Show, language: Language) -> Result<u8, String> {
+pub fn show(home: &Home, options: &Show, language: Language) -> Result<u8, Refused> {
     let task = Task::look(&home.task(&Name::new(&options.name)?)?)?;
     if options.json {
         crate::say!("{}", task.json());

@@ -11,8 +11,9 @@ use crate::task::list::{Kept, Person};
 use crate::task::words;
 use crate::task::{Control, Wish};
 use parking_lot::{Condvar, Mutex};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -126,7 +127,7 @@ impl Watch for Recorder {
                 self.waits = None;
                 news.said.clear();
             }
-            Event::Unclear(_) | Event::Drains(_) | Event::Ended(..) => return,
+            Event::Unclear(_) | Event::Remade(_) | Event::Drains(_) | Event::Ended(..) => return,
         }
         news.changed = true;
     }
@@ -211,7 +212,7 @@ impl Keeper {
             total: before.total,
             success: before.success + progress.sent,
             fail: before.fail + progress.failed + progress.unknown,
-            file_index: self.line,
+            file_index: self.line.max(before.file_index),
         })
     }
 
@@ -238,9 +239,21 @@ pub fn put(log: &mut String, said: &str) {
 pub fn open_log(path: &Path) -> Result<File, String> {
     let failed = |error| format!("cannot write {}: {error}", path.display());
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
     }
     OpenOptions::new().create(true).append(true).open(path).map_err(failed)
+}
+
+/// The installation's other users write their logs there, too.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_folder(parent)?;
+    }
+    std::fs::create_dir(folder)?;
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755))
 }
 
 #[cfg(test)]

@@ -1,29 +1,32 @@
 //! Drives a row of `mega_task`, so that an installation's pages go on showing how far a task is: `start`, `stop` and
-//! `end` as the demo's `yii task` had them. `table` speaks SQL, `people` makes the list, `board` keeps the row, `steer`
-//! stops it; the task itself is one like any other, in a folder of its own.
+//! `end` as the demo's `yii task` had them. `table` speaks SQL, `found` judges a row, `people` makes the list, `board`
+//! keeps the row, `steer` stops it; the task itself is one like any other, in a folder of its own.
 //!
 //! - L1: a row is taken only as it was found, and written only by the process that has it.
 //! - L2: the row's file_index counts lines from the beginning that are all done, never more.
 
 mod board;
+mod found;
 mod people;
 mod steer;
 mod table;
 
+use super::ask;
 use super::control::Control;
 use super::event::{End, Event, Progress, Watch};
+use super::exit::{self, Refused};
 use super::home::{Home, Name, Place};
 use super::journal::Journal;
 use super::list::{self, Input, Survey};
 use super::plan::{self, Encoding, Plan, Verb};
 use super::run::{self, Orders, Unknown};
 use super::watch::Log;
-use super::{ask, exit};
 use crate::cli::language::Language;
 use crate::daemon::PidFile;
 use crate::file;
 use board::{Board, Recorder, Subject, UNREACHED};
 use clap::{Args, Subcommand};
+use found::{file_of, left, may_start};
 use people::Left;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,7 @@ use signal_hook::consts::{SIGINT, SIGUSR1};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use table::{Counts, Row, Status, Table, To};
+use table::{Counts, Row, Status, Table};
 
 /// What is waited for a connection to mega before anything begins.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -75,8 +78,14 @@ pub struct Start {
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     root: PathBuf,
     /// The demo left the row half done: the last file_index lines of its file are done
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume_forward")]
     resume_demo: bool,
+    /// A mega-task whose --home is not at hand left the row half done: the first file_index lines are done
+    #[arg(long)]
+    resume_forward: bool,
+    /// The row's file may be outside the installation's folder, also by a link
+    #[arg(long)]
+    any_file: bool,
     /// How long mega may be away, or refuse, before the row is interrupted (status 4)
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
@@ -88,6 +97,9 @@ struct Before {
     row: String,
     success: u64,
     fail: u64,
+    /// Lines from the file's beginning that were done.
+    #[serde(default)]
+    file_index: u64,
 }
 
 impl Before {
@@ -108,30 +120,43 @@ impl Before {
 }
 
 /// A row's task goes on with its row alone, or the pages would not see it.
-pub fn not_a_rows(place: &Place) -> Result<(), String> {
+pub fn not_a_rows(place: &Place) -> Result<(), Refused> {
+    let name = &place.name;
     match place.folder.join(Before::FILE).exists() {
         false => Ok(()),
-        true => Err(format!(
-            "the task {} belongs to a row of mega_task, which says what is to become of it: legacy start goes on with it",
-            place.name
-        )),
+        true => Err(refused([
+            format!(
+                "the task {name} belongs to a row of mega_task, which says what is to become of it: legacy start goes \
+                 on with it"
+            ),
+            format!("任务 {name} 属于 mega_task 的一行，由该行决定：请用 legacy start 继续"),
+        ])),
     }
 }
 
+fn refused(why: [String; 2]) -> Refused {
+    Refused::new(exit::REFUSED, why)
+}
+
 /// Runs one of the commands and returns its exit code.
-pub fn command(home: &Home, command: &Command) -> Result<u8, String> {
+pub fn command(home: &Home, command: &Command, language: Language) -> Result<u8, Refused> {
     match command {
-        Command::Start(options) => start(home, options),
-        Command::Stop(which) => steer::signal(which, Signal::TERM),
-        Command::End(which) => steer::signal(which, Signal::INT),
+        Command::Start(options) => start(home, options, language),
+        Command::Stop(which) => steer::signal(which, Signal::TERM, language),
+        Command::End(which) => steer::signal(which, Signal::INT, language),
     }
 }
 
 impl Which {
-    fn open(&self) -> Result<Table, String> {
+    fn open(&self) -> Result<Table, Refused> {
+        // What names an option is said of the command line.
+        let refused = |why: String| match why.starts_with("--") {
+            true => Refused::wrong([why.clone(), why]),
+            false => why.into(),
+        };
         let password = match &self.password_file {
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| format!("--password-file {}: {error}", path.display()))?,
+                .map_err(|error| refused(format!("--password-file {}: {error}", path.display())))?,
             None => std::env::var("MEGA_TASK_MYSQL_PASSWORD").unwrap_or_default(),
         };
         Table::open(
@@ -140,68 +165,60 @@ impl Which {
             password.trim_end_matches(['\r', '\n']),
             &self.table_prefix,
         )
+        .map_err(refused)
     }
 }
 
-fn start(home: &Home, options: &Start) -> Result<u8, String> {
+fn start(home: &Home, options: &Start, language: Language) -> Result<u8, Refused> {
     let id = options.which.id;
+    ask::check_address(&options.to)?;
     let mut table = options.which.open()?;
     let row = table.find(id)?;
     let name = Name::new(&format!("legacy-{}{id}", options.which.table_prefix))?;
-    may_start(id, &row, &options.root, home.task(&name).ok())?;
-    let taken = take_up(home, &name, &row, options, &mut table);
-    let (place, lock) = match taken {
+    may_start(id, &row, home.task(&name).ok())?;
+    let file = file_of(id, &row, options)?;
+    let (place, lock) = match take_up(home, &name, (&row, &file), options, &mut table, language) {
         Ok(taken) => taken,
-        Err(Refused { why, settled }) => {
+        Err(Unfit { why, settled }) => {
             if settled {
-                table.settle(id, &row, Status::Failed, &why)?;
+                let said = (Status::Failed, why.why[1].as_str());
+                table.settle(id, &row, said, row.counts.total)?;
             }
             return Err(why);
         }
     };
-    if let Err(why) = ask::connect(&options.to, CONNECT) {
-        table.settle(id, &row, Status::Failed, UNREACHED)?;
-        return Err(format!("cannot reach mega at {}: {why} (does it run?)", options.to));
+    if let Err(error) = ask::connect(&options.to, CONNECT) {
+        let Before { success, fail, .. } = Before::read(&place.folder)?;
+        let total = success + fail + Journal::open(&place.journal())?.plan()?.total;
+        table.settle(id, &row, (Status::Failed, UNREACHED), total)?;
+        let to = &options.to;
+        return Err(Refused::new(
+            exit::FAILED,
+            [
+                format!("cannot reach mega at {to}: {error} (does it run?)"),
+                format!("无法连接 {to} 的 mega：{error}（mega 在运行吗？）"),
+            ],
+        ));
     }
-    send(id, &row, table, (&place, &lock), options)
+    Ok(send(id, &row, table, (&place, &lock), options, language)?)
 }
 
 /// Why a row is not started.
-struct Refused {
-    why: String,
+struct Unfit {
+    why: Refused,
     /// The row says so.
     settled: bool,
 }
 
-impl From<String> for Refused {
-    fn from(why: String) -> Refused {
-        Refused { why, settled: false }
+impl From<Refused> for Unfit {
+    fn from(why: Refused) -> Unfit {
+        Unfit { why, settled: false }
     }
 }
 
-fn may_start(id: u32, row: &Row, root: &Path, place: Option<Place>) -> Result<(), String> {
-    if row.is_deleted {
-        return Err(format!("task {id} is deleted"));
-    }
-    // Who had the row had the folder, too: its lock tells a process that was killed from one that is elsewhere.
-    let killed = place.and_then(|place| place.left_by()).is_some_and(|pid| pid as i32 == row.pid);
-    match row.status {
-        Status::Running if !killed => {
-            return Err(format!(
-                "task {id} runs already: process {} (if that is gone, legacy stop {id} on its machine says so in the row)",
-                row.pid
-            ));
-        }
-        Status::Finished => return Err(format!("task {id} is finished: nobody is left")),
-        _ => {}
-    }
-    let file = root.join(&row.file);
-    match row.to {
-        To::Everybody => Ok(()),
-        To::Uids | To::Openids if file.is_file() => Ok(()),
-        To::Uids | To::Openids => {
-            Err(format!("the file of task {id} is missing: {} (--root?)", file.display()))
-        }
+impl From<String> for Unfit {
+    fn from(why: String) -> Unfit {
+        Refused::from(why).into()
     }
 }
 
@@ -209,19 +226,25 @@ fn may_start(id: u32, row: &Row, root: &Path, place: Option<Place>) -> Result<()
 fn take_up(
     home: &Home,
     name: &Name,
-    row: &Row,
+    (row, file): (&Row, &Path),
     options: &Start,
     table: &mut Table,
-) -> Result<(Place, PidFile), Refused> {
+    language: Language,
+) -> Result<(Place, PidFile), Unfit> {
     let own = table.name_of(options.which.id);
     if let Ok(place) = home.task(name) {
         let whose = Before::read(&place.folder)?.row;
         if whose != own {
-            return Err(format!(
-                "the folder {} has the task of {whose}, and this is {own}: give it another --home, or name the \
-                 database as it was named there",
-                place.folder.display()
-            )
+            let folder = place.folder.display();
+            return Err(refused([
+                format!(
+                    "the folder {folder} has the task of {whose}, and this is {own}: give it another --home, or name the \
+                     database as it was named there"
+                ),
+                format!(
+                    "目录 {folder} 中是 {whose} 的任务，而这是 {own}：请另用 --home，或按当时的写法指定数据库"
+                ),
+            ])
             .into());
         }
         let lock = place.lock()?;
@@ -234,35 +257,39 @@ fn take_up(
         std::fs::remove_dir_all(folder)
             .map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    let file_index = row.counts.file_index;
-    let left = match (file_index, options.resume_demo) {
-        (0, _) => Left::Fresh,
-        (done, true) => Left::LastDone(done),
-        (done, false) => {
-            return Err(format!(
-                "somebody else has sent a part of this task ({done} lines): --resume-demo goes on where the \
-                 demo stopped; with file_index 0 it begins anew"
-            )
-            .into());
-        }
-    };
-    let before = match left {
-        Left::Fresh => Before { row: own, success: 0, fail: 0 },
-        Left::LastDone(_) => {
-            Before { row: own, success: row.counts.success, fail: row.counts.fail }
-        }
-    };
+    let left = left(options.which.id, row, options)?;
     let draft = home.draft(name)?;
     let folder = &draft.place.folder;
-    let gathered = people::gather(row, left, table, &options.root, folder)?;
+    let gathered = people::gather(row, left, table, file, folder)?;
     let imported = list::import(Input::File(&gathered.path), &list::Options::default(), folder);
-    let survey = match imported {
-        Ok(survey) if survey.people > 0 => survey,
-        Ok(_) => {
-            return Err(Refused { why: "名单中没有可发送的人".into(), settled: true });
+    let settled = |why| Unfit { why, settled: true };
+    let mut survey = imported.map_err(|error| settled(refused(error.texts().clone())))?;
+    let Counts { success, fail, .. } = row.counts;
+    let before = match left {
+        Left::Fresh => Before { row: own, success: 0, fail: 0, file_index: 0 },
+        Left::LastDone(_) => Before { row: own, success, fail, file_index: 0 },
+        Left::FirstDone(done) => {
+            let first = people::leave_out(folder, done)
+                .map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
+            survey.people -= first;
+            if let Some(more) = (success + fail).checked_sub(first).filter(|more| *more > 0) {
+                crate::say_err!(
+                    "mega-task: {}",
+                    language.pick([
+                        format!("{more} people behind line {done} were sent to before, and may get it twice"),
+                        format!("第 {done} 行之后有 {more} 人此前已发送，可能重复收到"),
+                    ])
+                );
+            }
+            Before { row: own, success, fail, file_index: done }
         }
-        Err(error) => return Err(Refused { why: error.texts()[1].clone(), settled: true }),
     };
+    if survey.people == 0 {
+        return Err(settled(refused([
+            "there is nobody to send to in the list".into(),
+            "名单中没有可发送的人".into(),
+        ])));
+    }
     tell(&survey, &gathered, &log_path(options))?;
     before.write(folder)?;
     drop(Journal::create(&draft.place.journal(), &plan(row, options, &survey, home, name)?)?);
@@ -292,27 +319,36 @@ fn plan(
         total: survey.people,
         id: plan::own_part()?,
         created: crate::clock::now_ms(),
+        of: None,
     })
 }
 
 /// A task that was begun here goes on, if it is still the row's.
-fn go_on(place: &Place, row: &Row, options: &Start) -> Result<(), String> {
+fn go_on(place: &Place, row: &Row, options: &Start) -> Result<(), Refused> {
     let journal = Journal::open(&place.journal())?;
     let (mut plan, state, before) =
         (journal.plan()?, journal.state()?, Before::read(&place.folder)?);
     if plan.key != row.key || plan.source != row.file {
-        return Err("the row has another tmpl_key or file than when it was begun; with status 0 it begins anew".into());
+        return Err(refused([
+            "the row has another tmpl_key or file than when it was begun; with status 0 it begins anew".into(),
+            "该行的 tmpl_key 或 file 与开始时不同；把 status 改为 0 则从头发送".into(),
+        ]));
     }
     let ours = before.success + before.fail + state.progress.done();
-    if row.counts.success + row.counts.fail > ours {
-        return Err(format!(
-            "somebody else has gone on with this row: it counts {} done, and mega-task has done {ours}; \
-             with status 0 it begins anew",
-            row.counts.success + row.counts.fail
-        ));
+    let counted = row.counts.success + row.counts.fail;
+    if counted > ours {
+        return Err(refused([
+            format!(
+                "somebody else has gone on with this row: it counts {counted} done, and mega-task has done {ours}; \
+                 with status 0 it begins anew"
+            ),
+            format!(
+                "该行已由他处继续：记有 {counted} 人完成，而 mega-task 完成了 {ours} 人；把 status 改为 0 则从头发送"
+            ),
+        ]));
     }
     plan.to = options.to.clone();
-    journal.set_plan(&plan)
+    Ok(journal.set_plan(&plan)?)
 }
 
 fn log_path(options: &Start) -> PathBuf {
@@ -348,17 +384,18 @@ fn send(
     mut table: Table,
     (place, _lock): (&Place, &PidFile),
     options: &Start,
+    language: Language,
 ) -> Result<u8, String> {
     let journal = Journal::open(&place.journal())?;
     let (plan, state) = (journal.plan()?, journal.state()?);
-    let Before { success, fail, .. } = Before::read(&place.folder)?;
-    let before = Counts { total: success + fail + plan.total, success, fail, file_index: 0 };
+    let Before { success, fail, file_index, .. } = Before::read(&place.folder)?;
+    let before = Counts { total: success + fail + plan.total, success, fail, file_index };
     let progress = &state.progress;
     let counts = Counts {
         success: success + progress.sent,
         fail: fail + progress.failed + progress.unknown,
         // Of a task that goes on, the board knows it anew in a moment.
-        file_index: if progress.done() == 0 { 0 } else { row.counts.file_index },
+        file_index: if progress.done() == 0 { file_index } else { row.counts.file_index },
         ..before
     };
     let control = Control::default();
@@ -370,7 +407,8 @@ fn send(
     let subject = Subject { id, before, folder: place.folder.clone(), log: log_path(options) };
     let board = Board::start(table, subject)?;
     let recorder = board.recorder(&control, Duration::from_secs(options.patience));
-    let mut watch = Both { recorder, log: Log::open(&place.log())?, ended: Progress::default() };
+    let mut watch =
+        Both { recorder, log: Log::open(&place.log(), language)?, ended: Progress::default() };
     let unknown = Unknown::Report;
     let orders = Orders {
         place,

@@ -2,9 +2,10 @@
 //! list is written whose lines have the numbers of the file's.
 
 use super::table::{Row, Table, To};
-use crate::task::list::Lines;
+use crate::task::exit::{self, Refused};
+use crate::task::list::{Keeper, Kept, Lines};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// uids that are looked up at once.
@@ -24,37 +25,58 @@ pub enum Left {
     Fresh,
     /// The demo has sent to the last so many lines, and to nobody else.
     LastDone(u64),
+    /// mega-task has sent to those of the first so many lines; whoever takes the list in leaves them out.
+    FirstDone(u64),
 }
 
-/// `root`: what the row's file is relative to; `folder`: where a list may be written.
+/// `file`: the row's; `folder`: where a list may be written.
 pub fn gather(
     row: &Row,
     left: Left,
     table: &mut Table,
-    root: &Path,
+    file: &Path,
     folder: &Path,
-) -> Result<Gathered, String> {
+) -> Result<Gathered, Refused> {
     let path = folder.join("people");
     let none = |path| Gathered { path, strangers: 0, told: Vec::new() };
     match (row.to, left) {
-        (To::Openids, Left::Fresh) => Ok(none(root.join(&row.file))),
+        (To::Openids, Left::Fresh | Left::FirstDone(_)) => Ok(none(file.to_owned())),
         (To::Everybody, Left::Fresh) => {
             let mut list = List::create(&path)?;
             table.everybody(|openid| list.line(openid))?;
-            list.finish().map(|()| none(path))
+            list.finish()?;
+            Ok(none(path))
         }
-        (To::Everybody, Left::LastDone(_)) => {
-            Err("which users the demo has sent to cannot be told from the row".into())
-        }
+        (To::Everybody, Left::LastDone(_) | Left::FirstDone(_)) => Err(Refused::new(
+            exit::REFUSED,
+            [
+                "which users were sent to cannot be told from the row: the table of users has changed since (with the \
+                 --home of the mega-task that had the row it goes on)",
+                "用户表可能已变化，仅凭该行无法判断哪些用户已发送（若原由 mega-task 发送，用当时的 --home 可继续）",
+            ],
+        )),
         (to, left) => {
-            let file = root.join(&row.file);
             let last = match left {
-                Left::Fresh => u64::MAX,
-                Left::LastDone(done) => first_undone(&file, done)?,
+                Left::Fresh | Left::FirstDone(_) => u64::MAX,
+                Left::LastDone(done) => first_undone(file, done)?,
             };
-            copy(&file, last, to, table, &path)
+            Ok(copy(file, last, to, table, &path)?)
         }
     }
+}
+
+/// Those whose line is one of the first so many are no more in the list that `folder` keeps; how many they were.
+pub fn leave_out(folder: &Path, lines: u64) -> io::Result<u64> {
+    let (mut all, mut rest) = (Kept::open(folder, 0)?, Keeper::create(folder)?);
+    let mut count = 0;
+    while let Some(person) = all.person()? {
+        match person.line <= lines {
+            true => count += 1,
+            false => rest.keep(&person)?,
+        }
+    }
+    rest.finish()?;
+    Ok(count)
 }
 
 /// So many lines that are not blank come before those that are done.
@@ -181,6 +203,7 @@ mod tests {
             is_deleted: false,
             pid: 0,
             counts: Counts::default(),
+            information: String::new(),
         }
     }
 
@@ -191,8 +214,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("people.txt");
         let mut gathered = |to, left| {
-            let gathered = gather(&row(to), left, &mut table, folder.path(), folder.path());
+            let gathered = gather(&row(to), left, &mut table, &file, folder.path());
             gathered
+                .map_err(|refused| refused.why[0].clone())
                 .map(|gathered| (std::fs::read_to_string(gathered.path).unwrap(), gathered.told))
         };
         let error = gathered(To::Uids, Left::Fresh).unwrap_err();
@@ -203,6 +227,7 @@ mod tests {
         assert_eq!(gathered(To::Uids, Left::LastDone(2)), Ok(("o3\n".into(), vec![])));
         assert_eq!(gathered(To::Everybody, Left::Fresh), Ok(("o1\no3\n".into(), vec![])));
         assert!(gathered(To::Everybody, Left::LastDone(1)).is_err());
+        assert!(gathered(To::Everybody, Left::FirstDone(1)).is_err());
         std::fs::write(&file, "oa\nob\n\noc\nod\n\n").unwrap();
         let all = Ok(("oa\nob\n\noc\nod\n\n".into(), vec![]));
         assert_eq!(gathered(To::Openids, Left::Fresh), all);

@@ -2,8 +2,9 @@
 
 use super::Which;
 use super::table::{Counts, Row, Status};
+use crate::cli::language::Language;
 use crate::daemon::Process;
-use crate::task::exit;
+use crate::task::exit::{self, Refused};
 use rustix::process::{Pid, Signal, Uid};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -12,18 +13,29 @@ use std::time::{Duration, Instant};
 const STOP: Duration = Duration::from_secs(70);
 
 /// Asks the process that runs the row, and waits until it has ended.
-pub fn signal(which: &Which, signal: Signal) -> Result<u8, String> {
+pub fn signal(which: &Which, signal: Signal, language: Language) -> Result<u8, Refused> {
     let id = which.id;
     let mut table = which.open()?;
     let row = table.find(id)?;
     if row.status != Status::Running {
-        return Err(format!("task {id} does not run: its status is {}", row.status as u8));
+        let status = row.status as u8;
+        return Err(Refused::new(
+            exit::NOTHING,
+            [
+                format!("task {id} does not run: its status is {status}"),
+                format!("任务 {id} 没有在运行：状态为 {status}"),
+            ],
+        ));
     }
     let Some(process) = runs(id, row.pid) else {
-        table.settle(id, &row, Status::Interrupted, "进程已不存在")?;
         let pid = row.pid;
+        table.settle(id, &row, (Status::Interrupted, "进程已不存在"), row.counts.total)?;
         crate::say!(
-            "the process {pid} of task {id} is gone; its row is interrupted now: start goes on"
+            "{}",
+            language.pick([
+                format!("the process {pid} of task {id} is gone; its row is interrupted now: start goes on"),
+                format!("任务 {id} 的进程 {pid} 已不存在；该行已标为中断：可用 start 继续"),
+            ])
         );
         return Ok(exit::OK);
     };
@@ -31,13 +43,24 @@ pub fn signal(which: &Which, signal: Signal) -> Result<u8, String> {
         .signal(signal)
         .map_err(|error| format!("cannot signal the process {}: {error}", process.pid))?;
     if !process.ends_before(Instant::now() + STOP) {
-        return Err(format!(
-            "the process {} of task {id} was asked, and has not ended yet",
-            row.pid
+        let pid = row.pid;
+        return Err(Refused::new(
+            exit::FAILED,
+            [
+                format!("the process {pid} of task {id} was asked, and has not ended yet"),
+                format!("已通知任务 {id} 的进程 {pid}，但它还没有结束"),
+            ],
         ));
     }
     let Row { status, counts: Counts { total, success, fail, .. }, .. } = table.find(id)?;
-    crate::say!("task {id}: {success} sent, {fail} failed of {total}, status {}", status as u8);
+    let status = status as u8;
+    crate::say!(
+        "{}",
+        language.pick([
+            format!("task {id}: {success} sent, {fail} failed of {total}, status {status}"),
+            format!("任务 {id}：共 {total}，成功 {success}，失败 {fail}，状态 {status}"),
+        ])
+    );
     Ok(exit::OK)
 }
 

@@ -57,7 +57,26 @@ pub struct Row {
     pub is_deleted: bool,
     pub pid: i32,
     pub counts: Counts,
+    /// What the pages show.
+    pub information: String,
 }
+
+impl Row {
+    /// The last process that had the row was mega-task's: its first `file_index` lines are done. The demo writes its
+    /// own pid.
+    pub fn is_ours(&self) -> bool {
+        let ours = mark(self.pid);
+        let rest = self.information.strip_prefix(&ours);
+        self.pid != 0 && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(COLON))
+    }
+}
+
+/// Whose row it is, as `information` begins while people are left.
+fn mark(pid: i32) -> String {
+    format!("mega-task {pid}")
+}
+
+const COLON: char = '：';
 
 /// How far a task has come, as its row counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,8 +151,8 @@ impl Table {
 
     pub fn find(&mut self, id: u32) -> Result<Row, String> {
         let sql = format!(
-            "SELECT tmpl_key, file, send_to_type, status, is_delete, pid, total, success, fail, file_index \
-             FROM {} WHERE task_id = ?",
+            "SELECT tmpl_key, file, send_to_type, status, is_delete, pid, total, success, fail, file_index, \
+             information FROM {} WHERE task_id = ?",
             self.task
         );
         let row: Option<mysql::Row> = self.run(|c| c.exec_first(&sql, (id,)))?;
@@ -160,6 +179,7 @@ impl Table {
                 fail: count(8),
                 file_index: count(9),
             },
+            information: text(10),
         })
     }
 
@@ -167,15 +187,18 @@ impl Table {
     pub fn begin(&mut self, id: u32, found: &Row, counts: &Counts) -> Result<(), String> {
         // A page that has never set a pid has left it empty.
         let sql = format!(
-            "UPDATE {} SET status = 1, pid = ?, information = '', total = ?, success = ?, fail = ?, \
+            "UPDATE {} SET status = 1, pid = ?, information = ?, total = ?, success = ?, fail = ?, \
              file_index = ?, updated_at = {} WHERE task_id = ? AND status = ? AND COALESCE(pid, 0) = ? \
              AND is_delete = 0",
             self.task, self.now
         );
         let Counts { total, success, fail, file_index } = *counts;
         let (pid, status) = (std::process::id(), found.status as u8);
+        let said = information(Some(pid as i32), "");
+        // Pages divide by it.
+        let total = total.max(1);
         self.run(|c| {
-            let values = (pid, total, success, fail, file_index, id, status, found.pid);
+            let values = (pid, &said, total, success, fail, file_index, id, status, found.pid);
             c.exec_drop(&sql, values)
         })?;
         match self.find(id)? {
@@ -198,25 +221,29 @@ impl Table {
             self.task, self.now
         );
         let Counts { success, fail, file_index, .. } = *counts;
-        let (status, said, pid) = (status as u8, information(said), std::process::id());
+        let pid = std::process::id();
+        let whose = (status != Status::Finished).then_some(pid as i32);
+        let (status, said) = (status as u8, information(whose, said));
         self.run(|c| c.exec_drop(&sql, (status, &said, success, fail, file_index, id, pid)))
     }
 
-    /// It came to this without a process that runs it: `found` is what the row was.
+    /// It came to this without a process that runs it: `found` is what the row was. `total`: the people, as far as they
+    /// are known.
     pub fn settle(
         &mut self,
         id: u32,
         found: &Row,
-        status: Status,
-        said: &str,
+        (status, said): (Status, &str),
+        total: u64,
     ) -> Result<(), String> {
         let sql = format!(
-            "UPDATE {} SET status = ?, information = ?, updated_at = {} \
+            "UPDATE {} SET status = ?, information = ?, total = GREATEST(total, ?), updated_at = {} \
              WHERE task_id = ? AND status = ? AND COALESCE(pid, 0) = ?",
             self.task, self.now
         );
-        let (status, said, was) = (status as u8, information(said), found.status as u8);
-        self.run(|c| c.exec_drop(&sql, (status, &said, id, was, found.pid)))
+        let said = information(found.is_ours().then_some(found.pid), said);
+        let (status, was, total) = (status as u8, found.status as u8, total.max(1));
+        self.run(|c| c.exec_drop(&sql, (status, &said, total, id, was, found.pid)))
     }
 
     /// Tells the openid of everybody, in the order of uids.
@@ -296,9 +323,11 @@ impl Table {
     }
 }
 
-/// As much of a text as its column holds.
-fn information(text: &str) -> String {
-    text.chars().take(INFORMATION).collect()
+/// As much of a text as its column holds, behind the mark of the process whose row it is.
+fn information(whose: Option<i32>, text: &str) -> String {
+    let mark = whose.map(mark).unwrap_or_default();
+    let colon = if mark.is_empty() || text.is_empty() { "" } else { "：" };
+    format!("{mark}{colon}{text}").chars().take(INFORMATION).collect()
 }
 
 #[cfg(test)]
@@ -370,11 +399,33 @@ pub(super) mod tests {
         table.run(|c| c.query_drop("UPDATE taken_mega_task SET status = 1, pid = 4711")).unwrap();
         let error = table.begin(5, &found, &Counts::default()).unwrap_err();
         assert!(error.contains("changed by somebody else"), "{error}");
-        table.settle(5, &found, Status::Failed, "x").unwrap();
+        table.settle(5, &found, (Status::Failed, "x"), 0).unwrap();
         let row = table.find(5).unwrap();
         assert_eq!((row.status, row.pid), (Status::Running, 4711));
-        table.settle(5, &row, Status::Interrupted, "gone").unwrap();
-        assert_eq!(table.find(5).unwrap().status, Status::Interrupted);
+        table.settle(5, &row, (Status::Interrupted, "gone"), 0).unwrap();
+        let row = table.find(5).unwrap();
+        assert_eq!((row.status, row.information.as_str()), (Status::Interrupted, "gone"));
+        assert_eq!(row.counts.total, 1, "pages divide by it");
+    }
+
+    #[test]
+    fn a_row_says_that_it_is_ours_until_somebody_else_has_had_it() {
+        let Some(mut table) = table("ours_", WAITING) else { return };
+        let found = table.find(5).unwrap();
+        assert!(!found.is_ours());
+        let counts = Counts { file_index: 2, ..Counts::default() };
+        table.begin(5, &found, &counts).unwrap();
+        let row = table.find(5).unwrap();
+        assert!(row.is_ours() && row.counts.total == 1, "{row:?}");
+        table.save(5, &counts, Status::Paused, "").unwrap();
+        assert!(table.find(5).unwrap().is_ours());
+        let row = table.find(5).unwrap();
+        table.settle(5, &row, (Status::Failed, "连接服务器失败"), 9).unwrap();
+        let row = table.find(5).unwrap();
+        assert!(row.is_ours() && row.information.ends_with("：连接服务器失败"), "{row:?}");
+        assert_eq!(row.counts.total, 9);
+        table.run(|c| c.query_drop("UPDATE ours_mega_task SET pid = 1")).unwrap();
+        assert!(!table.find(5).unwrap().is_ours());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The lines of a text in whatever encoding it is in, one piece of it in memory at a time. A line ends with a line feed,
-//! a carriage return or both. UTF-8 and UTF-16 are
-//! known by their first bytes, UTF-8 without them by the whole of it; what is left is GB18030, as GBK and GB2312 are.
+//! a carriage return or both. UTF-8 and UTF-16 are known by their first bytes, UTF-8 without them by the whole of it;
+//! what is left is GB18030, as GBK and GB2312 are, unless it is UTF-8 but for a few bytes: that is refused, because as
+//! GB18030 it would be other words.
 
 use super::error::ListError;
 use encoding_rs::{Decoder, DecoderResult, GB18030, UTF_8};
@@ -57,8 +58,14 @@ impl Lines {
     /// `path` is for what is said of it.
     pub fn open(mut file: File, path: &Path) -> Result<Lines, ListError> {
         let failed = |error| ListError::unreadable(path, &error);
-        let encoding = find_encoding(&mut file).map_err(failed)?;
+        let found = find_encoding(&mut file).map_err(failed)?;
         file.rewind().map_err(failed)?;
+        let encoding = match found {
+            Found::Text(encoding) => encoding,
+            Found::BrokenUtf8(at) => {
+                return Err(broken_utf8(path, line_of(&mut file, at).map_err(failed)?));
+            }
+        };
         Ok(Lines {
             file,
             path: path.to_owned(),
@@ -159,31 +166,83 @@ pub fn too_long(path: &Path, line: u64) -> ListError {
     ])
 }
 
-/// Looks at the whole of it.
-fn find_encoding(file: &mut File) -> io::Result<&'static encoding_rs::Encoding> {
+fn broken_utf8(path: &Path, line: u64) -> ListError {
+    let path = path.display();
+    ListError::new([
+        format!(
+            "{path}, line {line}: bytes that are no text in a list that otherwise is UTF-8; correct that line (was it \
+             cut off, or pasted from another encoding?)"
+        ),
+        format!(
+            "{path} 第 {line} 行：名单是 UTF-8，但此处有不成文字的字节；请改正该行（是被截断，还是混入了其他编码？）"
+        ),
+    ])
+}
+
+enum Found {
+    Text(&'static encoding_rs::Encoding),
+    /// It is UTF-8 but for some bytes, the first of which is there.
+    BrokenUtf8(u64),
+}
+
+/// Errors after which it is decided what the text is.
+const ENOUGH: u64 = 1_000;
+
+/// Looks at the whole of it. Two characters of three bytes to each error are no chance: of two characters that follow
+/// each other in GB18030, less than one in fifty looks like one of UTF-8, and nearly all others are errors.
+fn find_encoding(file: &mut File) -> io::Result<Found> {
     let mut raw = Vec::with_capacity(PIECE);
     let mut text = String::with_capacity(3 * PIECE + 16);
     let mut decoder = UTF_8.new_decoder_without_bom_handling();
+    let (mut offset, mut characters, mut errors, mut first) = (0, 0, 0, 0);
     for piece in 0.. {
         let count = Read::take(&mut *file, PIECE as u64).read_to_end(&mut raw)?;
         if piece == 0
             && let Some((encoding, _)) = encoding_rs::Encoding::for_bom(&raw)
         {
-            return Ok(encoding);
+            return Ok(Found::Text(encoding));
         }
-        text.clear();
-        text.reserve(3 * raw.len() + 16);
-        let (result, taken) =
-            decoder.decode_to_string_without_replacement(&raw, &mut text, count == 0);
-        if matches!(result, DecoderResult::Malformed(..)) {
-            return Ok(GB18030);
+        let mut at = 0;
+        loop {
+            text.clear();
+            text.reserve(3 * raw.len() + 16);
+            let (result, taken) =
+                decoder.decode_to_string_without_replacement(&raw[at..], &mut text, count == 0);
+            (at, offset) = (at + taken, offset + taken as u64);
+            characters += text.bytes().filter(|byte| *byte >= 0xe0).count() as u64;
+            if !matches!(result, DecoderResult::Malformed(..)) {
+                break;
+            }
+            errors += 1;
+            if errors == 1 {
+                first = offset;
+            }
+            if errors == ENOUGH && characters < errors {
+                return Ok(Found::Text(GB18030));
+            }
         }
+        raw.drain(..at);
         if count == 0 {
             break;
         }
-        raw.drain(..taken);
     }
-    Ok(UTF_8)
+    Ok(match errors {
+        0 => Found::Text(UTF_8),
+        _ if characters >= 2 * errors && characters >= 2 => Found::BrokenUtf8(first),
+        _ => Found::Text(GB18030),
+    })
+}
+
+/// The number of the line that the byte before `end` is in.
+fn line_of(file: &mut File, end: u64) -> io::Result<u64> {
+    let (mut line, mut before) = (1, b' ');
+    let bytes = io::BufReader::new(Read::take(file, end.saturating_sub(1))).bytes();
+    for byte in bytes {
+        let byte = byte?;
+        line += u64::from(byte == b'\n' && before != b'\r' || byte == b'\r');
+        before = byte;
+    }
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -257,6 +316,35 @@ mod tests {
         assert_eq!((encoding, all.last().unwrap().as_str()), (Encoding::Gb18030, "张"));
         let cut = &bytes[..bytes.len() - 1];
         assert!(lines(cut).unwrap_err().to_string().contains("line 65537: this is neither UTF-8"));
+    }
+
+    #[test]
+    fn a_utf8_list_with_a_broken_byte_is_not_taken_for_gbk() {
+        let names = "openid,name\r\no1,张三\r\no2,李四\r\n";
+        for (broken, line) in [
+            // Cut off within a character, and in the middle of a text.
+            ([names.as_bytes(), b"o3,\xe7\x8e"].concat(), 4),
+            ([names.as_bytes(), b"o3,\xd5\xc5\r\n", names.repeat(PIECE).as_bytes()].concat(), 4),
+            ([b"o1,\xff\n".as_slice(), names.as_bytes()].concat(), 1),
+        ] {
+            let error = lines(&broken).unwrap_err().to_string();
+            let said = format!("line {line}: bytes that are no text in a list that otherwise");
+            assert!(error.contains(&said), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_gbk_is_taken_for_broken_utf8() {
+        // All characters of GB2312, in the order of its table and in others.
+        let bytes: Vec<[u8; 2]> =
+            (0xb0..=0xf7).flat_map(|lead| (0xa1..=0xfe).map(move |trail| [lead, trail])).collect();
+        let known = |pair: &&[u8; 2]| !GB18030.decode(&pair[..]).2;
+        let known: Vec<[u8; 2]> = bytes.iter().filter(known).copied().collect();
+        for step in [1, 7, 101, 977] {
+            let mixed: Vec<u8> =
+                (0..known.len()).flat_map(|n| known[n * step % known.len()]).collect();
+            assert_eq!(lines(&mixed).unwrap().0, Encoding::Gb18030, "{step}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The clerk: a thread that owns the journal and the result file, so that nobody who sends waits for a disk. One
 //! block at a time: first its rows, then the journal that says how many they are (J1).
 
-use crate::task::event::Failure;
+use crate::task::event::{Failure, Remade};
 use crate::task::journal::{Journal, State};
 use crate::task::results::Results;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,6 +17,8 @@ pub struct Block {
     /// Lines of the result file.
     pub rows: String,
     pub failures: Vec<Failure>,
+    /// The clerk puts in that the result file is another.
+    pub remade: Option<Remade>,
 }
 
 pub struct Clerk {
@@ -85,6 +87,7 @@ impl Clerk {
 
 /// Rows before the journal: those that it does not know are cut off by the next run, and written again.
 fn keep(results: &mut Results, journal: &mut Journal, block: &mut Block) -> Result<(), String> {
+    block.remade = results.mend(journal)?;
     results.keep(&block.rows)?;
     block.state.result_bytes = results.bytes();
     journal.keep(&block.state, &block.failures)
@@ -103,6 +106,7 @@ impl Drop for Clerk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::language::Language;
     use crate::task::event::{Progress, Status};
     use crate::task::journal::{Open, Stage};
     use crate::task::plan::{self, Encoding, Plan};
@@ -121,6 +125,7 @@ mod tests {
             state: State { changed: number, ..State::new(BLOCKS * PEOPLE) },
             rows: String::new(),
             failures: Vec::new(),
+            remade: None,
         };
         let done = number.saturating_sub(1);
         let state = &mut block.state;
@@ -161,8 +166,14 @@ mod tests {
         block
     }
 
-    fn plan(encoding: Encoding) -> Plan {
-        Plan { total: BLOCKS * PEOPLE, encoding, ..plan::tests::plan() }
+    fn plan(folder: &Path, encoding: Encoding) -> Plan {
+        let result = folder.join(FILES[0]);
+        Plan { total: BLOCKS * PEOPLE, result, encoding, ..plan::tests::plan() }
+    }
+
+    fn take_up(folder: &Path, encoding: Encoding, state: &State) -> Results {
+        let plan = plan(folder, encoding);
+        Results::take_up(folder, &plan, state, Language::Chinese).unwrap()
     }
 
     fn read(folder: &Path) -> [Vec<u8>; 3] {
@@ -188,8 +199,8 @@ mod tests {
     fn lefts(encoding: Encoding) -> (Vec<Left>, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
         let journal = folder.path().join("journal.db");
-        let mut own = Journal::create(&journal, &plan(encoding)).unwrap();
-        let mut results = Results::open(&folder.path().join(FILES[0]), encoding, 0).unwrap();
+        let mut own = Journal::create(&journal, &plan(folder.path(), encoding)).unwrap();
+        let mut results = take_up(folder.path(), encoding, &own.state().unwrap());
         let mut lefts = Vec::new();
         let mut before = read(folder.path());
         let mut seen = |before: &mut [Vec<u8>; 3], kept| {
@@ -246,7 +257,7 @@ mod tests {
         journal.failures(count).unwrap();
         assert_eq!(failures, state.progress.failed);
         let path = folder.path().join(FILES[0]);
-        let mut results = Results::open(&path, encoding, state.result_bytes).unwrap();
+        let mut results = take_up(folder.path(), encoding, &state);
         for number in kept + 1..=BLOCKS {
             keep(&mut results, &mut journal, &mut block(number)).unwrap();
         }

@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
     fn begin(orders: Orders<'a>) -> Result<Run<'a>, String> {
         let Orders { place, plan, mut journal, control, watch, unknown, language } = orders;
         let mut state = journal.state()?;
-        let results = Results::open(&plan.result, plan.encoding, state.result_bytes)?;
+        let results = Results::take_up(&place.folder, plan, &state, language)?;
         let unread = |error| format!("cannot read the list in {}: {error}", place.folder.display());
         if unknown == Unknown::Resend {
             reopen(&mut journal, &mut state)?;
@@ -319,6 +319,9 @@ impl<'a> Run<'a> {
 
     fn tell(&mut self, block: Block) -> Result<(), String> {
         self.book.acked = block.number;
+        if let Some(remade) = &block.remade {
+            self.watch.hear(&Event::Remade(remade));
+        }
         let any = block.state.progress != self.told;
         self.told = block.state.progress;
         if any {
@@ -364,7 +367,7 @@ impl<'a> Run<'a> {
         book.given += 1;
         (book.dirty, book.hurry, book.at) = (false, false, now);
         let (rows, failures) = (std::mem::take(&mut book.rows), std::mem::take(&mut book.failures));
-        self.clerk.give(Block { number: book.given, state, rows, failures })
+        self.clerk.give(Block { number: book.given, state, rows, failures, remade: None })
     }
 
     /// The last block.

@@ -19,6 +19,7 @@ pub struct Bar {
     /// The answer that said nothing, until somebody is answered.
     unclear: Option<String>,
     drains: Option<usize>,
+    remade: Option<String>,
 }
 
 impl Bar {
@@ -28,7 +29,15 @@ impl Bar {
             ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}%  {pos}/{len}{msg}");
         bar.set_style(style.expect("invariant: the template is well formed").progress_chars("=> "));
         bar.set_prefix(printable(name));
-        Bar { bar, language, pace: Pace::new(), waits: None, unclear: None, drains: None }
+        Bar {
+            bar,
+            language,
+            pace: Pace::new(),
+            waits: None,
+            unclear: None,
+            drains: None,
+            remade: None,
+        }
     }
 
     fn show(&mut self, progress: &Progress) {
@@ -56,6 +65,10 @@ impl Bar {
             text += "\n";
             text += &words::unclear(why, language);
         }
+        if let Some(remade) = &self.remade {
+            text += "\n";
+            text += remade;
+        }
         if let Some(out) = self.drains {
             text += &language.pick([
                 format!("\nends when {out} answers are there (again: at once)"),
@@ -78,6 +91,9 @@ impl Watch for Bar {
             Event::Waits(why) => self.waits = Some(words::why(why, self.language)),
             Event::GoesOn => self.waits = None,
             Event::Unclear(why) => self.unclear = Some((*why).to_owned()),
+            Event::Remade(remade) => {
+                self.remade = Some(words::remade(remade, self.language));
+            }
             Event::Drains(out) => self.drains = Some(*out),
             Event::Ended(..) => self.bar.finish_and_clear(),
         }

@@ -58,6 +58,14 @@ impl Watch for Json {
             }
             Event::GoesOn => self.say("goes_on", json!({})),
             Event::Unclear(why) => self.say("unclear", json!({ "why": why })),
+            Event::Remade(remade) => {
+                let [old, new] = [&remade.old, &remade.new].map(|path| path.display().to_string());
+                let why = words::remade(remade, Language::English);
+                self.say(
+                    "result_lost",
+                    json!({ "old": old, "new": new, "rows": remade.rows, "why": why }),
+                );
+            }
             Event::Drains(out) => self.say("drains", json!({ "out": out })),
             Event::Ended(end, progress) => {
                 let (how, why) = match end {

@@ -43,6 +43,7 @@ impl Watch for Lines {
                 format!("ends when {out} answers are there"),
                 format!("等待 {out} 个应答后结束"),
             ])),
+            Event::Remade(remade) => self.say(&words::remade(remade, language)),
             Event::Unclear(why) => self.say(&words::unclear(why, language)),
             // How far it is is said by the clock, and the end by the summary.
             Event::Answered { .. } | Event::Ended(..) => {}

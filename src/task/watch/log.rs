@@ -14,16 +14,17 @@ const EVERY: Duration = Duration::from_secs(60);
 
 pub struct Log {
     file: File,
+    language: Language,
     said: Instant,
     /// It could not be written: said once.
     lost: bool,
 }
 
 impl Log {
-    pub fn open(path: &Path) -> Result<Log, String> {
+    pub fn open(path: &Path, language: Language) -> Result<Log, String> {
         let file = file::append(path)
             .map_err(|error| format!("cannot write the task's log {}: {error}", path.display()))?;
-        Ok(Log { file, said: Instant::now(), lost: false })
+        Ok(Log { file, language, said: Instant::now(), lost: false })
     }
 
     pub fn say(&mut self, text: &str) {
@@ -40,26 +41,38 @@ impl Log {
 
 impl Watch for Log {
     fn hear(&mut self, event: &Event) {
-        let english = Language::English;
+        let language = self.language;
         match event {
             Event::Started(progress) => {
-                let pid = std::process::id();
-                self.say(&format!("begins, process {pid}: {}", words::counts(progress, english)));
+                let (pid, counts) = (std::process::id(), words::counts(progress, language));
+                self.say(&language.pick([
+                    format!("begins, process {pid}: {counts}"),
+                    format!("开始，进程 {pid}：{counts}"),
+                ]));
             }
             Event::Answered { .. } => {}
-            Event::Waits(why) => self.say(&format!("waits: {}", words::why(why, english))),
-            Event::GoesOn => self.say("goes on"),
-            Event::Unclear(why) => self.say(&words::unclear(why, english)),
-            Event::Drains(out) => self.say(&format!("ends when {out} answers are there")),
+            Event::Waits(why) => {
+                let why = words::why(why, language);
+                self.say(&language.pick([format!("waits: {why}"), format!("等待：{why}")]));
+            }
+            Event::GoesOn => self.say(language.pick(["goes on", "继续"])),
+            Event::Unclear(why) => self.say(&words::unclear(why, language)),
+            Event::Remade(remade) => self.say(&words::remade(remade, language)),
+            Event::Drains(out) => self.say(&language.pick([
+                format!("ends when {out} answers are there"),
+                format!("等待 {out} 个应答后结束"),
+            ])),
             Event::Ended(end, progress) => {
-                let counts = words::counts(progress, english);
+                let counts = words::counts(progress, language);
                 let end = match end {
-                    End::Broken(why) => format!("stopped: {why}"),
-                    End::Finished => "finished".into(),
-                    End::Paused => "paused".into(),
-                    End::Ended => "ended".into(),
+                    End::Broken(why) => {
+                        language.pick([format!("stopped: {why}"), format!("已停止：{why}")])
+                    }
+                    End::Finished => language.pick(["finished", "已完成"]).into(),
+                    End::Paused => language.pick(["paused", "已暂停"]).into(),
+                    End::Ended => language.pick(["ended", "已结束"]).into(),
                 };
-                self.say(&format!("{end}: {counts}"));
+                self.say(&language.pick([format!("{end}: {counts}"), format!("{end}：{counts}")]));
             }
         }
     }
@@ -67,7 +80,7 @@ impl Watch for Log {
     fn tick(&mut self, progress: &Progress) {
         if self.said.elapsed() >= EVERY {
             self.said = Instant::now();
-            let counts = words::counts(progress, Language::English);
+            let counts = words::counts(progress, self.language);
             self.say(&counts);
         }
     }
