@@ -1,6 +1,6 @@
 //! What a turn of the run does on the connections: connects, lets people go out, and books what is answered.
 
-use super::link::{Link, Reply};
+use super::link::{Heard, Link, Reply};
 use super::people::Next;
 use super::wait::{Allowance, Moved};
 use super::{BACKOFF, Run};
@@ -103,13 +103,14 @@ impl Run<'_> {
         if !link.is_up() {
             return Ok(true);
         }
-        let mut chunk = std::mem::take(&mut self.chunk);
-        let open = link.read(&mut chunk, now);
-        self.chunk = chunk;
-        // What was said before the end counts.
-        let open = open?;
-        link.replies(|reply| self.answered(&reply, index, now, halt))?;
-        Ok(open)
+        loop {
+            match link.read(&mut self.chunk, now)? {
+                // What was said before the end counts.
+                Heard::Some => link.replies(|reply| self.answered(&reply, index, now, halt))?,
+                Heard::NoMore => return Ok(true),
+                Heard::End => return Ok(false),
+            }
+        }
     }
 
     /// By an answer: a connection alone proves nothing, what stands before mega may have made it.
