@@ -130,7 +130,7 @@ fn in_doubt(desk: &Desk) -> usize {
     let journal = desk.folder.path().join("home/t/journal.db");
     let journal = rusqlite::Connection::open(journal).unwrap();
     let open: Vec<u8> = journal.query_row("SELECT open FROM state", [], |row| row.get(0)).unwrap();
-    open.chunks(OPEN).filter(|open| open[SINCE].iter().any(|byte| *byte > 0)).count()
+    open.chunks(OPEN).filter(|open| open[SINCE] != NOTHING).count()
 }
 
 #[test]
@@ -151,6 +151,7 @@ fn who_never_went_out_is_in_no_doubt_after_a_kill_while_mega_refuses() {
 /// Bytes of one in the journal's `open`: index, offset, since and turn.
 const OPEN: usize = 28;
 const SINCE: std::ops::Range<usize> = 16..24;
+const NOTHING: [u8; 8] = i64::MIN.to_le_bytes();
 
 /// What may be out was so long ago that no repeat of it would be recognised.
 fn grow_old(desk: &Desk) -> usize {
@@ -160,8 +161,8 @@ fn grow_old(desk: &Desk) -> usize {
         journal.query_row("SELECT open FROM state", [], |row| row.get(0)).unwrap();
     let mut grown = 0;
     for open in open.chunks_mut(OPEN) {
-        let since = u64::from_le_bytes(open[SINCE].try_into().unwrap());
-        if since > 0 {
+        let since = i64::from_le_bytes(open[SINCE].try_into().unwrap());
+        if since != i64::MIN {
             open[SINCE].copy_from_slice(&(since - 600_000).to_le_bytes());
             grown += 1;
         }

@@ -22,7 +22,7 @@ use super::reply::Judge;
 use super::results::{self, Results};
 use super::words;
 use crate::cli::language::Language;
-use crate::clock::{self, Seldom};
+use crate::clock::{self, Moment, Seldom};
 use crate::task::home::Place;
 use clerk::{Block, Clerk};
 use link::Link;
@@ -96,6 +96,8 @@ struct Run<'a> {
     /// It is not time yet.
     appointed: Option<Why>,
     people: People,
+    /// Which start of the machine this is.
+    boot: Option<String>,
     wait: Wait,
     rate: Rate,
     clerk: Clerk,
@@ -154,17 +156,23 @@ impl<'a> Run<'a> {
         }
         let list = Kept::open(&place.folder, state.offset).map_err(unread)?;
         let mut people = People::new(list, state.next, plan.total, plan.window, plan.rate);
+        let now = Moment::read();
         state.open.sort_by_key(|open| open.index);
         let mut read = Kept::open(&place.folder, 0).map_err(unread)?;
         for open in &state.open {
             let person = read.at(open.offset).map_err(unread)?;
-            let since = if unknown == Unknown::Resend { 0 } else { open.since };
+            let since = open.since.filter(|_| unknown == Unknown::Report).map(|since| {
+                // Who is of an age that nobody can tell is too old.
+                let age = now.age(since, &state.changed).unwrap_or(people::RECOGNISED_FOR);
+                now.uptime - age.as_millis() as i64
+            });
             people.hold(person, Open { since, ..*open });
         }
         let cannot = |error| format!("cannot poll: {error}");
         let poll = Poll::new().map_err(cannot)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(cannot)?);
         control.wakes(&waker);
+        let boot = now.boot;
         let now = Instant::now();
         Ok(Run {
             clerk: Clerk::start(journal, results, waker)?,
@@ -178,6 +186,7 @@ impl<'a> Run<'a> {
             reconnect: Reconnect { pause: BACKOFF.start, at: now, tries: 0, why: None },
             appointed: None,
             people,
+            boot,
             wait: Wait::new(now),
             rate: Rate::new(plan.rate, now),
             told: state.progress.clone(),
@@ -356,7 +365,7 @@ impl<'a> Run<'a> {
             progress: book.progress.clone(),
             waits: why.map(|why| words::why(why, Language::English)),
             took: book.took + (now - self.began).as_millis() as u64,
-            changed: clock::now_ms(),
+            changed: Moment::of(self.boot.clone()),
         };
         state.progress.front = state.front();
         book.given += 1;
@@ -432,7 +441,7 @@ fn reopen(journal: &mut Journal, state: &mut State) -> Result<(), String> {
         if failure.status == Status::Unknown {
             let Failure { index, offset, .. } = failure;
             // Another id: what became of the first is asked no more.
-            open.push(Open { index, offset, since: 0, turn: 1 });
+            open.push(Open { index, offset, since: None, turn: 1 });
         }
         Ok(())
     })?;

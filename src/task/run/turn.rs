@@ -4,6 +4,7 @@ use super::link::{Heard, Link, Reply};
 use super::people::Next;
 use super::wait::{Allowance, Moved};
 use super::{BACKOFF, Run};
+use crate::clock;
 use crate::task::event::{Event, Status, Why};
 use crate::task::reply::Verdict;
 use crate::wire::command::Request;
@@ -204,10 +205,11 @@ impl Run<'_> {
     /// Lets go out whom window, rate and journal allow.
     pub(super) fn go_out(&mut self, now: Instant) -> Result<(), String> {
         self.people.look(now);
+        let uptime = clock::uptime_ms();
         let block = self.number_of_next_block();
         let free = self.allowance(now) == Allowance::Free && self.reaches();
         if free {
-            let read = self.people.read(block);
+            let read = self.people.read(block, uptime);
             self.book.dirty |=
                 read.map_err(|error| format!("cannot read the task's list: {error}"))?;
         }
@@ -216,7 +218,7 @@ impl Run<'_> {
             if allowance == Allowance::Shut || !self.reaches() || !self.rate.allows(now) {
                 break;
             }
-            match self.people.next(self.book.acked) {
+            match self.people.next(self.book.acked, uptime) {
                 Next::Goes(slot) => {
                     if self.wait.allowance(now) == Allowance::Probe {
                         self.wait.tries(slot);
@@ -229,8 +231,10 @@ impl Run<'_> {
                 }
                 Next::Waits => {
                     self.book.dirty |= match allowance {
-                        Allowance::Free => self.people.stage(block),
-                        Allowance::Probe | Allowance::Shut => self.people.stage_first(1, block),
+                        Allowance::Free => self.people.stage(block, uptime),
+                        Allowance::Probe | Allowance::Shut => {
+                            self.people.stage_first(1, block, uptime)
+                        }
                     };
                     if self.clerk.is_busy() {
                         self.people.starves(block);
@@ -241,7 +245,7 @@ impl Run<'_> {
                 Next::Nobody => {
                     // A probe needs somebody.
                     if allowance == Allowance::Probe {
-                        let read = self.people.read(block);
+                        let read = self.people.read(block, uptime);
                         self.book.dirty |=
                             read.map_err(|error| format!("cannot read the task's list: {error}"))?;
                     }
