@@ -10,6 +10,7 @@ mod clerk;
 mod link;
 mod people;
 mod rate;
+mod reach;
 mod turn;
 mod wait;
 
@@ -29,6 +30,7 @@ use link::Link;
 use mio::{Events, Poll, Token, Waker};
 use people::{Held, People};
 use rate::Rate;
+use reach::Reach;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wait::Wait;
@@ -96,6 +98,7 @@ struct Run<'a> {
     /// It is not time yet.
     appointed: Option<Why>,
     people: People,
+    reach: Reach,
     /// Which start of the machine this is.
     boot: Option<String>,
     wait: Wait,
@@ -157,11 +160,13 @@ impl<'a> Run<'a> {
         let list = Kept::open(&place.folder, state.offset).map_err(unread)?;
         let mut people = People::new(list, state.next, plan.total, plan.window, plan.rate);
         let now = Moment::read();
+        let reach = Reach::open(&place.folder, &state, &now).map_err(reach::failed)?;
         state.open.sort_by_key(|open| open.index);
         let mut read = Kept::open(&place.folder, 0).map_err(unread)?;
         for open in &state.open {
             let person = read.at(open.offset).map_err(unread)?;
-            let since = open.since.filter(|_| unknown == Unknown::Report).map(|since| {
+            let doubt = unknown == Unknown::Report && reach.covers(open.index);
+            let since = open.since.filter(|_| doubt).map(|since| {
                 // Who is of an age that nobody can tell is too old.
                 let age = now.age(since, &state.changed).unwrap_or(people::RECOGNISED_FOR);
                 now.uptime - age.as_millis() as i64
@@ -186,6 +191,7 @@ impl<'a> Run<'a> {
             reconnect: Reconnect { pause: BACKOFF.start, at: now, tries: 0, why: None },
             appointed: None,
             people,
+            reach,
             boot,
             wait: Wait::new(now),
             rate: Rate::new(plan.rate, now),
@@ -281,6 +287,7 @@ impl<'a> Run<'a> {
         if self.drains.is_none() {
             self.go_out(now)?;
         }
+        self.reach.keep().map_err(reach::failed)?;
         self.flush(now);
         self.give_block(now)?;
         Ok(None)

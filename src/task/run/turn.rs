@@ -269,6 +269,7 @@ impl Run<'_> {
             .filter(|(_, it)| it.is_up());
         let Some((index, link)) = up.min_by_key(|(_, link)| link.outstanding) else { return };
         let held = self.people.goes(slot, index);
+        self.reach.extend(held.open.index);
         self.plan.put_id(&mut self.id, held.open.index, held.open.turn);
         self.plan.put_data(&mut self.data, &held.data);
         let request = Request {
