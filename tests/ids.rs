@@ -191,7 +191,7 @@ fn the_command_line_gives_ids_too() {
 }
 
 #[test]
-fn no_more_ids_are_remembered_than_may_be_and_one_more_is_refused() {
+fn no_more_ids_may_wait_than_are_remembered_and_those_that_ended_make_room() {
     let sandbox = Sandbox::start();
     let site = Site::started(&sandbox, "[queue]\nids_max = 1000\n");
     site.ok(&["pause"]);
@@ -208,10 +208,31 @@ fn no_more_ids_are_remembered_than_may_be_and_one_more_is_refused() {
     assert_eq!(told(&mut client), ok());
     let status = site.status();
     assert_eq!((&status["refusals"]["ids"], &status["repeated"]), (&json!(1), &json!(1)));
-    // Ten minutes have to pass, or the limit to be raised.
     site.ok(&["resume"]);
     wait_for("the queue to be empty", || site.count("queue_depth") == 0);
-    assert_eq!(push(&mut client, "more", "x"), refused);
+    // More than are remembered, one batch after the other.
+    for n in 0..3_000 {
+        client.ask(encode_push, n, &format!("p{n}"), Some("x"), "null");
+    }
+    (0..3_000).for_each(|_| assert_eq!(told(&mut client), ok()));
+    assert_eq!(push(&mut client, "more", "x"), ok());
+}
+
+#[test]
+fn a_send_under_the_id_of_a_push_is_no_answer_of_wechats() {
+    let sandbox = Sandbox::start();
+    sandbox.faults(json!({"openids": {"o1": {"errcode": 43004, "errmsg": "require subscribe"}}}));
+    let site = Site::started(&sandbox, "");
+    let mut client = site.client();
+    assert_eq!(push(&mut client, "o1", "x"), ok());
+    let text = "invalid id: a push has it, and nobody can answer for WeChat";
+    assert_eq!(send(&mut client, "o1", "x"), (400, text.to_owned()));
+    wait_for("the end", || site.count("failed") == 1);
+    assert_eq!(send(&mut client, "o1", "x"), (400, text.to_owned()));
+    assert_eq!(send(&mut client, "o1", "y").0, 400);
+    // And the other way round: as the send was.
+    let (code, told) = push(&mut client, "o1", "y");
+    assert!(code == 400 && told.contains("43004"), "{code} {told}");
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! mega-task while it, mega or both are killed or restarted: each person gets the message once.
 
-use crate::support::desk::{Desk, address, end_of};
+use crate::support::desk::{Desk, Running, address, end_of};
 use crate::support::{DEADLINE, Sandbox, Site, TEMPLATE, steady_address, wait_for};
 use serde_json::json;
 use std::io::Read;
 use std::net::TcpListener;
-use std::process::Child;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +21,7 @@ fn moment(random: &mut fastrand::Rng) -> Duration {
 }
 
 /// Runs the task, or goes on with it where it was made before its process was killed.
-fn go(desk: &Desk, run: &[&str]) -> Child {
+fn go(desk: &Desk, run: &[&str]) -> Running {
     let made = desk.run(&["show", "t"]).status.success();
     desk.start(if made { &["resume", "t"] } else { run })
 }

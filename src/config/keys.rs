@@ -118,7 +118,7 @@ pub const ALL: &[Key] = table! {
     "segment_size" = "64M", PowerOfTwo(M, G);
     /// Largest size of the queue on disk; 0 is no limit
     "queue_max_bytes" = "0", Bytes(0, 1024 * G);
-    /// Ids of clients' own (id=) that are remembered until ten minutes after the end, of at most 96 bytes each; more are refused
+    /// Ids of clients' own (id=) that are remembered until ten minutes after the end, of at most 96 bytes each; those that ended first are forgotten for new ones, and when as many wait, more are refused
     "ids_max" = "1000000", Count(1000, 100_000_000), reload;
     /// A send, whose client is waiting, goes before queued messages
     "send_first" = "on", Flag, reload;

@@ -2,17 +2,21 @@
 //! goes out twice. Part of the spool's state; knows no channels.
 //!
 //! - K1: the id of a push is known from the moment it is taken in until ten minutes after its end, that of a send
-//!   while it is in hand and for ten minutes after WeChat's answer. Like WeChat, for one openid.
+//!   while it is in hand and for ten minutes after WeChat's answer. Like WeChat, for one openid. A send under a
+//!   push's id is refused: nobody could answer it as a send.
 //! - K2: a send of which nobody knows what became, or that was refused, is forgotten: the repeat is tried, and
 //!   WeChat drops it if it took the first.
 //! - K3: what an earlier run took in is read from the queue by a thread of its own, when the first request with
 //!   an id comes; until that is done such requests are refused, not guessed at.
-//! - K4: there are never more than `limit`, each of at most `COST` bytes; one more is refused.
+//! - K4: there are never more than `limit`, each of at most `COST` bytes. Those that ended first are forgotten
+//!   before their time, because WeChat itself drops a repeat for ten minutes; what is held is not, and one more is
+//!   refused.
 
 use crate::linger::linger;
 use crate::queue::{ClientMsgId, Message, OwnIds};
 use crate::traffic::batch::ReplyTo;
-use crate::wire::not_now::{IDS_ENDED, IDS_UNREAD, QUEUE_FULL};
+use crate::wire::command::OK;
+use crate::wire::not_now::{IDS_UNREAD, QUEUE_FULL};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -45,16 +49,32 @@ impl Printer {
 }
 
 type Prints<V> = HashMap<Print, V, foldhash::fast::RandomState>;
+type Set = HashSet<Print, foldhash::fast::RandomState>;
 
 /// What the first request was told, if it was not just 200.
 type Told = Option<Box<(u16, Box<str>)>>;
+
+/// What ended in ten minutes.
+#[derive(Default)]
+struct Ends {
+    pushes: Set,
+    sends: Prints<Told>,
+    /// What texts of answers count for, beside their ids.
+    texts: usize,
+}
+
+impl Ends {
+    fn len(&self) -> usize {
+        self.pushes.len() + self.sends.len() + self.texts
+    }
+}
 
 /// What is known of an id.
 pub enum Known {
     /// Nothing; what it is remembered by.
     New(Print),
     /// A push with it is in the queue, or ended.
-    Taken,
+    Pushed,
     /// A send with it has ended so.
     Told(u16, Box<str>),
     /// A send with it is in hand: this one is told with it.
@@ -66,17 +86,13 @@ pub enum Known {
 pub struct Ids {
     printer: Printer,
     limit: usize,
-    queued: HashSet<Print, foldhash::fast::RandomState>,
+    queued: Set,
     /// Who waits for a send beside the one that it came from.
     sends: Prints<Vec<ReplyTo>>,
     /// Those of the last ten minutes, and those of up to ten minutes before.
-    ended: [Prints<Told>; 2],
-    /// What texts of ends count for, beside their ids.
-    texts: [usize; 2],
+    ended: [Ends; 2],
     turned: Instant,
     before: Before,
-    /// An end could not be remembered: what is new is not known until then.
-    blind: Option<Instant>,
 }
 
 /// The ids that the queue held at the start (K3).
@@ -97,11 +113,9 @@ impl Ids {
             limit,
             queued: HashSet::default(),
             sends: Prints::default(),
-            ended: [Prints::default(), Prints::default()],
-            texts: [0; 2],
+            ended: Default::default(),
             turned: now,
             before: if found { Before::Unread } else { Before::Read },
-            blind: None,
         }
     }
 
@@ -111,8 +125,7 @@ impl Ids {
 
     /// How many are remembered; texts count, too.
     pub fn len(&self) -> usize {
-        let ended = self.ended.iter().map(HashMap::len).chain(self.texts).sum::<usize>();
-        self.queued.len() + self.sends.len() + ended
+        self.queued.len() + self.sends.len() + self.ended.iter().map(Ends::len).sum::<usize>()
     }
 
     /// What is known of a request that came just now, before it is taken in.
@@ -130,11 +143,11 @@ impl Ids {
             waiting.push(to);
             return Known::Joined;
         }
-        if self.queued.contains(&print) {
-            return Known::Taken;
+        if self.is_push(&print) {
+            return Known::Pushed;
         }
-        match self.ended.iter().find_map(|ended| ended.get(&print)) {
-            Some(None) => return Known::Taken,
+        match self.ended.iter().find_map(|ended| ended.sends.get(&print)) {
+            Some(None) => return Known::Told(OK, "".into()),
             Some(Some(told)) => return Known::Told(told.0, told.1.clone()),
             None => {}
         }
@@ -143,8 +156,9 @@ impl Ids {
         }
         // What was just read may hold it.
         if self.queued.contains(&print) {
-            return Known::Taken;
+            return Known::Pushed;
         }
+        self.make_room(now);
         if self.len() >= self.limit {
             return Known::Refused(format!(
                 "{QUEUE_FULL}: {} ids are remembered (queue.ids_max)",
@@ -152,6 +166,11 @@ impl Ids {
             ));
         }
         Known::New(print)
+    }
+
+    fn is_push(&self, print: &Print) -> bool {
+        let ended = |ended: &Ends| ended.pushes.contains(print);
+        self.queued.contains(print) || self.ended.iter().any(ended)
     }
 
     /// A push is in the queue.
@@ -177,11 +196,11 @@ impl Ids {
         let Some(id) = message.own_id() else { return };
         self.turn(now);
         let print = self.printer.print(message.openid(), id);
-        if !self.queued.remove(&print) && self.len() >= self.limit {
-            self.blind = Some(now + REMEMBERED);
-            return;
+        if !self.queued.remove(&print) {
+            // One that was queued before the start, and was not read yet.
+            self.make_room(now);
         }
-        self.ended[0].insert(print, None);
+        self.ended[0].pushes.insert(print);
     }
 
     /// A send was answered, and whoever joined it is to be told the same; `definite`: by WeChat (K2).
@@ -195,10 +214,10 @@ impl Ids {
         self.turn(now);
         let print = self.printer.print(message.openid(), id);
         if let Some((code, text)) = definite {
-            let told = !(code == crate::wire::command::OK && text.is_empty());
+            let told = !(code == OK && text.is_empty());
             let told = told.then(|| Box::new((code, text.into())));
-            self.texts[0] += told.as_ref().map_or(0, |_| 1 + text.len() / COST);
-            self.ended[0].insert(print, told);
+            self.ended[0].texts += told.as_ref().map_or(0, |_| 1 + text.len() / COST);
+            self.ended[0].sends.insert(print, told);
         }
         self.sends.remove(&print).unwrap_or_default()
     }
@@ -216,11 +235,32 @@ impl Ids {
         }
         // Nothing came for long: both are old.
         if now >= self.turned + 2 * REMEMBERED {
-            (self.ended[0], self.texts[0]) = (Prints::default(), 0);
+            self.ended[0] = Ends::default();
         }
-        (self.ended[1], self.texts[1]) = (std::mem::take(&mut self.ended[0]), self.texts[0]);
-        self.texts[0] = 0;
+        self.forget(now);
+    }
+
+    /// The older of the two tables goes.
+    fn forget(&mut self, now: Instant) {
+        // What is being read may hold what is forgotten now: it is read anew.
+        if matches!(self.before, Before::Reading(_)) {
+            self.before = Before::Unread;
+        }
+        self.ended[1] = std::mem::take(&mut self.ended[0]);
         self.turned = now;
+    }
+
+    /// Room for one more, as far as what has ended takes it (K4).
+    fn make_room(&mut self, now: Instant) {
+        // Half of the room is left to the newer table, so that not all is forgotten at once.
+        if self.ended[0].len() >= self.limit / 2 {
+            self.forget(now);
+        }
+        for _ in 0..self.ended.len() {
+            if self.len() >= self.limit {
+                self.forget(now);
+            }
+        }
     }
 
     /// K3; why nothing can be said yet, if so.
@@ -240,11 +280,8 @@ impl Ids {
             }
             self.end_reading(now);
         }
-        match (&self.before, self.blind) {
-            (Before::Failed(_, why), _) => Err(why.clone()),
-            (_, Some(until)) if now < until => Err(format!(
-                "{IDS_ENDED} in the last ten minutes than are remembered (queue.ids_max)"
-            )),
+        match &self.before {
+            Before::Failed(_, why) => Err(why.clone()),
             _ => Ok(()),
         }
     }
@@ -276,7 +313,7 @@ impl Ids {
         match thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {
             Ok(prints) => {
                 let ended =
-                    |print: &Print| self.ended.iter().any(|ended| ended.contains_key(print));
+                    |print: &Print| self.ended.iter().any(|ended| ended.pushes.contains(print));
                 let waiting = prints.into_iter().filter(|print| !ended(print));
                 self.queued.extend(waiting);
             }
@@ -370,7 +407,7 @@ mod tests {
             for start in [0, 3, 9, 10, 14] {
                 let age = u64::from(minutes) - start;
                 match alone.look(start) {
-                    Known::Taken => assert!(age <= 20, "{age}"),
+                    Known::Pushed => assert!(age <= 20, "{age}"),
                     Known::New(_) => assert!(age > 10, "{age}"),
                     _ => panic!("neither"),
                 }
@@ -401,8 +438,7 @@ mod tests {
             let definite = kept.then_some((code, text));
             assert_eq!(alone.ids.answered(&message(number), definite, alone.now), [to(0)]);
             match alone.look(number) {
-                Known::Taken => assert!(code == 200),
-                Known::Told(same, words) => assert!((same, &*words) == (code, text) && code == 400),
+                Known::Told(same, words) => assert!((same, &*words) == (code, text) && kept),
                 Known::New(_) => assert!(!kept),
                 _ => panic!("neither"),
             }
@@ -414,22 +450,41 @@ mod tests {
     }
 
     #[test]
-    fn texts_count_and_what_could_not_be_remembered_makes_everything_new_unknown() {
+    fn what_ended_first_is_forgotten_for_what_is_new_and_what_is_held_never() {
         let mut alone = Alone::new(10);
         let long = "x".repeat(5 * COST);
         assert!(matches!(alone.know(1), Known::New(_)));
         alone.ids.answered(&message(1), Some((400, &long)), alone.now);
         assert_eq!(alone.ids.len(), 7);
-        (2..5).for_each(|number| alone.push(number));
-        assert!(matches!(alone.look(5), Known::Refused(_)));
-        // One whose id nobody has read has ended: it may be asked for again.
-        alone.ids.ended(&message(6), alone.now);
-        alone.now += 10 * MINUTE - Duration::from_secs(1);
-        alone.ids.configure(100);
-        assert!(matches!(alone.look(6), Known::Refused(why) if why.contains("more ids ended")));
-        assert!(matches!(alone.look(2), Known::Taken));
-        alone.now += Duration::from_secs(1);
-        assert!(matches!(alone.look(6), Known::New(_)));
+        assert!(matches!(alone.look(1), Known::Told(400, _)));
+        // Held, with what an answer's text counts for: full, and only the answer goes.
+        (2..12).for_each(|number| alone.push(number));
+        assert!(
+            matches!(alone.look(1), Known::Refused(why) if why.contains("10 ids are remembered"))
+        );
+        (2..12).for_each(|number| assert!(matches!(alone.look(number), Known::Pushed)));
+        // One after the other ends: the newer half is known still.
+        (2..12).for_each(|number| alone.ids.ended(&message(number), alone.now));
+        for number in 12..40 {
+            alone.push(number);
+            alone.ids.ended(&message(number), alone.now);
+            assert!(alone.ids.len() <= 10);
+            (number - 4..=number)
+                .for_each(|n| assert!(matches!(alone.look(n), Known::Pushed), "{n}"));
+        }
+        assert!(matches!(alone.look(12), Known::New(_)));
+    }
+
+    #[test]
+    fn what_ends_in_numbers_while_the_queue_is_read_makes_it_be_read_anew() {
+        let mut alone = Alone::new(10);
+        let new = New { openid: b"o", key: b"k", data: b"" };
+        alone.queue.append_as(new, &id(99), 1).unwrap();
+        alone.queue.commit(Durability::Never).unwrap();
+        alone.ids.begin_reading(alone.queue.own_ids(), alone.now);
+        (0..30).for_each(|number| alone.ids.ended(&message(number), alone.now));
+        assert!(alone.ids.len() <= 10 && matches!(alone.ids.before, Before::Unread));
+        assert!(matches!(alone.know(99), Known::Pushed));
     }
 
     #[test]
@@ -454,19 +509,19 @@ mod tests {
         let done = alone.queue.take(1).unwrap();
         alone.queue.done(done.ticket().unwrap());
         alone.ids.ended(&message(1), alone.now);
-        assert!(matches!(alone.look(1), Known::Taken));
+        assert!(matches!(alone.look(1), Known::Pushed));
         alone.ids.begin_reading(alone.queue.own_ids(), alone.now);
         // Not forgotten before what was read is here.
         alone.ids.ended(&message(2), alone.now);
         alone.now += 60 * MINUTE;
-        assert!(matches!(alone.know(4), Known::Taken));
+        assert!(matches!(alone.know(4), Known::Pushed));
         assert_eq!(alone.ids.queued.len(), 398);
         assert!(matches!(alone.look(3), Known::New(_)));
         alone.now += 20 * MINUTE;
         for gone in [1, 2] {
             assert!(matches!(alone.look(gone), Known::New(_)), "{gone}");
         }
-        assert!(matches!(alone.look(599), Known::Taken));
+        assert!(matches!(alone.look(599), Known::Pushed));
     }
 
     #[test]
@@ -482,6 +537,6 @@ mod tests {
         alone.ids.configure(4);
         assert!(refused(alone.look(1)));
         alone.now += AGAIN;
-        assert!(matches!(alone.know(1), Known::Taken));
+        assert!(matches!(alone.know(1), Known::Pushed));
     }
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// How often a segment is asked for again that could not be created.
 const SPARE_RETRY: Duration = Duration::from_secs(1);
 
+const ID_OF_A_PUSH: &str = "invalid id: a push has it, and nobody can answer for WeChat";
+
 /// Batches that wait for the next segment, and why there is none.
 #[derive(Default)]
 pub struct Intake {
@@ -169,7 +171,12 @@ impl Spool {
                 self.refuse(to, Refusal::Ids, why);
                 return None;
             }
-            Known::Taken => self.answers.accept_again(to),
+            Known::Pushed if request.kind == Kind::Send => {
+                self.books.account.refuse(Refusal::BadData);
+                self.answers.say(to, command::BAD_REQUEST, ID_OF_A_PUSH);
+                return None;
+            }
+            Known::Pushed => self.answers.accept_again(to),
             Known::Told(code, text) => self.answers.say(to, code, text.into_string()),
             Known::Joined => {}
         }

@@ -31,7 +31,7 @@ refusals! {
     QueueFull "queue_full" ["`queue.queue_max_bytes` is reached", "达到 `queue.queue_max_bytes`"];
     NoRoom "no_room" ["no room on the disk for the queue's next segment", "磁盘没有空间容纳队列的下一个段"];
     SendsFull "sends_full" ["too many sends wait", "等待中的 send 过多"];
-    Ids "ids" ["an id, while too many are remembered (`queue.ids_max`) or those in the queue are being read", "带 id 的请求：记住的 id 过多（`queue.ids_max`），或正在读取队列中的 id"];
+    Ids "ids" ["an id, while too many wait (`queue.ids_max`) or those in the queue are being read", "带 id 的请求：等待中的 id 过多（`queue.ids_max`），或正在读取队列中的 id"];
     Memory "memory" ["`setting.memory_limit` is reached", "达到 `setting.memory_limit`"];
     Suspended "suspended" ["a send while sending is suspended", "暂停发送期间的 send"];
     Stopping "stopping" ["the daemon is stopping", "守护进程正在停止"];

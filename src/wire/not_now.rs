@@ -11,11 +11,8 @@ pub const STOPPING: &str = "stopping";
 pub const DRAINING: &str = "draining";
 /// They are being read, or cannot be.
 pub const IDS_UNREAD: &str = "the ids of queued messages";
-/// More than are remembered.
-pub const IDS_ENDED: &str = "more ids ended";
 
-const ALL: [&str; 7] =
-    [SUSPENDED, QUEUE_FULL, QUEUE_GONE, STOPPING, DRAINING, IDS_UNREAD, IDS_ENDED];
+const ALL: [&str; 6] = [SUSPENDED, QUEUE_FULL, QUEUE_GONE, STOPPING, DRAINING, IDS_UNREAD];
 
 /// Whether a result says so. Its code is FAILED where clients are to be spared UNAVAILABLE
 /// (`server.unavailable_code`).
@@ -36,7 +33,6 @@ mod tests {
             "stopping",
             "draining",
             "the ids of queued messages are being read; come again",
-            "more ids ended in the last ten minutes than are remembered (queue.ids_max)",
         ] {
             assert!(is_not_now(FAILED, message) && is_not_now(UNAVAILABLE, message), "{message}");
             assert!(!is_not_now(400, message), "{message}");

@@ -4,6 +4,7 @@ use super::{KEY, Sandbox, Site, wait_for};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Lines};
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -44,8 +45,9 @@ impl Desk {
         said
     }
 
-    pub fn start(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Events as they come.
@@ -53,7 +55,7 @@ impl Desk {
         let mut command = self.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Events { child, lines: stdout.lines() }
+        Events { child: Running(child), lines: stdout.lines() }
     }
 
     /// `run` of the task t with these people, and more arguments.
@@ -108,9 +110,33 @@ pub fn end_of(child: &mut Child) -> Option<i32> {
     status.and_then(|status| status.code())
 }
 
+/// A process that does not outlive its test.
+pub struct Running(Child);
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A task that runs with --json.
 pub struct Events {
-    pub child: Child,
+    pub child: Running,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -130,13 +156,6 @@ impl Events {
     /// The next that does not only say how far it is.
     pub fn news(&mut self) -> Value {
         self.find(|event| event["event"] != "progress").expect("an event before the end")
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -22,9 +22,6 @@ enum Refusal: string
     /** The ids of queued messages are being read after a restart, or cannot be: a request with an id may come again. */
     case Ids = 'the ids of queued messages';
 
-    /** More ids than mega remembers have ended in the last ten minutes (`ids_max`). */
-    case IdsFull = 'more ids ended';
-
     case Stopping = 'stopping';
 
     case Draining = 'draining';

@@ -78,7 +78,6 @@ final class ClientTest extends TestCase
             yield [$code, 'draining', Refusal::Draining, 'send', false];
             yield [$code, 'sending suspended: paused by ann', Refusal::Suspended, 'send', true];
             yield [$code, 'the ids of queued messages are being read; come again', Refusal::Ids, 'send', false];
-            yield [$code, 'more ids ended in the last ten minutes than', Refusal::IdsFull, 'push', false];
             yield [$code, "the queue's folder was moved away or removed", Refusal::QueueGone, 'push', false];
         }
         yield [503, 'words of another time', Refusal::Other, 'push', false];

@@ -5,6 +5,8 @@
 //!   journal has it.
 //! - R2: a message whose fate is unknown goes out again under the same id while that is recognised, and never later.
 //! - R3: who was refused because mega takes nothing in is charged nothing, and is tried again (`wait`).
+//! - R4: while mega refuses, or nobody has answered since it was lost, one at a time goes out, and nobody else is in
+//!   doubt (`turn`).
 
 mod clerk;
 mod link;

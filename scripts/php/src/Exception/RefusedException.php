@@ -15,7 +15,7 @@ use Mega\Refusal;
 final class RefusedException extends AnswerException
 {
     /** What is said of a send only before it is taken in. */
-    private const BEFORE_TAKING_IN = [Refusal::QueueFull, Refusal::Draining, Refusal::Ids, Refusal::IdsFull];
+    private const BEFORE_TAKING_IN = [Refusal::QueueFull, Refusal::Draining, Refusal::Ids];
 
     /** @internal */
     public function __construct(Command $command, string $what, Answer $answer, bool $repeated, public readonly Refusal $refusal)
