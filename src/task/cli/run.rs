@@ -5,8 +5,8 @@ use super::check::{self, Source};
 use crate::cli::language::Language;
 use crate::clock;
 use crate::daemon::PidFile;
-use crate::task::control::Control;
-use crate::task::event::{Event, Progress, Status, Watch};
+use crate::task::control::{Control, Hangup};
+use crate::task::event::{End, Event, Progress, Status, Watch};
 use crate::task::home::{Draft, Home, Name, Place};
 use crate::task::journal::{Journal, Stage};
 use crate::task::legacy;
@@ -135,7 +135,17 @@ pub struct Retry {
     sight: Sight,
 }
 
+/// Signals count from now on: whatever comes before the first message may take its time.
+fn listens(hangup: Hangup) -> Result<Control, String> {
+    let control = Control::default();
+    let listens = control.listen(&[SIGUSR1], hangup);
+    listens.map_err(|error| format!("cannot listen to signals: {error}"))?;
+    Ok(control)
+}
+
 pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused> {
+    // Where nothing is to go out, a signal ends it as any other command.
+    let control = if options.dry_run { Control::default() } else { listens(Hangup::Pauses)? };
     let name = name_of(options)?;
     let plan = plan_of(options, &name)?;
     let source = Source { file: options.template.as_deref(), lenient: options.allow_missing };
@@ -149,7 +159,7 @@ pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused
         check::dry_run(&plan, &draft.place.folder, text.as_deref(), language)?;
         return Ok(exit::OK);
     }
-    begin(home, draft, &plan, &options.sight, language)
+    begin(home, draft, &plan, &options.sight, &control, language)
 }
 
 fn name_of(options: &Run) -> Result<Name, String> {
@@ -238,18 +248,24 @@ fn begin(
     draft: Draft,
     plan: &Plan,
     sight: &Sight,
+    control: &Control,
     language: Language,
 ) -> Result<u8, Refused> {
     drop(Journal::create(&draft.place.journal(), plan)?);
     let (place, lock) = home.settle(draft)?;
+    if sight.detach && control.wish().is_some() {
+        crate::say_err!("{}", words::end(&End::Paused, place.name.as_str(), language));
+        return Ok(exit::PAUSED);
+    }
     if sight.detach {
         drop(lock);
         return Ok(detach(&place, Unknown::Report)?);
     }
-    Ok(go(&place, &lock, Unknown::Report, watch(&place, sight, language)?, language)?)
+    Ok(go(&place, &lock, Unknown::Report, watch(&place, sight, language)?, control, language)?)
 }
 
 pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, Refused> {
+    let control = listens(if options.background { Hangup::Ignored } else { Hangup::Pauses })?;
     let place = home.task(&Name::new(&options.name)?)?;
     legacy::not_a_rows(&place)?;
     let lock = place.lock()?;
@@ -270,16 +286,17 @@ pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, R
     if options.background {
         // The shell that started it is no concern of its; where it leads a session already, neither.
         let _ = rustix::process::setsid();
-        return Ok(go(&place, &lock, unknown, Vec::new(), language)?);
+        return Ok(go(&place, &lock, unknown, Vec::new(), &control, language)?);
     }
     if options.sight.detach {
         drop(lock);
         return Ok(detach(&place, unknown)?);
     }
-    Ok(go(&place, &lock, unknown, watch(&place, &options.sight, language)?, language)?)
+    Ok(go(&place, &lock, unknown, watch(&place, &options.sight, language)?, &control, language)?)
 }
 
 pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Refused> {
+    let control = listens(Hangup::Pauses)?;
     let old = home.task(&Name::new(&options.name)?)?;
     let _lock = old.lock()?;
     let journal = Journal::open(&old.journal())?;
@@ -301,7 +318,7 @@ pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Ref
     (plan.created, plan.at) = (clock::now_ms(), None);
     plan.result.set_file_name(format!("{name}.result.csv"));
     adjust(&mut plan, options.to.as_deref(), &options.pace);
-    begin(home, draft, &plan, &options.sight, language)
+    begin(home, draft, &plan, &options.sight, &control, language)
 }
 
 /// Puts those that failed into the list of the draft.
@@ -357,26 +374,17 @@ fn go(
     _lock: &PidFile,
     unknown: Unknown,
     mut watchers: Vec<Box<dyn Watch>>,
+    control: &Control,
     language: Language,
 ) -> Result<u8, String> {
     let journal = Journal::open(&place.journal())?;
     let plan = journal.plan()?;
-    let control = Control::default();
-    control.listen(&[SIGUSR1]).map_err(|error| format!("cannot listen to signals: {error}"))?;
     let quiet = watchers.is_empty();
     watchers.push(Box::new(Log::open(&place.log())?));
     let mut watched = Watched { watchers, course: Course::default() };
     let began = Instant::now();
     let watch = &mut watched;
-    let end = run::run(Orders {
-        place,
-        plan: &plan,
-        journal,
-        control: &control,
-        watch,
-        unknown,
-        language,
-    })?;
+    let end = run::run(Orders { place, plan: &plan, journal, control, watch, unknown, language })?;
     let Course { began: before, ended } = watched.course;
     if !quiet {
         let done = ended.done().saturating_sub(before.done());

@@ -10,7 +10,7 @@ mod people;
 mod steer;
 mod table;
 
-use super::control::Control;
+use super::control::{Control, Hangup};
 use super::event::{End, Event, Progress, Watch};
 use super::home::{Home, Name, Place};
 use super::journal::Journal;
@@ -144,6 +144,11 @@ impl Which {
 }
 
 fn start(home: &Home, options: &Start) -> Result<u8, String> {
+    let control = Control::default();
+    // As with the demo; USR1 is `mega-task end`.
+    control
+        .listen(&[SIGINT, SIGUSR1], Hangup::Pauses)
+        .map_err(|error| format!("cannot listen to signals: {error}"))?;
     let id = options.which.id;
     let mut table = options.which.open()?;
     let row = table.find(id)?;
@@ -163,7 +168,7 @@ fn start(home: &Home, options: &Start) -> Result<u8, String> {
         table.settle(id, &row, Status::Failed, UNREACHED)?;
         return Err(format!("cannot reach mega at {}: {why} (does it run?)", options.to));
     }
-    send(id, &row, table, (&place, &lock), options)
+    send(id, &row, table, (&place, &lock), options, &control)
 }
 
 /// Why a row is not started.
@@ -348,6 +353,7 @@ fn send(
     mut table: Table,
     (place, _lock): (&Place, &PidFile),
     options: &Start,
+    control: &Control,
 ) -> Result<u8, String> {
     let journal = Journal::open(&place.journal())?;
     let (plan, state) = (journal.plan()?, journal.state()?);
@@ -361,22 +367,17 @@ fn send(
         file_index: if progress.done() == 0 { 0 } else { row.counts.file_index },
         ..before
     };
-    let control = Control::default();
-    // As with the demo; USR1 is `mega-task end`.
-    control
-        .listen(&[SIGINT, SIGUSR1])
-        .map_err(|error| format!("cannot listen to signals: {error}"))?;
     table.begin(id, row, &counts)?;
     let subject = Subject { id, before, folder: place.folder.clone(), log: log_path(options) };
     let board = Board::start(table, subject)?;
-    let recorder = board.recorder(&control, Duration::from_secs(options.patience));
+    let recorder = board.recorder(control, Duration::from_secs(options.patience));
     let mut watch = Both { recorder, log: Log::open(&place.log())?, ended: Progress::default() };
     let unknown = Unknown::Report;
     let orders = Orders {
         place,
         plan: &plan,
         journal,
-        control: &control,
+        control,
         watch: &mut watch,
         unknown,
         language: Language::Chinese,
