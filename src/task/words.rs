@@ -6,6 +6,7 @@ use crate::cli::language::Language;
 use crate::clock;
 use crate::output::printable;
 use crate::wechat::meaning;
+use crate::wire::not_now::IDS_FULL;
 use chrono::SecondsFormat;
 use std::time::Duration;
 
@@ -33,8 +34,16 @@ pub fn why(why: &Why, language: Language) -> String {
         Why::Unreachable(why) => {
             language.pick([format!("mega is not reached: {why}"), format!("无法连接 mega：{why}")])
         }
+        Why::Refused(words) if words.contains(IDS_FULL) => language.pick([
+            format!("{words}: mega takes more in as soon as some of them end"),
+            format!("{words}：其中一部分发送完后 mega 即继续接收"),
+        ]),
         Why::Refused(words) => words.clone(),
         Why::Limit(errcode) => format!("{errcode} {}", meaning(*errcode, language)),
+        Why::Unclear(why) => language.pick([
+            format!("no usable answer: {why} (asked for again under the same ids)"),
+            format!("应答无法判断：{why}（将以相同 id 重新发送）"),
+        ]),
     }
 }
 

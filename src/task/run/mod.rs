@@ -49,6 +49,9 @@ const BLOCK: Duration = Duration::from_millis(20);
 /// The pauses before a connection is tried again.
 const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(10);
 
+/// Answers that say nothing are why nothing moves when for so long none has said something.
+const STILL: Duration = Duration::from_secs(3);
+
 const WAKER: Token = Token(usize::MAX);
 
 /// What one run is given.
@@ -107,16 +110,16 @@ struct Run<'a> {
     rate: Rate,
     clerk: Clerk,
     book: Book,
-    /// What the journal has, as those who watch know it.
+    /// What the journal has, and why nothing goes out, as those who watch know it.
     told: Progress,
+    told_why: Option<Why>,
     began: Instant,
     /// Somebody wants it to end, since when.
     drains: Option<Instant>,
     /// Somebody's id and variables.
     id: String,
     data: String,
-    /// Answers that say nothing are told of.
-    unclear: Seldom,
+    unclear: Unclear,
     chunk: Vec<u8>,
 }
 
@@ -126,8 +129,16 @@ struct Reconnect {
     at: Instant,
     /// Attempts in vain: of a name with several addresses, each has its turn.
     tries: usize,
-    /// Nobody is reached, as those who watch were told.
+    /// Nobody is reached.
     why: Option<Why>,
+}
+
+/// Answers that say nothing.
+#[derive(Default)]
+struct Unclear {
+    told: Seldom,
+    /// The first since somebody's said something.
+    since: Option<(Instant, Why)>,
 }
 
 /// What is to be in the journal next.
@@ -198,6 +209,7 @@ impl<'a> Run<'a> {
             wait: Wait::new(now),
             rate: Rate::new(plan.rate, now),
             told: state.progress.clone(),
+            told_why: None,
             book: Book {
                 progress: state.progress,
                 took: state.took,
@@ -214,7 +226,7 @@ impl<'a> Run<'a> {
             began: now,
             drains: None,
             id: String::new(),
-            unclear: Seldom::default(),
+            unclear: Unclear::default(),
             data: String::new(),
             chunk: vec![0; 64 * 1024],
         })
@@ -253,8 +265,8 @@ impl<'a> Run<'a> {
     fn appointment(&mut self) -> Result<Option<End>, String> {
         let due = |at: u64| at > clock::unix_seconds() * 1_000;
         let Some(at) = self.plan.at.filter(|at| due(*at)) else { return Ok(None) };
-        self.watch.hear(&Event::Waits(&Why::Appointed(at)));
         self.appointed = Some(Why::Appointed(at));
+        self.tell_why(Instant::now());
         self.keep(Stage::Running, Instant::now())?;
         let mut events = Events::with_capacity(1);
         while due(at) {
@@ -271,14 +283,14 @@ impl<'a> Run<'a> {
             self.take_block()?;
         }
         self.appointed = None;
-        self.book.dirty = true;
-        self.watch.hear(&Event::GoesOn);
+        self.tell_why(Instant::now());
         Ok(None)
     }
 
     /// One look at all that may have changed; Some if it ends.
     fn turn(&mut self, now: Instant) -> Result<Option<End>, String> {
         self.take_block()?;
+        self.tell_why(now);
         if let Some(end) = self.wishes(now) {
             return Ok(Some(end));
         }
@@ -293,6 +305,24 @@ impl<'a> Run<'a> {
         self.flush(now);
         self.give_block(now)?;
         Ok(None)
+    }
+
+    /// Why nothing goes out, if nothing does.
+    fn why(&self, now: Instant) -> Option<&Why> {
+        let unclear = self.unclear.since.as_ref();
+        let unclear = unclear.filter(|(since, _)| now.saturating_duration_since(*since) >= STILL);
+        let reached = self.reconnect.why.as_ref().or(self.wait.why());
+        self.appointed.as_ref().or(reached).or(unclear.map(|(_, why)| why))
+    }
+
+    /// Those who watch, and the journal, know it when it has changed.
+    fn tell_why(&mut self, now: Instant) {
+        if self.why(now) == self.told_why.as_ref() {
+            return;
+        }
+        self.told_why = self.why(now).cloned();
+        self.watch.hear(&self.told_why.as_ref().map_or(Event::GoesOn, Event::Waits));
+        self.book.dirty = true;
     }
 
     fn wishes(&mut self, now: Instant) -> Option<End> {
@@ -363,7 +393,7 @@ impl<'a> Run<'a> {
     fn keep(&mut self, stage: Stage, now: Instant) -> Result<(), String> {
         let mut open = std::mem::take(&mut self.book.open);
         let (next, offset) = self.people.put(&mut open);
-        let why = self.appointed.as_ref().or(self.reconnect.why.as_ref()).or(self.wait.why());
+        let waits = self.why(now).map(|why| words::why(why, Language::English));
         let book = &mut self.book;
         let mut state = State {
             stage,
@@ -372,7 +402,7 @@ impl<'a> Run<'a> {
             open,
             result_bytes: 0,
             progress: book.progress.clone(),
-            waits: why.map(|why| words::why(why, Language::English)),
+            waits,
             took: book.took + (now - self.began).as_millis() as u64,
             changed: Moment::of(self.boot.clone()),
         };

@@ -61,7 +61,6 @@ impl Run<'_> {
         let nobody = !self.links.iter().flatten().any(Link::is_up);
         if nobody && self.reconnect.why.is_none() {
             let why = Why::Unreachable(format!("{}: {error}", self.plan.to));
-            self.watch.hear(&Event::Waits(&why));
             self.reconnect.why = Some(why);
             self.people.unstage();
             self.book.dirty = true;
@@ -117,13 +116,7 @@ impl Run<'_> {
     /// By an answer: a connection alone proves nothing, what stands before mega may have made it.
     fn reached(&mut self) {
         self.reconnect.pause = BACKOFF.start;
-        if self.reconnect.why.take().is_some() {
-            self.book.dirty = true;
-            match self.wait.why() {
-                Some(why) => self.watch.hear(&Event::Waits(why)),
-                None => self.watch.hear(&Event::GoesOn),
-            }
-        }
+        self.reconnect.why = None;
     }
 
     /// False if it answers nothing that this connection was asked.
@@ -144,7 +137,11 @@ impl Run<'_> {
             return false;
         }
         self.reached();
-        match self.judge.judge(reply.code, reply.message) {
+        let verdict = self.judge.judge(reply.code, reply.message);
+        if !matches!(verdict, Verdict::Unclear(_)) {
+            self.unclear.since = None;
+        }
+        match verdict {
             Verdict::Sent => self.ended(slot, Status::Sent, None, ""),
             Verdict::Failed { errcode, errmsg } => {
                 self.ended(slot, Status::Failed, errcode, &errmsg);
@@ -158,9 +155,10 @@ impl Run<'_> {
                 self.refused(slot, Why::Limit(errcode), now);
             }
             Verdict::Unclear(why) => {
-                if self.unclear.now() {
+                if self.unclear.told.now() {
                     self.watch.hear(&Event::Unclear(&why));
                 }
+                self.unclear.since.get_or_insert((now, Why::Unclear(why)));
                 self.people.stays_unclear(slot, now);
                 self.wait.lost(slot, now);
             }
@@ -177,17 +175,13 @@ impl Run<'_> {
         self.book(held, status, errcode, errmsg);
         if self.wait.answered(slot) == Moved::GoesOn {
             self.people.sort();
-            self.watch.hear(&Event::GoesOn);
         }
     }
 
     fn refused(&mut self, slot: u32, why: Why, now: Instant) {
         // That nothing of it is out is to be kept.
         self.book.dirty = true;
-        if self.wait.refused(slot, why, now) == Moved::Waits
-            && let Some(why) = self.wait.why()
-        {
-            self.watch.hear(&Event::Waits(why));
+        if self.wait.refused(slot, why, now) == Moved::Waits {
             self.people.unstage();
         }
     }

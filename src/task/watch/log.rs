@@ -15,6 +15,7 @@ const EVERY: Duration = Duration::from_secs(60);
 pub struct Log {
     file: File,
     said: Instant,
+    waits: Option<String>,
     /// It could not be written: said once.
     lost: bool,
 }
@@ -23,7 +24,7 @@ impl Log {
     pub fn open(path: &Path) -> Result<Log, String> {
         let file = file::append(path)
             .map_err(|error| format!("cannot write the task's log {}: {error}", path.display()))?;
-        Ok(Log { file, said: Instant::now(), lost: false })
+        Ok(Log { file, said: Instant::now(), waits: None, lost: false })
     }
 
     pub fn say(&mut self, text: &str) {
@@ -47,8 +48,15 @@ impl Watch for Log {
                 self.say(&format!("begins, process {pid}: {}", words::counts(progress, english)));
             }
             Event::Answered { .. } => {}
-            Event::Waits(why) => self.say(&format!("waits: {}", words::why(why, english))),
-            Event::GoesOn => self.say("goes on"),
+            Event::Waits(why) => {
+                let why = format!("waits: {}", words::why(why, english));
+                self.say(&why);
+                self.waits = Some(why);
+            }
+            Event::GoesOn => {
+                self.waits = None;
+                self.say("goes on");
+            }
             Event::Unclear(why) => self.say(&words::unclear(why, english)),
             Event::Drains(out) => self.say(&format!("ends when {out} answers are there")),
             Event::Ended(end, progress) => {
@@ -67,8 +75,12 @@ impl Watch for Log {
     fn tick(&mut self, progress: &Progress) {
         if self.said.elapsed() >= EVERY {
             self.said = Instant::now();
-            let counts = words::counts(progress, Language::English);
-            self.say(&counts);
+            let mut text = words::counts(progress, Language::English);
+            if let Some(why) = &self.waits {
+                text += "; ";
+                text += why;
+            }
+            self.say(&text);
         }
     }
 }
