@@ -156,6 +156,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_is_told_in_megas_own_words_and_what_they_leave_open_is_said() {
+        let told = |words: &str| why(&Why::Refused(words.into()), Language::English);
+        assert_eq!(told("queue full: no room"), "queue full: no room");
+        let full = "queue full: 10 ids are remembered (queue.ids_max)";
+        assert_eq!(told(full), format!("{full}: mega takes more in as soon as some of them end"));
+    }
+
+    #[test]
     fn a_summary_says_what_failed_why_and_what_to_do() {
         let progress = Progress {
             total: 10,

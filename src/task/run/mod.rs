@@ -7,6 +7,8 @@
 //! - R3: who was refused because mega takes nothing in is charged nothing, and is tried again (`wait`).
 //! - R4: while mega refuses, or nobody has answered since it was lost, one at a time goes out, and nobody else is in
 //!   doubt (`turn`).
+//! - R5: who goes out is in `reach` before: after a kill nobody behind that is in doubt, although the journal lets more go
+//!   out than do.
 
 mod clerk;
 mod link;
