@@ -22,7 +22,8 @@ fn catches(pid: u32, signal: Signal) -> bool {
 fn reads(desk: &Desk, to: &str) -> (Running, ChildStdin) {
     let arguments = ["run", "--to", to, "--key", KEY, "--file", "-", "--name", "t"];
     let mut command = desk.command(&arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let said = std::fs::File::create(desk.folder.path().join("said")).unwrap();
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(said);
     let mut child = command.spawn().unwrap();
     let stdin = child.stdin.take().unwrap();
     (Running::new(child), stdin)
@@ -36,6 +37,10 @@ fn a_signal_while_the_list_is_read_pauses_before_anything_goes_out() {
     let (mut child, mut stdin) = reads(&desk, &address(&site));
     wait_for("it to listen", || catches(child.id(), Signal::TERM));
     send(&child, Signal::TERM);
+    wait_for("it to have heard", || {
+        let said = std::fs::read_to_string(desk.folder.path().join("said")).unwrap();
+        said.contains("it pauses before anything goes out")
+    });
     stdin.write_all(b"openid,first\no0,a\no1,b\n").unwrap();
     drop(stdin);
     assert_eq!(end_of(&mut child), Some(4));
