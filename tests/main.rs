@@ -34,6 +34,8 @@ mod task;
 mod task_kills;
 mod task_legacy;
 mod task_options;
+mod task_signals;
+mod task_strangers;
 mod templates;
 mod torture;
 mod transcripts;

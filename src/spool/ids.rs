@@ -16,7 +16,7 @@ use crate::linger::linger;
 use crate::queue::{ClientMsgId, Message, OwnIds};
 use crate::traffic::batch::ReplyTo;
 use crate::wire::command::OK;
-use crate::wire::not_now::{IDS_UNREAD, QUEUE_FULL};
+use crate::wire::not_now::{IDS_FULL, IDS_UNREAD, QUEUE_FULL};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -161,7 +161,7 @@ impl Ids {
         self.make_room(now);
         if self.len() >= self.limit {
             return Known::Refused(format!(
-                "{QUEUE_FULL}: {} ids are remembered (queue.ids_max)",
+                "{QUEUE_FULL}: {} {IDS_FULL} (queue.ids_max)",
                 self.limit
             ));
         }

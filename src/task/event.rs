@@ -74,6 +74,8 @@ pub enum Why {
     Refused(String),
     /// WeChat's code that concerns everybody.
     Limit(i64),
+    /// Answers come, and none says what became of anybody: what one of them says.
+    Unclear(String),
 }
 
 /// How a run came to its end.

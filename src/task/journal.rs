@@ -12,10 +12,11 @@ pub use retried::Pick;
 
 use super::event::{Failure, Progress, Status};
 use super::plan::Plan;
+use crate::clock::Moment;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::path::Path;
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE plan (json TEXT NOT NULL);
@@ -31,7 +32,9 @@ CREATE TABLE state (
     errcodes     TEXT NOT NULL,    -- JSON: pairs of a code, or null, and how many
     waits        TEXT,             -- why nothing goes out
     took         INTEGER NOT NULL, -- ms of all runs
-    changed      INTEGER NOT NULL  -- Unix ms
+    changed      INTEGER NOT NULL, -- Unix ms,
+    uptime       INTEGER NOT NULL, -- and ms since the machine began
+    boot         TEXT              -- for the time that has this id
 );
 CREATE TABLE failure (
     person  INTEGER PRIMARY KEY, -- from 0
@@ -80,19 +83,22 @@ pub struct Open {
     pub index: u64,
     /// Where the list has it.
     pub offset: u64,
-    /// Unix ms since when a message may be out; 0: none is.
-    pub since: u64,
+    /// Since when a message may be out, if one may be: in ms since the machine began, below 0 before that.
+    pub since: Option<i64>,
     /// So many messages were refused for good.
     pub turn: u32,
 }
 
 impl Open {
     const BYTES: usize = 28;
+    /// As `since`: nothing is out.
+    const NOTHING: i64 = i64::MIN;
 
     fn put(&self, out: &mut Vec<u8>) {
-        for number in [self.index, self.offset, self.since] {
+        for number in [self.index, self.offset] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.extend_from_slice(&self.since.unwrap_or(Open::NOTHING).to_le_bytes());
         out.extend_from_slice(&self.turn.to_le_bytes());
     }
 
@@ -100,7 +106,8 @@ impl Open {
     fn take(bytes: &[u8]) -> Option<Open> {
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let turn = u32::from_le_bytes(bytes.get(24..28)?.try_into().ok()?);
-        Some(Open { index: number(0)?, offset: number(8)?, since: number(16)?, turn })
+        let since = Some(number(16)?.cast_signed()).filter(|since| *since != Open::NOTHING);
+        Some(Open { index: number(0)?, offset: number(8)?, since, turn })
     }
 }
 
@@ -117,7 +124,8 @@ pub struct State {
     pub waits: Option<String>,
     /// ms of all runs.
     pub took: u64,
-    pub changed: u64,
+    /// When it was so, by the clock that `since` is of, too.
+    pub changed: Moment,
 }
 
 impl State {
@@ -131,7 +139,7 @@ impl State {
             progress: Progress { total, ..Progress::default() },
             waits: None,
             took: 0,
-            changed: crate::clock::now_ms(),
+            changed: Moment::read(),
         }
     }
 
@@ -164,9 +172,10 @@ impl Journal {
             .and_then(|()| write.pragma_update(None, "user_version", VERSION))
             .and_then(|()| write.execute("INSERT INTO plan VALUES (?1)", [&json]))
             .and_then(|_| {
-                let sql =
-                    "INSERT INTO state VALUES ('ready', 0, 0, x'', 0, 0, 0, 0, '[]', NULL, 0, ?1)";
-                write.execute(sql, [state.changed])
+                let sql = "INSERT INTO state VALUES \
+                           ('ready', 0, 0, x'', 0, 0, 0, 0, '[]', NULL, 0, ?1, ?2, ?3)";
+                let Moment { boot, uptime, unix } = &state.changed;
+                write.execute(sql, rusqlite::params![unix, uptime, boot])
             })
             .and_then(|_| write.commit())
             .map_err(failed)?;
@@ -257,7 +266,8 @@ fn put_state(
 ) -> rusqlite::Result<()> {
     let mut update = write.prepare_cached(
         "UPDATE state SET stage = ?1, next = ?2, offset = ?3, open = ?4, result_bytes = ?5, sent = ?6, \
-         failed = ?7, unknown = ?8, errcodes = ?9, waits = ?10, took = ?11, changed = ?12",
+         failed = ?7, unknown = ?8, errcodes = ?9, waits = ?10, took = ?11, changed = ?12, \
+         uptime = ?13, boot = ?14",
     )?;
     update.execute(rusqlite::params![
         state.stage.name(),
@@ -271,7 +281,9 @@ fn put_state(
         errcodes,
         state.waits,
         state.took,
-        state.changed,
+        state.changed.unix,
+        state.changed.uptime,
+        state.changed.boot,
     ])?;
     Ok(())
 }
@@ -319,7 +331,7 @@ fn check(connection: &Connection) -> Told<()> {
     match version {
         VERSION => Ok(()),
         0 => Err("it is no journal of a task".into()),
-        newer => Err(format!("a newer mega-task has written it (version {newer}): use that one")),
+        other => Err(format!("another mega-task has written it (version {other}): use that one")),
     }
 }
 
@@ -333,8 +345,8 @@ fn state(connection: &Connection) -> Told<State> {
     let damaged = || "the task's journal is damaged: what is in it is of no form".to_owned();
     let row = connection
         .query_row(
-            "SELECT stage, next, offset, open, result_bytes, sent, failed, unknown, errcodes, waits, took, changed \
-             FROM state",
+            "SELECT stage, next, offset, open, result_bytes, sent, failed, unknown, errcodes, waits, took, changed, \
+             uptime, boot FROM state",
             [],
             |row| {
                 let errcodes: String = row.get(8)?;
@@ -358,7 +370,7 @@ fn state(connection: &Connection) -> Told<State> {
                     progress,
                     waits: row.get(9)?,
                     took: row.get(10)?,
-                    changed: row.get(11)?,
+                    changed: Moment { unix: row.get(11)?, uptime: row.get(12)?, boot: row.get(13)? },
                 };
                 Ok((state, row.get::<_, Vec<u8>>(3)?))
             },
@@ -421,8 +433,9 @@ mod tests {
         state.stage = Stage::Running;
         (state.next, state.offset) = (7, 700);
         state.open = vec![
-            Open { index: 6, offset: 600, since: u64::MAX >> 1, turn: 0 },
-            Open { index: 3, offset: 300, since: 0, turn: 2 },
+            Open { index: 6, offset: 600, since: Some(-1), turn: 0 },
+            Open { index: 3, offset: 300, since: None, turn: 2 },
+            Open { index: 5, offset: 500, since: Some(0), turn: 0 },
         ];
         state.progress = Progress {
             total: 10,
@@ -433,6 +446,7 @@ mod tests {
             errcodes: [(None, 1), (Some(-1), 1)].into(),
         };
         state.waits = Some("stopping".into());
+        state.changed = Moment { boot: None, uptime: -5, unix: 7 };
         let failure = |index, errcode| Failure {
             index,
             offset: index * 100,

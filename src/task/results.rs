@@ -309,7 +309,7 @@ mod tests {
         results.keep(&(sent + &failed)).unwrap();
         let mut state = journal.state().unwrap();
         (state.stage, state.next, state.result_bytes) = (Stage::Paused, 3, results.bytes());
-        state.open.push(Open { index: 2, offset: 0, since: 1, turn: 0 });
+        state.open.push(Open { index: 2, offset: 0, since: Some(1), turn: 0 });
         let failure = Failure {
             index: 1,
             offset: 0,

@@ -7,6 +7,7 @@ use crate::cli::language::Language;
 use crate::clock;
 use crate::output::printable;
 use crate::wechat::meaning;
+use crate::wire::not_now::IDS_FULL;
 use chrono::SecondsFormat;
 use std::time::Duration;
 
@@ -34,8 +35,16 @@ pub fn why(why: &Why, language: Language) -> String {
         Why::Unreachable(why) => {
             language.pick([format!("mega is not reached: {why}"), format!("无法连接 mega：{why}")])
         }
+        Why::Refused(words) if words.contains(IDS_FULL) => language.pick([
+            format!("{words}: mega takes more in as soon as some of them end"),
+            format!("{words}：其中一部分发送完后 mega 即继续接收"),
+        ]),
         Why::Refused(words) => words.clone(),
         Why::Limit(errcode) => format!("{errcode} {}", meaning(*errcode, language)),
+        Why::Unclear(why) => language.pick([
+            format!("no usable answer: {why} (asked for again under the same ids)"),
+            format!("应答无法判断：{why}（将以相同 id 重新发送）"),
+        ]),
     }
 }
 
@@ -177,6 +186,14 @@ pub fn summary(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_megas_own_words_and_what_they_leave_open_is_said() {
+        let told = |words: &str| why(&Why::Refused(words.into()), Language::English);
+        assert_eq!(told("queue full: no room"), "queue full: no room");
+        let full = "queue full: 10 ids are remembered (queue.ids_max)";
+        assert_eq!(told(full), format!("{full}: mega takes more in as soon as some of them end"));
+    }
 
     #[test]
     fn a_summary_says_what_failed_why_and_what_to_do() {

@@ -6,6 +6,8 @@ use super::command::{FAILED, UNAVAILABLE};
 pub const SUSPENDED: &str = "sending suspended: ";
 /// Perhaps more follows.
 pub const QUEUE_FULL: &str = "queue full";
+/// What follows says so if it is not the disk, and `queue.ids_max` is reached.
+pub const IDS_FULL: &str = "ids are remembered";
 pub const QUEUE_GONE: &str = "the queue's folder was moved away";
 pub const STOPPING: &str = "stopping";
 pub const DRAINING: &str = "draining";

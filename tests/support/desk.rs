@@ -113,6 +113,12 @@ pub fn end_of(child: &mut Child) -> Option<i32> {
 /// A process that does not outlive its test.
 pub struct Running(Child);
 
+impl Running {
+    pub fn new(child: Child) -> Running {
+        Running(child)
+    }
+}
+
 impl Deref for Running {
     type Target = Child;
 

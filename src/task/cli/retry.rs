@@ -1,9 +1,10 @@
 //! retry: makes a task of those of another who failed, unless a task before has them.
 
-use super::run::{Pace, Sight, adjust, begin};
+use super::run::{Pace, Sight, adjust, begin, listens};
 use crate::cli::language::Language;
 use crate::clock;
 use crate::task::ask;
+use crate::task::control::Hangup;
 use crate::task::exit::{self, Refused};
 use crate::task::home::{Draft, Home, Name, Place};
 use crate::task::journal::{Journal, Look, Pick, Stage};
@@ -30,6 +31,7 @@ pub struct Retry {
 }
 
 pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Refused> {
+    let control = listens(Hangup::Pauses)?;
     let old = home.task(&Name::new(&options.name)?)?;
     if let Some(to) = &options.to {
         ask::check_address(to)?;
@@ -60,7 +62,7 @@ pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Ref
     (plan.created, plan.at) = (clock::now_ms(), None);
     plan.of = Some(old.name.as_str().to_owned());
     adjust(&mut plan, options.to.as_deref(), &options.pace);
-    begin(home, draft, &plan, &options.sight, language)
+    begin(home, draft, &plan, &options.sight, &control, language)
 }
 
 /// Why there is nobody to retry: other tasks have them, if anybody is meant.

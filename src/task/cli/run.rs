@@ -6,8 +6,8 @@ use crate::cli::language::Language;
 use crate::clock;
 use crate::daemon::PidFile;
 use crate::task::ask;
-use crate::task::control::Control;
-use crate::task::event::{Event, Progress, Remade, Watch};
+use crate::task::control::{Control, Hangup};
+use crate::task::event::{End, Event, Progress, Remade, Watch};
 use crate::task::exit::{self, Refused};
 use crate::task::home::{Draft, Home, Name, Place};
 use crate::task::journal::{Journal, Pick, Stage};
@@ -123,7 +123,17 @@ pub struct Resume {
     background: bool,
 }
 
+/// Signals count from now on: whatever comes before the first message may take its time.
+pub fn listens(hangup: Hangup) -> Result<Control, String> {
+    let control = Control::default();
+    let listens = control.listen(&[SIGUSR1], hangup);
+    listens.map_err(|error| format!("cannot listen to signals: {error}"))?;
+    Ok(control)
+}
+
 pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused> {
+    // Where nothing is to go out, a signal ends it as any other command.
+    let control = if options.dry_run { Control::default() } else { listens(Hangup::Pauses)? };
     let name = name_of(options)?;
     let plan = plan_of(options, &name)?;
     results::is_free(&plan.result)?;
@@ -138,7 +148,7 @@ pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused
         check::dry_run(&plan, &draft.place.folder, text.as_deref(), language)?;
         return Ok(exit::OK);
     }
-    begin(home, draft, &plan, &options.sight, language)
+    begin(home, draft, &plan, &options.sight, &control, language)
 }
 
 fn name_of(options: &Run) -> Result<Name, Refused> {
@@ -241,6 +251,7 @@ pub fn begin(
     draft: Draft,
     plan: &Plan,
     sight: &Sight,
+    control: &Control,
     language: Language,
 ) -> Result<u8, Refused> {
     drop(Journal::create(&draft.place.journal(), plan)?);
@@ -254,14 +265,19 @@ pub fn begin(
             return Err(refused);
         }
     };
+    if sight.detach && control.wish().is_some() {
+        crate::say_err!("{}", words::end(&End::Paused, place.name.as_str(), language));
+        return Ok(exit::PAUSED);
+    }
     if sight.detach {
         drop(lock);
         return detach(&place, Unknown::Report, language);
     }
-    Ok(go(&place, &lock, Unknown::Report, watch(&place, sight, language)?, language)?)
+    Ok(go(&place, &lock, Unknown::Report, watch(&place, sight, language)?, control, language)?)
 }
 
 pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, Refused> {
+    let control = listens(if options.background { Hangup::Ignored } else { Hangup::Pauses })?;
     let place = home.task(&Name::new(&options.name)?)?;
     legacy::not_a_rows(&place)?;
     let lock = place.lock()?;
@@ -309,13 +325,13 @@ pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, R
     if options.background {
         // The shell that started it is no concern of its; where it leads a session already, neither.
         let _ = rustix::process::setsid();
-        return Ok(go(&place, &lock, unknown, Vec::new(), language)?);
+        return Ok(go(&place, &lock, unknown, Vec::new(), &control, language)?);
     }
     if options.sight.detach {
         drop(lock);
         return detach(&place, unknown, language);
     }
-    Ok(go(&place, &lock, unknown, watch(&place, &options.sight, language)?, language)?)
+    Ok(go(&place, &lock, unknown, watch(&place, &options.sight, language)?, &control, language)?)
 }
 
 /// Who shows it: a bar where there is a terminal.
@@ -342,26 +358,17 @@ fn go(
     _lock: &PidFile,
     unknown: Unknown,
     mut watchers: Vec<Box<dyn Watch>>,
+    control: &Control,
     language: Language,
 ) -> Result<u8, String> {
     let journal = Journal::open(&place.journal())?;
     let plan = journal.plan()?;
-    let control = Control::default();
-    control.listen(&[SIGUSR1]).map_err(|error| format!("cannot listen to signals: {error}"))?;
     let quiet = watchers.is_empty();
     watchers.push(Box::new(Log::open(&place.log(), language)?));
     let mut watched = Watched { watchers, course: Course::default() };
     let began = Instant::now();
     let watch = &mut watched;
-    let end = run::run(Orders {
-        place,
-        plan: &plan,
-        journal,
-        control: &control,
-        watch,
-        unknown,
-        language,
-    })?;
+    let end = run::run(Orders { place, plan: &plan, journal, control, watch, unknown, language })?;
     let Course { began: before, ended, remade } = watched.course;
     if !quiet {
         let done = ended.done().saturating_sub(before.done());

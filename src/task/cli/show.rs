@@ -73,7 +73,7 @@ impl Task {
         json["list"] = plan.source.as_str().into();
         json["result"] = plan.result.display().to_string().into();
         json["created"] = words::time(plan.created).into();
-        json["changed"] = words::time(state.changed).into();
+        json["changed"] = words::time(state.changed.unix).into();
         json["took_ms"] = state.took.into();
         json
     }
@@ -87,7 +87,7 @@ pub fn list(home: &Home, options: &List, language: Language) -> Result<u8, Strin
             Ok(task) => {
                 let counts = words::counts(&task.state.progress, language);
                 let (name, stage) = (printable(task.name.as_str()), task.stage(language));
-                let changed = words::time(task.state.changed);
+                let changed = words::time(task.state.changed.unix);
                 crate::say!("{name}  {stage}  {counts}  {changed}");
             }
             Err(why) => {
@@ -118,7 +118,7 @@ pub fn show(home: &Home, options: &Show, language: Language) -> Result<u8, Refus
     pick("list     ", "名单      ", plan.source.clone());
     pick("result   ", "结果      ", plan.result.display().to_string());
     pick("created  ", "创建于    ", words::time(plan.created));
-    pick("changed  ", "更新于    ", words::time(state.changed));
+    pick("changed  ", "更新于    ", words::time(state.changed.unix));
     pick("took     ", "用时      ", words::span(Duration::from_millis(state.took)));
     let failures = words::failures(&state.progress, language);
     failures.iter().for_each(|line| crate::say!("{line}"));

@@ -12,7 +12,7 @@ mod steer;
 mod table;
 
 use super::ask;
-use super::control::Control;
+use super::control::{Control, Hangup};
 use super::event::{End, Event, Progress, Watch};
 use super::exit::{self, Refused};
 use super::home::{Home, Name, Place};
@@ -170,6 +170,11 @@ impl Which {
 }
 
 fn start(home: &Home, options: &Start, language: Language) -> Result<u8, Refused> {
+    let control = Control::default();
+    // As with the demo; USR1 is `mega-task end`.
+    control
+        .listen(&[SIGINT, SIGUSR1], Hangup::Pauses)
+        .map_err(|error| format!("cannot listen to signals: {error}"))?;
     let id = options.which.id;
     ask::check_address(&options.to)?;
     let mut table = options.which.open()?;
@@ -200,7 +205,7 @@ fn start(home: &Home, options: &Start, language: Language) -> Result<u8, Refused
             ],
         ));
     }
-    Ok(send(id, &row, table, (&place, &lock), options, language)?)
+    Ok(send(id, &row, table, (&place, &lock), options, (&control, language))?)
 }
 
 /// Why a row is not started.
@@ -384,7 +389,7 @@ fn send(
     mut table: Table,
     (place, _lock): (&Place, &PidFile),
     options: &Start,
-    language: Language,
+    (control, language): (&Control, Language),
 ) -> Result<u8, String> {
     let journal = Journal::open(&place.journal())?;
     let (plan, state) = (journal.plan()?, journal.state()?);
@@ -398,15 +403,10 @@ fn send(
         file_index: if progress.done() == 0 { file_index } else { row.counts.file_index },
         ..before
     };
-    let control = Control::default();
-    // As with the demo; USR1 is `mega-task end`.
-    control
-        .listen(&[SIGINT, SIGUSR1])
-        .map_err(|error| format!("cannot listen to signals: {error}"))?;
     table.begin(id, row, &counts)?;
     let subject = Subject { id, before, folder: place.folder.clone(), log: log_path(options) };
     let board = Board::start(table, subject)?;
-    let recorder = board.recorder(&control, Duration::from_secs(options.patience));
+    let recorder = board.recorder(control, Duration::from_secs(options.patience));
     let mut watch =
         Both { recorder, log: Log::open(&place.log(), language)?, ended: Progress::default() };
     let unknown = Unknown::Report;
@@ -414,7 +414,7 @@ fn send(
         place,
         plan: &plan,
         journal,
-        control: &control,
+        control,
         watch: &mut watch,
         unknown,
         language: Language::Chinese,

@@ -107,6 +107,7 @@ impl Drop for Clerk {
 mod tests {
     use super::*;
     use crate::cli::language::Language;
+    use crate::clock::Moment;
     use crate::task::event::{Progress, Status};
     use crate::task::journal::{Open, Stage};
     use crate::task::plan::{self, Encoding, Plan};
@@ -118,11 +119,15 @@ mod tests {
     const PEOPLE: u64 = 4;
     const FILES: [&str; 3] = ["result.csv", "journal.db-wal", "journal.db"];
 
+    fn moment(unix: u64) -> Moment {
+        Moment { boot: Some("b".into()), uptime: 1, unix }
+    }
+
     /// What there is to keep after so many blocks. The first has no rows, as a run's first has none.
     fn block(number: u64) -> Block {
         let mut block = Block {
             number,
-            state: State { changed: number, ..State::new(BLOCKS * PEOPLE) },
+            state: State { changed: moment(number), ..State::new(BLOCKS * PEOPLE) },
             rows: String::new(),
             failures: Vec::new(),
             remade: None,
@@ -131,7 +136,8 @@ mod tests {
         let state = &mut block.state;
         (state.stage, state.next, state.offset) = (Stage::Running, done * PEOPLE, done * 100);
         let index = |block| block * PEOPLE + 3;
-        let open = |block| Open { index: index(block), offset: block, since: 1 + block, turn: 0 };
+        let open =
+            |block| Open { index: index(block), offset: block, since: Some(block as i64), turn: 0 };
         state.open = (0..done).map(open).collect();
         state.progress = Progress {
             total: BLOCKS * PEOPLE,
@@ -242,7 +248,7 @@ mod tests {
         let state = journal.state().unwrap();
         let kept = match state.stage {
             Stage::Ready => 0,
-            _ => state.changed,
+            _ => state.changed.unix,
         };
         assert!(kept == left.kept || kept == left.kept + 1, "{kept} after {}", left.kept);
         if kept > 0 {

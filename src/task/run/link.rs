@@ -38,6 +38,15 @@ pub struct Reply<'a> {
     pub message: &'a [u8],
 }
 
+/// What a look at the socket brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    Some,
+    NoMore,
+    /// The other side has closed it.
+    End,
+}
+
 fn garbled() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "what it answers is no result of mega's")
 }
@@ -116,20 +125,18 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what is there; false when the other side has closed it.
-    pub fn read(&mut self, chunk: &mut [u8], now: Instant) -> io::Result<bool> {
+    /// Reads a chunk of what is there. To be called until there is no more: an end that came in the same event as the
+    /// last bytes is told by no other.
+    pub fn read(&mut self, chunk: &mut [u8], now: Instant) -> io::Result<Heard> {
         loop {
             match self.stream.read(chunk) {
-                Ok(0) => return Ok(false),
+                Ok(0) => return Ok(Heard::End),
                 Ok(count) => {
                     self.heard = now;
                     self.received.extend_from_slice(&chunk[..count]);
-                    // There is no more, or there will be an event.
-                    if count < chunk.len() {
-                        return Ok(true);
-                    }
+                    return Ok(Heard::Some);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Heard::NoMore),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -163,5 +170,43 @@ impl Link {
     pub fn end(mut self, registry: &Registry) {
         // A socket that is closed is polled no more.
         let _ = registry.deregister(&mut self.stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_end_that_comes_with_the_last_answer_is_heard_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut poll = Poll::new().unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut link = Link::begin(address, poll.registry(), Token(0)).unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        let mut answer = Vec::new();
+        command::encode_result(&mut answer, 200, 7, b"");
+        other.write_all(&answer).unwrap();
+        drop(other);
+        let mut events = Events::with_capacity(8);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !events.iter().any(|event| event.is_read_closed()) {
+            assert!(Instant::now() < deadline);
+            poll.poll(&mut events, Some(Duration::from_millis(50))).unwrap();
+        }
+        link.look().unwrap();
+        link.outstanding = 1;
+        let (mut chunk, now) = ([0; 1024], Instant::now());
+        assert_eq!(link.read(&mut chunk, now).unwrap(), Heard::Some);
+        let mut opaques = Vec::new();
+        link.replies(|reply| {
+            opaques.push(reply.opaque);
+            true
+        })
+        .unwrap();
+        assert_eq!(opaques, [7]);
+        assert_eq!(link.read(&mut chunk, now).unwrap(), Heard::End);
     }
 }

@@ -7,11 +7,14 @@
 //! - R3: who was refused because mega takes nothing in is charged nothing, and is tried again (`wait`).
 //! - R4: while mega refuses, or nobody has answered since it was lost, one at a time goes out, and nobody else is in
 //!   doubt (`turn`).
+//! - R5: who goes out is in `reach` before: after a kill nobody behind that is in doubt, although the journal lets more go
+//!   out than do.
 
 mod clerk;
 mod link;
 mod people;
 mod rate;
+mod reach;
 mod turn;
 mod wait;
 
@@ -24,13 +27,14 @@ use super::reply::Judge;
 use super::results::{self, Results};
 use super::words;
 use crate::cli::language::Language;
-use crate::clock::{self, Seldom};
+use crate::clock::{self, Moment, Seldom};
 use crate::task::home::Place;
 use clerk::{Block, Clerk};
 use link::Link;
 use mio::{Events, Poll, Token, Waker};
 use people::{Held, People};
 use rate::Rate;
+use reach::Reach;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wait::Wait;
@@ -46,6 +50,9 @@ const BLOCK: Duration = Duration::from_millis(20);
 
 /// The pauses before a connection is tried again.
 const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(10);
+
+/// Answers that say nothing are why nothing moves when for so long none has said something.
+const STILL: Duration = Duration::from_secs(3);
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -98,20 +105,23 @@ struct Run<'a> {
     /// It is not time yet.
     appointed: Option<Why>,
     people: People,
+    reach: Reach,
+    /// Which start of the machine this is.
+    boot: Option<String>,
     wait: Wait,
     rate: Rate,
     clerk: Clerk,
     book: Book,
-    /// What the journal has, as those who watch know it.
+    /// What the journal has, and why nothing goes out, as those who watch know it.
     told: Progress,
+    told_why: Option<Why>,
     began: Instant,
     /// Somebody wants it to end, since when.
     drains: Option<Instant>,
     /// Somebody's id and variables.
     id: String,
     data: String,
-    /// Answers that say nothing are told of.
-    unclear: Seldom,
+    unclear: Unclear,
     chunk: Vec<u8>,
 }
 
@@ -121,8 +131,16 @@ struct Reconnect {
     at: Instant,
     /// Attempts in vain: of a name with several addresses, each has its turn.
     tries: usize,
-    /// Nobody is reached, as those who watch were told.
+    /// Nobody is reached.
     why: Option<Why>,
+}
+
+/// Answers that say nothing.
+#[derive(Default)]
+struct Unclear {
+    told: Seldom,
+    /// The first since somebody's said something.
+    since: Option<(Instant, Why)>,
 }
 
 /// What is to be in the journal next.
@@ -156,17 +174,25 @@ impl<'a> Run<'a> {
         }
         let list = Kept::open(&place.folder, state.offset).map_err(unread)?;
         let mut people = People::new(list, state.next, plan.total, plan.window, plan.rate);
+        let now = Moment::read();
+        let reach = Reach::open(&place.folder, &state, &now).map_err(reach::failed)?;
         state.open.sort_by_key(|open| open.index);
         let mut read = Kept::open(&place.folder, 0).map_err(unread)?;
         for open in &state.open {
             let person = read.at(open.offset).map_err(unread)?;
-            let since = if unknown == Unknown::Resend { 0 } else { open.since };
+            let doubt = unknown == Unknown::Report && reach.covers(open.index);
+            let since = open.since.filter(|_| doubt).map(|since| {
+                // Who is of an age that nobody can tell is too old.
+                let age = now.age(since, &state.changed).unwrap_or(people::RECOGNISED_FOR);
+                now.uptime - age.as_millis() as i64
+            });
             people.hold(person, Open { since, ..*open });
         }
         let cannot = |error| format!("cannot poll: {error}");
         let poll = Poll::new().map_err(cannot)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(cannot)?);
         control.wakes(&waker);
+        let boot = now.boot;
         let now = Instant::now();
         Ok(Run {
             clerk: Clerk::start(journal, results, waker)?,
@@ -180,9 +206,12 @@ impl<'a> Run<'a> {
             reconnect: Reconnect { pause: BACKOFF.start, at: now, tries: 0, why: None },
             appointed: None,
             people,
+            reach,
+            boot,
             wait: Wait::new(now),
             rate: Rate::new(plan.rate, now),
             told: state.progress.clone(),
+            told_why: None,
             book: Book {
                 progress: state.progress,
                 took: state.took,
@@ -199,7 +228,7 @@ impl<'a> Run<'a> {
             began: now,
             drains: None,
             id: String::new(),
-            unclear: Seldom::default(),
+            unclear: Unclear::default(),
             data: String::new(),
             chunk: vec![0; 64 * 1024],
         })
@@ -238,8 +267,8 @@ impl<'a> Run<'a> {
     fn appointment(&mut self) -> Result<Option<End>, String> {
         let due = |at: u64| at > clock::unix_seconds() * 1_000;
         let Some(at) = self.plan.at.filter(|at| due(*at)) else { return Ok(None) };
-        self.watch.hear(&Event::Waits(&Why::Appointed(at)));
         self.appointed = Some(Why::Appointed(at));
+        self.tell_why(Instant::now());
         self.keep(Stage::Running, Instant::now())?;
         let mut events = Events::with_capacity(1);
         while due(at) {
@@ -256,14 +285,14 @@ impl<'a> Run<'a> {
             self.take_block()?;
         }
         self.appointed = None;
-        self.book.dirty = true;
-        self.watch.hear(&Event::GoesOn);
+        self.tell_why(Instant::now());
         Ok(None)
     }
 
     /// One look at all that may have changed; Some if it ends.
     fn turn(&mut self, now: Instant) -> Result<Option<End>, String> {
         self.take_block()?;
+        self.tell_why(now);
         if let Some(end) = self.wishes(now) {
             return Ok(Some(end));
         }
@@ -274,9 +303,28 @@ impl<'a> Run<'a> {
         if self.drains.is_none() {
             self.go_out(now)?;
         }
+        self.reach.keep().map_err(reach::failed)?;
         self.flush(now);
         self.give_block(now)?;
         Ok(None)
+    }
+
+    /// Why nothing goes out, if nothing does.
+    fn why(&self, now: Instant) -> Option<&Why> {
+        let unclear = self.unclear.since.as_ref();
+        let unclear = unclear.filter(|(since, _)| now.saturating_duration_since(*since) >= STILL);
+        let reached = self.reconnect.why.as_ref().or(self.wait.why());
+        self.appointed.as_ref().or(reached).or(unclear.map(|(_, why)| why))
+    }
+
+    /// Those who watch, and the journal, know it when it has changed.
+    fn tell_why(&mut self, now: Instant) {
+        if self.why(now) == self.told_why.as_ref() {
+            return;
+        }
+        self.told_why = self.why(now).cloned();
+        self.watch.hear(&self.told_why.as_ref().map_or(Event::GoesOn, Event::Waits));
+        self.book.dirty = true;
     }
 
     fn wishes(&mut self, now: Instant) -> Option<End> {
@@ -350,7 +398,7 @@ impl<'a> Run<'a> {
     fn keep(&mut self, stage: Stage, now: Instant) -> Result<(), String> {
         let mut open = std::mem::take(&mut self.book.open);
         let (next, offset) = self.people.put(&mut open);
-        let why = self.appointed.as_ref().or(self.reconnect.why.as_ref()).or(self.wait.why());
+        let waits = self.why(now).map(|why| words::why(why, Language::English));
         let book = &mut self.book;
         let mut state = State {
             stage,
@@ -359,9 +407,9 @@ impl<'a> Run<'a> {
             open,
             result_bytes: 0,
             progress: book.progress.clone(),
-            waits: why.map(|why| words::why(why, Language::English)),
+            waits,
             took: book.took + (now - self.began).as_millis() as u64,
-            changed: clock::now_ms(),
+            changed: Moment::of(self.boot.clone()),
         };
         state.progress.front = state.front();
         book.given += 1;
@@ -437,7 +485,7 @@ fn reopen(journal: &mut Journal, state: &mut State) -> Result<(), String> {
         if failure.status == Status::Unknown {
             let Failure { index, offset, .. } = failure;
             // Another id: what became of the first is asked no more.
-            open.push(Open { index, offset, since: 0, turn: 1 });
+            open.push(Open { index, offset, since: None, turn: 1 });
         }
         Ok(())
     })?;

@@ -2,9 +2,9 @@
 //! again. Knows the list; no network, no journal.
 //!
 //! A person is *held* from being read until being answered. Each time before a message may go out, the time is put
-//! into `Open::since`, and the person waits until the journal has it (J2): `cleared` says with which block.
+//! into `Open::since`, and the person waits until the journal has it (J2): `cleared` says with which block. Times are
+//! handed in, as `clock::uptime_ms` tells them.
 
-use crate::clock;
 use crate::task::journal::Open;
 use crate::task::list::{Kept, Person};
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How long a repeat is recognised at least: WeChat's ten minutes, which begin when the first message goes out at the
 /// earliest, less what mega may take until the repeat is with WeChat, and what two clocks may differ.
-const RECOGNISED_FOR: Duration = Duration::from_secs(10 * 60 - 90);
+pub const RECOGNISED_FOR: Duration = Duration::from_secs(10 * 60 - 90);
 
 /// A time that was put down for somebody who did not go out is put down anew after this.
 const STALE: Duration = Duration::from_secs(20);
@@ -21,11 +21,10 @@ const STALE: Duration = Duration::from_secs(20);
 /// The next attempt after an answer that said nothing.
 const UNCLEAR_PAUSES: [u64; 5] = [1, 2, 5, 10, 30];
 
-/// How long ago that was: the longer by the two clocks, so that neither one that was set back nor a machine that
-/// slept makes it shorter.
-fn age(since: u64) -> Duration {
-    let wall = clock::unix_seconds() * 1_000;
-    Duration::from_millis(clock::now_ms().max(wall).saturating_sub(since))
+/// How long before `now` that was, both in ms since the machine began: a clock that is set makes nobody older or
+/// younger, and a machine that slept does.
+fn age(since: i64, now: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now.saturating_sub(since)).unwrap_or_default())
 }
 
 pub struct Held {
@@ -48,14 +47,19 @@ pub struct Held {
 impl Held {
     fn new(person: Person, open: Open) -> Held {
         let Person { line, openid, data } = person;
-        let (cleared, doubt) = (0, open.since > 0);
+        let (cleared, doubt) = (0, open.since.is_some());
         let (on, tries, not_before) = (None, 0, None);
         Held { open, line, openid, data, cleared, doubt, on, tries, not_before }
     }
 
     /// A repeat would not be recognised any more.
-    fn is_too_late(&self) -> bool {
-        self.doubt && age(self.open.since) >= RECOGNISED_FOR
+    fn is_too_late(&self, now: i64) -> bool {
+        self.doubt && self.is_older(RECOGNISED_FOR, now)
+    }
+
+    /// Something may be out, and was to go out as long ago as that.
+    fn is_older(&self, than: Duration, now: i64) -> bool {
+        self.open.since.is_some_and(|since| age(since, now) >= than)
     }
 }
 
@@ -150,9 +154,9 @@ impl People {
     }
 
     /// Reads people ahead, for the journal to have them with block `block`; true if there were any.
-    pub fn read(&mut self, block: u64) -> io::Result<bool> {
+    pub fn read(&mut self, block: u64, now: i64) -> io::Result<bool> {
         let mut any = false;
-        let since = clock::now_ms();
+        let since = Some(now);
         while self.ready.len() < self.ahead && self.next < self.total {
             let offset = self.list.offset();
             let person = self.list.at(offset)?;
@@ -174,38 +178,36 @@ impl People {
     }
 
     /// The first in line, if block `acked` is in the journal.
-    pub fn next(&self, acked: u64) -> Next {
+    pub fn next(&self, acked: u64, now: i64) -> Next {
         // Whoever was out once holds a place in the window until the answer.
         let engaged = self.slots.len() - self.free.len() - self.ready.len();
         let fresh = || self.ready.front().filter(|_| engaged < self.window);
         let Some(slot) = self.again.front().or_else(fresh).copied() else { return Next::Nobody };
         let held = self.get(slot).expect("invariant: a slot in a line is held");
         match () {
-            () if held.is_too_late() => Next::TooLate(slot),
+            () if held.is_too_late(now) => Next::TooLate(slot),
             () if held.doubt => Next::Goes(slot),
-            () if held.open.since == 0 || age(held.open.since) > STALE || held.cleared > acked => {
-                Next::Waits
-            }
+            () if held.open.since.is_none() || held.is_older(STALE, now) => Next::Waits,
+            () if held.cleared > acked => Next::Waits,
             () => Next::Goes(slot),
         }
     }
 
     /// Puts the time down for those in line who need it, for the journal to have it with block `block`; true if there
     /// were any.
-    pub fn stage(&mut self, block: u64) -> bool {
-        self.stage_first(self.ahead.max(self.window), block)
+    pub fn stage(&mut self, block: u64, now: i64) -> bool {
+        self.stage_first(self.ahead.max(self.window), block, now)
     }
 
     /// As `stage`, for so many at most: who will not go out soon is not to be in doubt if the process is killed.
-    pub fn stage_first(&mut self, most: usize, block: u64) -> bool {
-        let since = clock::now_ms();
+    pub fn stage_first(&mut self, most: usize, block: u64, now: i64) -> bool {
         let mut any = false;
         for slot in self.again.iter().chain(&self.ready).take(most) {
             let held =
                 self.slots[*slot as usize].as_mut().expect("invariant: a slot in a line is held");
             // Those who are young enough stay so until the next block.
-            if !held.doubt && (held.open.since == 0 || age(held.open.since) > STALE / 2) {
-                held.open.since = since;
+            if !held.doubt && (held.open.since.is_none() || held.is_older(STALE / 2, now)) {
+                held.open.since = Some(now);
                 held.cleared = block;
                 any = true;
             }
@@ -219,9 +221,8 @@ impl People {
         for slot in self.again.iter().chain(&self.ready) {
             let held =
                 self.slots[*slot as usize].as_mut().expect("invariant: a slot in a line is held");
-            if !held.doubt && held.open.since > 0 {
-                held.open.since = 0;
-                any = true;
+            if !held.doubt {
+                any |= held.open.since.take().is_some();
             }
         }
         any
@@ -250,7 +251,7 @@ impl People {
     pub fn comes_again(&mut self, slot: u32) {
         let held = self.lands(slot);
         if !held.doubt {
-            held.open.since = 0;
+            held.open.since = None;
         }
         self.again.push_back(slot);
     }
@@ -260,7 +261,7 @@ impl People {
     pub fn takes_another_turn(&mut self, slot: u32) {
         let held = self.lands(slot);
         if !held.doubt {
-            held.open.since = 0;
+            held.open.since = None;
             held.open.turn += 1;
         }
         self.again.push_back(slot);
@@ -335,5 +336,55 @@ impl People {
         open.clear();
         open.extend(self.slots.iter().flatten().map(|held| held.open));
         (self.next, self.list.offset())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::list::Keeper;
+
+    const MINUTE: i64 = 60_000;
+
+    /// `count` people, of whom as many may be out as `window` says.
+    fn people(count: u64, window: usize) -> (tempfile::TempDir, People) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::create(folder.path()).unwrap();
+        for line in 1..=count {
+            let (openid, data) = (format!("o{line}"), String::new());
+            keeper.keep(&Person { line, openid, data }).unwrap();
+        }
+        keeper.finish().unwrap();
+        let list = Kept::open(folder.path(), 0).unwrap();
+        (folder, People::new(list, 0, count, window, None))
+    }
+
+    #[test]
+    fn nobody_goes_out_before_the_journal_has_the_time_nor_long_after() {
+        let (_folder, mut people) = people(3, 2);
+        // The machine began 49 days before now, or has just begun.
+        for (block, now) in [(1, 49 * 24 * 60 * MINUTE), (2, 5)] {
+            people.unstage();
+            people.read(block, now).unwrap();
+            people.stage(block, now);
+            assert!(matches!(people.next(block - 1, now), Next::Waits));
+            assert!(matches!(people.next(block, now), Next::Goes(_)));
+            let late = now + 20_000;
+            assert!(matches!(people.next(block, late), Next::Waits), "its time is old");
+            assert!(people.stage(block + 1, late));
+            assert!(matches!(people.next(block + 1, late), Next::Goes(_)));
+        }
+    }
+
+    #[test]
+    fn who_was_out_goes_out_again_for_as_long_as_a_repeat_is_recognised() {
+        let (_folder, mut people) = people(1, 2);
+        // An earlier start of the machine: before this one's first ms.
+        let open = Open { index: 0, offset: 0, since: Some(-5 * MINUTE), turn: 0 };
+        let person = Person { line: 1, openid: "o1".into(), data: String::new() };
+        people.hold(person, open);
+        assert!(matches!(people.next(0, 3 * MINUTE), Next::Goes(_)));
+        assert!(matches!(people.next(0, 3 * MINUTE + MINUTE / 2 - 1), Next::Goes(_)));
+        assert!(matches!(people.next(0, 3 * MINUTE + MINUTE / 2), Next::TooLate(_)));
     }
 }

@@ -1,9 +1,10 @@
 //! What a turn of the run does on the connections: connects, lets people go out, and books what is answered.
 
-use super::link::{Link, Reply};
+use super::link::{Heard, Link, Reply};
 use super::people::Next;
 use super::wait::{Allowance, Moved};
 use super::{BACKOFF, Run};
+use crate::clock;
 use crate::task::event::{Event, Status, Why};
 use crate::task::reply::Verdict;
 use crate::wire::command::Request;
@@ -60,7 +61,6 @@ impl Run<'_> {
         let nobody = !self.links.iter().flatten().any(Link::is_up);
         if nobody && self.reconnect.why.is_none() {
             let why = Why::Unreachable(format!("{}: {error}", self.plan.to));
-            self.watch.hear(&Event::Waits(&why));
             self.reconnect.why = Some(why);
             self.people.unstage();
             self.book.dirty = true;
@@ -103,25 +103,20 @@ impl Run<'_> {
         if !link.is_up() {
             return Ok(true);
         }
-        let mut chunk = std::mem::take(&mut self.chunk);
-        let open = link.read(&mut chunk, now);
-        self.chunk = chunk;
-        // What was said before the end counts.
-        let open = open?;
-        link.replies(|reply| self.answered(&reply, index, now, halt))?;
-        Ok(open)
+        loop {
+            match link.read(&mut self.chunk, now)? {
+                // What was said before the end counts.
+                Heard::Some => link.replies(|reply| self.answered(&reply, index, now, halt))?,
+                Heard::NoMore => return Ok(true),
+                Heard::End => return Ok(false),
+            }
+        }
     }
 
     /// By an answer: a connection alone proves nothing, what stands before mega may have made it.
     fn reached(&mut self) {
         self.reconnect.pause = BACKOFF.start;
-        if self.reconnect.why.take().is_some() {
-            self.book.dirty = true;
-            match self.wait.why() {
-                Some(why) => self.watch.hear(&Event::Waits(why)),
-                None => self.watch.hear(&Event::GoesOn),
-            }
-        }
+        self.reconnect.why = None;
     }
 
     /// False if it answers nothing that this connection was asked.
@@ -142,7 +137,11 @@ impl Run<'_> {
             return false;
         }
         self.reached();
-        match self.judge.judge(reply.code, reply.message) {
+        let verdict = self.judge.judge(reply.code, reply.message);
+        if !matches!(verdict, Verdict::Unclear(_)) {
+            self.unclear.since = None;
+        }
+        match verdict {
             Verdict::Sent => self.ended(slot, Status::Sent, None, ""),
             Verdict::Failed { errcode, errmsg } => {
                 self.ended(slot, Status::Failed, errcode, &errmsg);
@@ -156,9 +155,10 @@ impl Run<'_> {
                 self.refused(slot, Why::Limit(errcode), now);
             }
             Verdict::Unclear(why) => {
-                if self.unclear.now() {
+                if self.unclear.told.now() {
                     self.watch.hear(&Event::Unclear(&why));
                 }
+                self.unclear.since.get_or_insert((now, Why::Unclear(why)));
                 self.people.stays_unclear(slot, now);
                 self.wait.lost(slot, now);
             }
@@ -175,17 +175,13 @@ impl Run<'_> {
         self.book(held, status, errcode, errmsg);
         if self.wait.answered(slot) == Moved::GoesOn {
             self.people.sort();
-            self.watch.hear(&Event::GoesOn);
         }
     }
 
     fn refused(&mut self, slot: u32, why: Why, now: Instant) {
         // That nothing of it is out is to be kept.
         self.book.dirty = true;
-        if self.wait.refused(slot, why, now) == Moved::Waits
-            && let Some(why) = self.wait.why()
-        {
-            self.watch.hear(&Event::Waits(why));
+        if self.wait.refused(slot, why, now) == Moved::Waits {
             self.people.unstage();
         }
     }
@@ -203,10 +199,11 @@ impl Run<'_> {
     /// Lets go out whom window, rate and journal allow.
     pub(super) fn go_out(&mut self, now: Instant) -> Result<(), String> {
         self.people.look(now);
+        let uptime = clock::uptime_ms();
         let block = self.number_of_next_block();
         let free = self.allowance(now) == Allowance::Free && self.reaches();
         if free {
-            let read = self.people.read(block);
+            let read = self.people.read(block, uptime);
             self.book.dirty |=
                 read.map_err(|error| format!("cannot read the task's list: {error}"))?;
         }
@@ -215,7 +212,7 @@ impl Run<'_> {
             if allowance == Allowance::Shut || !self.reaches() || !self.rate.allows(now) {
                 break;
             }
-            match self.people.next(self.book.acked) {
+            match self.people.next(self.book.acked, uptime) {
                 Next::Goes(slot) => {
                     if self.wait.allowance(now) == Allowance::Probe {
                         self.wait.tries(slot);
@@ -228,8 +225,10 @@ impl Run<'_> {
                 }
                 Next::Waits => {
                     self.book.dirty |= match allowance {
-                        Allowance::Free => self.people.stage(block),
-                        Allowance::Probe | Allowance::Shut => self.people.stage_first(1, block),
+                        Allowance::Free => self.people.stage(block, uptime),
+                        Allowance::Probe | Allowance::Shut => {
+                            self.people.stage_first(1, block, uptime)
+                        }
                     };
                     if self.clerk.is_busy() {
                         self.people.starves(block);
@@ -240,7 +239,7 @@ impl Run<'_> {
                 Next::Nobody => {
                     // A probe needs somebody.
                     if allowance == Allowance::Probe {
-                        let read = self.people.read(block);
+                        let read = self.people.read(block, uptime);
                         self.book.dirty |=
                             read.map_err(|error| format!("cannot read the task's list: {error}"))?;
                     }
@@ -264,6 +263,7 @@ impl Run<'_> {
             .filter(|(_, it)| it.is_up());
         let Some((index, link)) = up.min_by_key(|(_, link)| link.outstanding) else { return };
         let held = self.people.goes(slot, index);
+        self.reach.extend(held.open.index);
         self.plan.put_id(&mut self.id, held.open.index, held.open.turn);
         self.plan.put_data(&mut self.data, &held.data);
         let request = Request {

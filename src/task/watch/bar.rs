@@ -61,7 +61,7 @@ impl Bar {
             let why = printable(why);
             text += &language.pick([format!("\nwaits: {why}"), format!("\n等待：{why}")]);
         }
-        if let Some(why) = &self.unclear {
+        if let Some(why) = self.unclear.as_ref().filter(|_| self.waits.is_none()) {
             text += "\n";
             text += &words::unclear(why, language);
         }

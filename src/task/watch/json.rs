@@ -10,11 +10,12 @@ pub struct Json {
     name: String,
     every: Duration,
     said: Instant,
+    waits: Option<String>,
 }
 
 impl Json {
     pub fn new(name: &str, every: Duration) -> Json {
-        Json { name: name.into(), every, said: Instant::now() }
+        Json { name: name.into(), every, said: Instant::now(), waits: None }
     }
 
     fn say(&self, event: &str, more: Value) {
@@ -44,6 +45,7 @@ fn reason(why: &Why) -> &'static str {
         Why::Unreachable(_) => "unreachable",
         Why::Refused(_) => "refused",
         Why::Limit(_) => "limit",
+        Why::Unclear(_) => "unclear",
     }
 }
 
@@ -55,8 +57,12 @@ impl Watch for Json {
             Event::Waits(why) => {
                 let text = words::why(why, Language::English);
                 self.say("waits", json!({ "reason": reason(why), "why": text }));
+                self.waits = Some(text);
             }
-            Event::GoesOn => self.say("goes_on", json!({})),
+            Event::GoesOn => {
+                self.waits = None;
+                self.say("goes_on", json!({}));
+            }
             Event::Unclear(why) => self.say("unclear", json!({ "why": why })),
             Event::Remade(remade) => {
                 let [old, new] = [&remade.old, &remade.new].map(|path| path.display().to_string());
@@ -85,7 +91,9 @@ impl Watch for Json {
     fn tick(&mut self, progress: &Progress) {
         if self.said.elapsed() >= self.every {
             self.said = Instant::now();
-            self.say("progress", counts(progress));
+            let mut more = counts(progress);
+            more["waits"] = json!(self.waits);
+            self.say("progress", more);
         }
     }
 }

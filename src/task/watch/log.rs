@@ -16,6 +16,7 @@ pub struct Log {
     file: File,
     language: Language,
     said: Instant,
+    waits: Option<String>,
     /// It could not be written: said once.
     lost: bool,
 }
@@ -24,7 +25,7 @@ impl Log {
     pub fn open(path: &Path, language: Language) -> Result<Log, String> {
         let file = file::append(path)
             .map_err(|error| format!("cannot write the task's log {}: {error}", path.display()))?;
-        Ok(Log { file, language, said: Instant::now(), lost: false })
+        Ok(Log { file, language, said: Instant::now(), waits: None, lost: false })
     }
 
     pub fn say(&mut self, text: &str) {
@@ -53,9 +54,14 @@ impl Watch for Log {
             Event::Answered { .. } => {}
             Event::Waits(why) => {
                 let why = words::why(why, language);
-                self.say(&language.pick([format!("waits: {why}"), format!("等待：{why}")]));
+                let why = language.pick([format!("waits: {why}"), format!("等待：{why}")]);
+                self.say(&why);
+                self.waits = Some(why);
             }
-            Event::GoesOn => self.say(language.pick(["goes on", "继续"])),
+            Event::GoesOn => {
+                self.waits = None;
+                self.say(language.pick(["goes on", "继续"]));
+            }
             Event::Unclear(why) => self.say(&words::unclear(why, language)),
             Event::Remade(remade) => self.say(&words::remade(remade, language)),
             Event::Drains(out) => self.say(&language.pick([
@@ -80,8 +86,12 @@ impl Watch for Log {
     fn tick(&mut self, progress: &Progress) {
         if self.said.elapsed() >= EVERY {
             self.said = Instant::now();
-            let counts = words::counts(progress, self.language);
-            self.say(&counts);
+            let mut text = words::counts(progress, self.language);
+            if let Some(why) = &self.waits {
+                text += self.language.pick(["; ", "；"]);
+                text += why;
+            }
+            self.say(&text);
         }
     }
 }
