@@ -36,7 +36,7 @@ pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Ref
     if let Some(to) = &options.to {
         ask::check_address(to)?;
     }
-    let _lock = old.lock()?;
+    let lock = old.lock()?;
     let mut journal = Journal::open(&old.journal())?;
     let mut plan = journal.plan()?;
     let is_free = |name: &Name| home.task(name).is_err();
@@ -45,7 +45,6 @@ pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Ref
         .find(|name| name.as_ref().map_or(true, is_free))
         .expect("invariant: some number is free")?;
     plan.result.set_file_name(format!("{name}.result.csv"));
-    results::is_free(&plan.result)?;
     let codes = Some(&options.errcode[..]).filter(|codes| !codes.is_empty());
     let pick = Pick { codes, unknown: options.resend_unknown };
     // What was given to a task that was never begun is nobody's.
@@ -57,12 +56,13 @@ pub fn retry(home: &Home, options: &Retry, language: Language) -> Result<u8, Ref
         let has = journal.who_has(&pick)?;
         return Err(they_have(home, &old.name, &has));
     }
+    results::is_free(&plan.result)?;
     keep_given(&old, &journal, &draft)?;
     plan.id = plan::own_part()?;
     (plan.created, plan.at) = (clock::now_ms(), None);
     plan.of = Some(old.name.as_str().to_owned());
     adjust(&mut plan, options.to.as_deref(), &options.pace);
-    begin(home, draft, &plan, &options.sight, &control, language)
+    begin(home, draft, &plan, &options.sight, Some(lock), &control, language)
 }
 
 /// Why there is nobody to retry: other tasks have them, if anybody is meant.

@@ -148,7 +148,7 @@ pub fn run(home: &Home, options: &Run, language: Language) -> Result<u8, Refused
         check::dry_run(&plan, &draft.place.folder, text.as_deref(), language)?;
         return Ok(exit::OK);
     }
-    begin(home, draft, &plan, &options.sight, &control, language)
+    begin(home, draft, &plan, &options.sight, None, &control, language)
 }
 
 fn name_of(options: &Run) -> Result<Name, Refused> {
@@ -245,12 +245,14 @@ fn import(options: &Run, text: Option<&str>, draft: &Draft) -> Result<list::Surv
         .map_err(|error| Refused::new(exit::REFUSED, error.texts().clone()))
 }
 
-/// A draft with its list becomes a task, and runs.
+/// A draft with its list becomes a task, and runs. `of` is the lock of the task that its people come from: let go when
+/// the new one is there, and another retry can see it.
 pub fn begin(
     home: &Home,
     draft: Draft,
     plan: &Plan,
     sight: &Sight,
+    of: Option<PidFile>,
     control: &Control,
     language: Language,
 ) -> Result<u8, Refused> {
@@ -265,6 +267,7 @@ pub fn begin(
             return Err(refused);
         }
     };
+    drop(of);
     if sight.detach && control.wish().is_some() {
         crate::say_err!("{}", words::end(&End::Paused, place.name.as_str(), language));
         return Ok(exit::PAUSED);
