@@ -62,6 +62,16 @@ impl Refused {
     pub fn wrong(why: [impl Into<String>; 2]) -> Refused {
         Refused::new(WRONG, why)
     }
+
+    /// List, template, name, result file or row.
+    pub fn unfit(why: [impl Into<String>; 2]) -> Refused {
+        Refused::new(REFUSED, why)
+    }
+
+    /// There is nothing left to do.
+    pub fn nothing(why: [impl Into<String>; 2]) -> Refused {
+        Refused::new(NOTHING, why)
+    }
 }
 
 /// What the system or a database says is the same in every language.

@@ -120,19 +120,16 @@ impl Home {
     fn is_free(&self, name: &Name) -> Result<(), Refused> {
         match self.place(name).folder.exists() {
             false => Ok(()),
-            true => Err(Refused::new(
-                exit::REFUSED,
-                [
-                    format!(
-                        "there is a task {name} already (mega-task show {name}; mega-task resume {name} goes on with \
+            true => Err(Refused::unfit([
+                format!(
+                    "there is a task {name} already (mega-task show {name}; mega-task resume {name} goes on with \
                          it, remove {name} frees its name; --name gives this one another)"
-                    ),
-                    format!(
-                        "任务 {name} 已存在（mega-task show {name} 查看，resume {name} 继续，remove {name} 删除；\
+                ),
+                format!(
+                    "任务 {name} 已存在（mega-task show {name} 查看，resume {name} 继续，remove {name} 删除；\
                          或用 --name 另取名称）"
-                    ),
-                ],
-            )),
+                ),
+            ])),
         }
     }
 

@@ -6,7 +6,7 @@
 mod remake;
 
 use super::event::{Loss, Remade, Status};
-use super::exit::{self, Refused};
+use super::exit::Refused;
 use super::journal::{Journal, Stage, State};
 use super::plan::{Encoding, Plan};
 use crate::cli::language::Language;
@@ -91,26 +91,20 @@ pub fn is_free(path: &Path) -> Result<(), Refused> {
 /// There is a file already, whose ever it is.
 pub fn taken(path: &Path) -> Refused {
     let path = path.display();
-    Refused::new(
-        exit::REFUSED,
-        [
-            format!(
-                "the result file {path} is there already, and is not written over (--result FILE names another)"
-            ),
-            format!("结果文件 {path} 已存在，不会覆盖（可用 --result FILE 另行指定）"),
-        ],
-    )
+    Refused::unfit([
+        format!(
+            "the result file {path} is there already, and is not written over (--result FILE names another)"
+        ),
+        format!("结果文件 {path} 已存在，不会覆盖（可用 --result FILE 另行指定）"),
+    ])
 }
 
 fn unfit(path: &Path, error: &io::Error) -> Refused {
     let path = path.display();
-    Refused::new(
-        exit::REFUSED,
-        [
-            format!("cannot write the result file {path}: {error} (--result FILE names another)"),
-            format!("无法写结果文件 {path}：{error}（可用 --result FILE 另行指定）"),
-        ],
-    )
+    Refused::unfit([
+        format!("cannot write the result file {path}: {error} (--result FILE names another)"),
+        format!("无法写结果文件 {path}：{error}（可用 --result FILE 另行指定）"),
+    ])
 }
 
 pub struct Results {
@@ -289,6 +283,7 @@ mod tests {
         assert_eq!(told, format!("7,'@x,failed,5,\"'=a,\"\"b\"\"\r\n\",{time}"));
     }
 
+    use super::super::exit;
     use super::super::journal::Open;
     use super::super::list::{Keeper, Person};
     use super::super::{Failure, plan};

@@ -5,7 +5,7 @@ use crate::cli::language::Language;
 use crate::config::{Escape, MissingVariables};
 use crate::output::printable;
 use crate::task::ask::{self, Told};
-use crate::task::exit::{self, Refused};
+use crate::task::exit::Refused;
 use crate::task::list::{Format, Kept, Survey, missing};
 use crate::task::plan::Plan;
 use crate::task::words;
@@ -26,16 +26,12 @@ pub struct Source<'a> {
     pub lenient: bool,
 }
 
-fn refused(why: [String; 2]) -> Refused {
-    Refused::new(exit::REFUSED, why)
-}
-
 /// The text, if there is one to be had.
 pub fn template(source: &Source, to: &str, key: &str) -> Result<Option<String>, Refused> {
     if let Some(path) = source.file {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let path = path.display();
-            refused([
+            Refused::unfit([
                 format!("cannot read the template {path}: {error}"),
                 format!("读不了模板 {path}：{error}"),
             ])
@@ -44,12 +40,12 @@ pub fn template(source: &Source, to: &str, key: &str) -> Result<Option<String>, 
     }
     match ask::template(to, key) {
         Ok(Told::Text(text)) => Ok(Some(text)),
-        Ok(Told::NoTemplate) => Err(refused([
+        Ok(Told::NoTemplate) => Err(Refused::unfit([
             format!("mega at {to} has no template {key:?} (see mega NAME template list)"),
             format!("{to} 的 mega 没有模板 {key:?}（用 mega NAME template list 查看）"),
         ])),
         Ok(Told::Unknown) if source.lenient => Ok(None),
-        Ok(Told::Unknown) => Err(refused([
+        Ok(Told::Unknown) => Err(Refused::unfit([
             format!(
                 "mega at {to} is too old to tell the template's text: give --template FILE (or --allow-missing to \
                  send without a look at the variables)"
@@ -80,9 +76,9 @@ pub fn fit(
     source: &Source,
 ) -> Result<(), Refused> {
     if survey.people == 0 {
-        return Err(refused([
-            "there is nobody to send to in the list".into(),
-            "名单中没有可发送的人".into(),
+        return Err(Refused::unfit([
+            "there is nobody to send to in the list",
+            "名单中没有可发送的人",
         ]));
     }
     let common: serde_json::Map<String, serde_json::Value> =
@@ -99,7 +95,7 @@ pub fn fit(
     let has = |nothing: &str| if none { nothing.into() } else { survey.columns.join(", ") };
     let (english, chinese) = (has("no variables"), has("任何变量"));
     let has_not = if none { "没有" } else { "只有 " };
-    Err(refused([
+    Err(Refused::unfit([
         format!(
             "the template wants {lacks}, which neither the list nor --data has: the list has {english} \
              (--allow-missing sends all the same)"
@@ -189,8 +185,9 @@ pub fn dry_run(
     text: Option<&str>,
     language: Language,
 ) -> Result<(), Refused> {
-    let unread =
-        |error| refused([format!("cannot read the list: {error}"), format!("读不了名单：{error}")]);
+    let unread = |error| {
+        Refused::unfit([format!("cannot read the list: {error}"), format!("读不了名单：{error}")])
+    };
     let mut list = Kept::open(folder, 0).map_err(unread)?;
     let template = text.map(compile);
     let (mut data, mut out) = (String::new(), Vec::new());
@@ -202,7 +199,10 @@ pub fn dry_run(
                 let rendered = template.render(&person.openid, data.as_bytes(), None, &mut out);
                 let line = person.line;
                 rendered.map_err(|unfit| {
-                    refused([format!("line {line}: {unfit}"), format!("第 {line} 行：{unfit}")])
+                    Refused::unfit([
+                        format!("line {line}: {unfit}"),
+                        format!("第 {line} 行：{unfit}"),
+                    ])
                 })?;
                 String::from_utf8_lossy(&out).into_owned()
             }

@@ -5,7 +5,7 @@ use crate::cli::language::Language;
 use crate::clock;
 use crate::task::ask;
 use crate::task::control::Hangup;
-use crate::task::exit::{self, Refused};
+use crate::task::exit::Refused;
 use crate::task::home::{Draft, Home, Name, Place};
 use crate::task::journal::{Journal, Look, Pick, Stage};
 use crate::task::list::{Keeper, Kept};
@@ -95,14 +95,11 @@ pub fn they_have(home: &Home, name: &Name, tasks: &[String]) -> Refused {
     };
     let advice: Vec<[String; 2]> = tasks.iter().map(advice).collect();
     match advice.is_empty() {
-        true => Refused::new(exit::NOTHING, nobody),
-        false => Refused::new(
-            exit::NOTHING,
-            [0, 1].map(|language| {
-                let each = advice.iter().map(|texts| texts[language].clone());
-                each.collect::<Vec<_>>().join(["; ", "；"][language])
-            }),
-        ),
+        true => Refused::nothing(nobody),
+        false => Refused::nothing([0, 1].map(|language| {
+            let each = advice.iter().map(|texts| texts[language].clone());
+            each.collect::<Vec<_>>().join(["; ", "；"][language])
+        })),
     }
 }
 

@@ -242,7 +242,7 @@ fn import(options: &Run, text: Option<&str>, draft: &Draft) -> Result<list::Surv
     let openid_column = options.openid_column.clone();
     let reading = list::Options { openid_column, wanted: check::wanted(text) };
     list::import(input, &reading, &draft.place.folder)
-        .map_err(|error| Refused::new(exit::REFUSED, error.texts().clone()))
+        .map_err(|error| Refused::unfit(error.texts().clone()))
 }
 
 /// A draft with its list becomes a task, and runs. `of` is the lock of the task that its people come from: let go when
@@ -289,19 +289,18 @@ pub fn resume(home: &Home, options: &Resume, language: Language) -> Result<u8, R
     let unknown = if options.resend_unknown { Unknown::Resend } else { Unknown::Report };
     let some = unknown == Unknown::Resend && state.progress.unknown > 0;
     let name = &place.name;
-    let nothing = |why: [String; 2]| Err(Refused::new(exit::NOTHING, why));
     match state.stage {
         Stage::Ended => {
-            return nothing([
+            return Err(Refused::nothing([
                 format!("the task {name} was ended for good"),
                 format!("任务 {name} 已被结束"),
-            ]);
+            ]));
         }
         Stage::Finished if !some => {
-            return nothing([
+            return Err(Refused::nothing([
                 format!("the task {name} is finished: nobody is left"),
                 format!("任务 {name} 已完成：没有剩余的人"),
-            ]);
+            ]));
         }
         _ => {}
     }

@@ -11,10 +11,6 @@ use std::time::{Duration, Instant};
 /// Longer than a run waits for answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn nothing(why: [String; 2]) -> Refused {
-    Refused::new(exit::NOTHING, why)
-}
-
 pub fn pause(place: &Place, language: Language) -> Result<u8, Refused> {
     let name = &place.name;
     match stop(place, Signal::TERM)? {
@@ -25,7 +21,7 @@ pub fn pause(place: &Place, language: Language) -> Result<u8, Refused> {
             );
             Ok(exit::OK)
         }
-        false => Err(nothing([
+        false => Err(Refused::nothing([
             format!("the task {name} does not run"),
             format!("任务 {name} 没有在运行"),
         ])),
@@ -43,7 +39,7 @@ pub fn end(place: &Place, language: Language) -> Result<u8, Refused> {
     let mut state = journal.state()?;
     match state.stage {
         Stage::Finished => {
-            return Err(nothing([
+            return Err(Refused::nothing([
                 format!("the task {name} is finished already"),
                 format!("任务 {name} 已经完成"),
             ]));
@@ -69,15 +65,10 @@ pub fn remove(home: &Home, place: &Place, language: Language) -> Result<u8, Refu
         // The row's next start goes on with it.
         Stage::Ended => legacy::not_a_rows(place)?,
         Stage::Running | Stage::Paused => {
-            return Err(Refused::new(
-                exit::REFUSED,
-                [
-                    format!(
-                        "the task {name} can still go on (mega-task end {name} ends it for good)"
-                    ),
-                    format!("任务 {name} 还可以继续（mega-task end {name} 可将其结束）"),
-                ],
-            ));
+            return Err(Refused::unfit([
+                format!("the task {name} can still go on (mega-task end {name} ends it for good)"),
+                format!("任务 {name} 还可以继续（mega-task end {name} 可将其结束）"),
+            ]));
         }
     }
     if let Some(parent) = &plan.of

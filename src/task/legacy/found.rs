@@ -1,16 +1,16 @@
 //! What a row is as it is found: whether it may be started, whether its file may be read, and how it was left by others.
 //! Asks nobody.
 
+use super::Start;
 use super::people::Left;
 use super::table::{Counts, Row, Status, To};
-use super::{Start, refused};
 use crate::task::exit::{self, Refused};
 use crate::task::home::Place;
 use std::path::{Path, PathBuf};
 
 pub fn may_start(id: u32, row: &Row, place: Option<Place>) -> Result<(), Refused> {
     if row.is_deleted {
-        return Err(refused([format!("task {id} is deleted"), format!("任务 {id} 已删除")]));
+        return Err(Refused::unfit([format!("task {id} is deleted"), format!("任务 {id} 已删除")]));
     }
     // Who had the row had the folder, too: its lock tells a process that was killed from one that is elsewhere.
     let killed = place.and_then(|place| place.left_by()).is_some_and(|pid| pid as i32 == row.pid);
@@ -28,13 +28,10 @@ pub fn may_start(id: u32, row: &Row, place: Option<Place>) -> Result<(), Refused
                 ),
             ],
         )),
-        Status::Finished => Err(Refused::new(
-            exit::NOTHING,
-            [
-                format!("task {id} is finished: nobody is left"),
-                format!("任务 {id} 已完成：没有剩余的人"),
-            ],
-        )),
+        Status::Finished => Err(Refused::nothing([
+            format!("task {id} is finished: nobody is left"),
+            format!("任务 {id} 已完成：没有剩余的人"),
+        ])),
         _ => Ok(()),
     }
 }
@@ -47,7 +44,7 @@ pub fn file_of(id: u32, row: &Row, options: &Start) -> Result<PathBuf, Refused> 
         return Ok(file);
     }
     if !file.is_file() {
-        return Err(refused([
+        return Err(Refused::unfit([
             format!("the file of task {id} is missing: {shown} (--root?)"),
             format!("任务 {id} 的文件不存在：{shown}（--root 对吗？）"),
         ]));
@@ -60,7 +57,7 @@ pub fn file_of(id: u32, row: &Row, options: &Start) -> Result<PathBuf, Refused> 
         return Ok(real);
     }
     let (real, root) = (real.display(), root.display());
-    Err(refused([
+    Err(Refused::unfit([
         format!(
             "the file of task {id} is {real}, outside the installation's folder {root}: it is not read (--any-file \
              reads it all the same; --root names another folder)"
@@ -77,7 +74,7 @@ pub fn left(id: u32, row: &Row, options: &Start) -> Result<Left, Refused> {
     let answered = success + fail;
     match (done, options.resume_demo, options.resume_forward) {
         (0, ..) if answered == 0 || row.status == Status::Waiting => Ok(Left::Fresh),
-        (0, ..) => Err(refused([
+        (0, ..) => Err(Refused::unfit([
             format!(
                 "somebody else has sent to {answered} people of task {id}, and the row does not say to whom: it goes on \
                  with the --home of the mega-task that had it; with status 0 it begins anew, and they get it twice"
@@ -87,7 +84,7 @@ pub fn left(id: u32, row: &Row, options: &Start) -> Result<Left, Refused> {
                  把 status 改为 0 则从头发送，这些人会重复收到"
             ),
         ])),
-        (_, true, _) if row.is_ours() => Err(refused([
+        (_, true, _) if row.is_ours() => Err(Refused::unfit([
             format!(
                 "mega-task left task {id}: the first {done} lines of its file are done, and --resume-demo would send to \
                  them again: --resume-forward goes on behind them"
@@ -98,7 +95,7 @@ pub fn left(id: u32, row: &Row, options: &Start) -> Result<Left, Refused> {
         ])),
         (_, true, _) => Ok(Left::LastDone(done)),
         (_, _, true) => Ok(Left::FirstDone(done)),
-        (_, false, false) => Err(refused(choice(id, done, row.is_ours()))),
+        (_, false, false) => Err(Refused::unfit(choice(id, done, row.is_ours()))),
     }
 }
 

@@ -124,7 +124,7 @@ pub fn not_a_rows(place: &Place) -> Result<(), Refused> {
     let name = &place.name;
     match place.folder.join(Before::FILE).exists() {
         false => Ok(()),
-        true => Err(refused([
+        true => Err(Refused::unfit([
             format!(
                 "the task {name} belongs to a row of mega_task, which says what is to become of it: legacy start goes \
                  on with it"
@@ -132,10 +132,6 @@ pub fn not_a_rows(place: &Place) -> Result<(), Refused> {
             format!("任务 {name} 属于 mega_task 的一行，由该行决定：请用 legacy start 继续"),
         ])),
     }
-}
-
-fn refused(why: [String; 2]) -> Refused {
-    Refused::new(exit::REFUSED, why)
 }
 
 /// Runs one of the commands and returns its exit code.
@@ -241,7 +237,7 @@ fn take_up(
         let whose = Before::read(&place.folder)?.row;
         if whose != own {
             let folder = place.folder.display();
-            return Err(refused([
+            return Err(Refused::unfit([
                 format!(
                     "the folder {folder} has the task of {whose}, and this is {own}: give it another --home, or name the \
                      database as it was named there"
@@ -268,7 +264,7 @@ fn take_up(
     let gathered = people::gather(row, left, table, file, folder)?;
     let imported = list::import(Input::File(&gathered.path), &list::Options::default(), folder);
     let settled = |why| Unfit { why, settled: true };
-    let mut survey = imported.map_err(|error| settled(refused(error.texts().clone())))?;
+    let mut survey = imported.map_err(|error| settled(Refused::unfit(error.texts().clone())))?;
     let Counts { success, fail, .. } = row.counts;
     let before = match left {
         Left::Fresh => Before { row: own, success: 0, fail: 0, file_index: 0 },
@@ -290,9 +286,9 @@ fn take_up(
         }
     };
     if survey.people == 0 {
-        return Err(settled(refused([
-            "there is nobody to send to in the list".into(),
-            "名单中没有可发送的人".into(),
+        return Err(settled(Refused::unfit([
+            "there is nobody to send to in the list",
+            "名单中没有可发送的人",
         ])));
     }
     tell(&survey, &gathered, &log_path(options))?;
@@ -334,15 +330,15 @@ fn go_on(place: &Place, row: &Row, options: &Start) -> Result<(), Refused> {
     let (mut plan, state, before) =
         (journal.plan()?, journal.state()?, Before::read(&place.folder)?);
     if plan.key != row.key || plan.source != row.file {
-        return Err(refused([
-            "the row has another tmpl_key or file than when it was begun; with status 0 it begins anew".into(),
-            "该行的 tmpl_key 或 file 与开始时不同；把 status 改为 0 则从头发送".into(),
+        return Err(Refused::unfit([
+            "the row has another tmpl_key or file than when it was begun; with status 0 it begins anew",
+            "该行的 tmpl_key 或 file 与开始时不同；把 status 改为 0 则从头发送",
         ]));
     }
     let ours = before.success + before.fail + state.progress.done();
     let counted = row.counts.success + row.counts.fail;
     if counted > ours {
-        return Err(refused([
+        return Err(Refused::unfit([
             format!(
                 "somebody else has gone on with this row: it counts {counted} done, and mega-task has done {ours}; \
                  with status 0 it begins anew"

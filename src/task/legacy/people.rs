@@ -2,7 +2,7 @@
 //! list is written whose lines have the numbers of the file's.
 
 use super::table::{Row, Table, To};
-use crate::task::exit::{self, Refused};
+use crate::task::exit::Refused;
 use crate::task::list::{Keeper, Kept, Lines};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -47,14 +47,11 @@ pub fn gather(
             list.finish()?;
             Ok(none(path))
         }
-        (To::Everybody, Left::LastDone(_) | Left::FirstDone(_)) => Err(Refused::new(
-            exit::REFUSED,
-            [
-                "which users were sent to cannot be told from the row: the table of users has changed since (with the \
+        (To::Everybody, Left::LastDone(_) | Left::FirstDone(_)) => Err(Refused::unfit([
+            "which users were sent to cannot be told from the row: the table of users has changed since (with the \
                  --home of the mega-task that had the row it goes on)",
-                "用户表可能已变化，仅凭该行无法判断哪些用户已发送（若原由 mega-task 发送，用当时的 --home 可继续）",
-            ],
-        )),
+            "用户表可能已变化，仅凭该行无法判断哪些用户已发送（若原由 mega-task 发送，用当时的 --home 可继续）",
+        ])),
         (to, left) => {
             let last = match left {
                 Left::Fresh | Left::FirstDone(_) => u64::MAX,

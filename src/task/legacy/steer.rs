@@ -19,13 +19,10 @@ pub fn signal(which: &Which, signal: Signal, language: Language) -> Result<u8, R
     let row = table.find(id)?;
     if row.status != Status::Running {
         let status = row.status as u8;
-        return Err(Refused::new(
-            exit::NOTHING,
-            [
-                format!("task {id} does not run: its status is {status}"),
-                format!("任务 {id} 没有在运行：状态为 {status}"),
-            ],
-        ));
+        return Err(Refused::nothing([
+            format!("task {id} does not run: its status is {status}"),
+            format!("任务 {id} 没有在运行：状态为 {status}"),
+        ]));
     }
     let Some(process) = runs(id, row.pid) else {
         let pid = row.pid;
