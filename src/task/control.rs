@@ -105,9 +105,17 @@ impl Control {
         self.0.lock().waker = Some(Arc::clone(waker));
     }
 
-    /// Of TERM, INT and USR1 those in `ends` end it, and the others pause it: a thread of its own waits for them. To be
+    /// One that signals ask from now on: of TERM, INT and USR1 those in `ends` end it, and the others pause it. To be
     /// called before anything that takes its time.
-    pub fn listen(&self, ends: &'static [c_int], hangup: Hangup) -> io::Result<()> {
+    pub fn of_signals(ends: &'static [c_int], hangup: Hangup) -> Result<Control, String> {
+        let control = Control::default();
+        let listens = control.listen(ends, hangup);
+        listens.map_err(|error| format!("cannot listen to signals: {error}"))?;
+        Ok(control)
+    }
+
+    /// A thread of its own waits for them.
+    fn listen(&self, ends: &'static [c_int], hangup: Hangup) -> io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
         if !is_ignored(SIGHUP) {
             signals.add_signal(SIGHUP)?;

@@ -1,6 +1,7 @@
 //! The command line of `mega-task`. Runs tasks, and looks at those that there are.
 
 mod check;
+mod launch;
 mod retry;
 mod run;
 mod show;

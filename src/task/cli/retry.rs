@@ -1,6 +1,6 @@
 //! retry: makes a task of those of another who failed, unless a task before has them.
 
-use super::run::{Pace, Sight, adjust, begin, listens};
+use super::launch::{Pace, Sight, adjust, begin, listens};
 use crate::cli::language::Language;
 use crate::clock;
 use crate::task::ask;

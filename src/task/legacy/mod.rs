@@ -166,11 +166,8 @@ impl Which {
 }
 
 fn start(home: &Home, options: &Start, language: Language) -> Result<u8, Refused> {
-    let control = Control::default();
     // As with the demo; USR1 is `mega-task end`.
-    control
-        .listen(&[SIGINT, SIGUSR1], Hangup::Pauses)
-        .map_err(|error| format!("cannot listen to signals: {error}"))?;
+    let control = Control::of_signals(&[SIGINT, SIGUSR1], Hangup::Pauses)?;
     let id = options.which.id;
     ask::check_address(&options.to)?;
     let mut table = options.which.open()?;

@@ -29,6 +29,17 @@ impl ListError {
         ])
     }
 
+    /// A workbook, also what is a zip and no workbook.
+    pub fn damaged(path: &Path, error: &dyn fmt::Display) -> ListError {
+        let path = path.display();
+        ListError::new([
+            format!(
+                "{path} is no xlsx workbook that can be read: {error}; save it anew as xlsx or CSV"
+            ),
+            format!("{path} 不是可读的 xlsx 工作簿：{error}；请重新另存为 xlsx 或 CSV"),
+        ])
+    }
+
     /// The task's own folder cannot be written to.
     pub fn unwritable(folder: &Path, error: &io::Error) -> ListError {
         let folder = folder.display();

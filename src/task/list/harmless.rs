@@ -92,7 +92,7 @@ impl From<AttrError> for Trouble {
 /// The copy, in a file without a name.
 pub fn copy(file: File, path: &Path, folder: &Path) -> Result<File, ListError> {
     copied(file, folder).map_err(|trouble| match trouble {
-        Trouble::Damaged(why) => super::xlsx::damaged(path, &why),
+        Trouble::Damaged(why) => ListError::damaged(path, &why),
         Trouble::TooLarge => too_large(path),
         Trouble::Unwritable(error) => ListError::unwritable(folder, &error),
     })

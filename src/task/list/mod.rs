@@ -159,7 +159,7 @@ pub fn import(input: Input, options: &Options, folder: &Path) -> Result<Survey, 
                 Ok(name)
             };
             let name = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-                Err(xlsx::damaged(&path, &"its parts contradict each other"))
+                Err(ListError::damaged(&path, &"its parts contradict each other"))
             })?;
             intake.finish(Format::Xlsx(name))
         }

@@ -43,7 +43,8 @@ impl Workbook {
     /// `folder`: where there is room for the copy.
     pub fn open(file: File, path: &Path, folder: &Path) -> Result<Workbook, ListError> {
         let copy = harmless::copy(file, path, folder)?;
-        let xlsx = Xlsx::new(BufReader::new(copy)).map_err(|error| damaged(path, &error))?;
+        let xlsx =
+            Xlsx::new(BufReader::new(copy)).map_err(|error| ListError::damaged(path, &error))?;
         Ok(Workbook { xlsx, path: path.to_owned() })
     }
 
@@ -63,8 +64,10 @@ impl Workbook {
 
     pub fn sheet(&mut self, name: &str) -> Result<Sheet<'_>, ListError> {
         let path = &self.path;
-        let cells =
-            self.xlsx.worksheet_cells_reader(name).map_err(|error| damaged(path, &error))?;
+        let cells = self
+            .xlsx
+            .worksheet_cells_reader(name)
+            .map_err(|error| ListError::damaged(path, &error))?;
         let mut sheet = Sheet { cells, path, next: None, ended: false, width: 0 };
         sheet.next = sheet.cell()?;
         Ok(sheet)
@@ -79,7 +82,9 @@ impl Sheet<'_> {
         }
         while !self.ended {
             let next = self.cells.next_cell_with_style_id();
-            let Some((cell, style)) = next.map_err(|error| damaged(self.path, &error))? else {
+            let Some((cell, style)) =
+                next.map_err(|error| ListError::damaged(self.path, &error))?
+            else {
                 self.ended = true;
                 break;
             };
@@ -111,7 +116,7 @@ impl Sheet<'_> {
         let mut cell = first;
         loop {
             if cell.column < row.len() || cell.column >= COLUMNS {
-                return Err(damaged(self.path, &"its cells are not in order"));
+                return Err(ListError::damaged(self.path, &"its cells are not in order"));
             }
             if row.bytes() > LONGEST {
                 return Err(too_long(self.path, row.line));
@@ -149,15 +154,4 @@ impl Rows for Sheet<'_> {
             return Ok(true);
         }
     }
-}
-
-/// Also for what is a zip and no workbook.
-pub fn damaged(path: &Path, error: &dyn std::fmt::Display) -> ListError {
-    let path = path.display();
-    ListError::new([
-        format!(
-            "{path} is no xlsx workbook that can be read: {error}; save it anew as xlsx or CSV"
-        ),
-        format!("{path} 不是可读的 xlsx 工作簿：{error}；请重新另存为 xlsx 或 CSV"),
-    ])
 }
