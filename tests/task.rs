@@ -60,8 +60,7 @@ fn those_who_are_in_a_retry_are_in_no_other() {
     wait_for("some of them", || sandbox.delivered() > 12);
     let said = desk.ends(7, &["retry", "t"]);
     assert!(said.contains("t-retry-1 has them: mega-task resume t-retry-1"), "{said}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.end_at_once();
     desk.ends(7, &["retry", "t"]);
     desk.ends(6, &["remove", "t-retry-1"]);
     desk.ends(0, &["resume", "t-retry-1", "--rate", "100000"]);

@@ -60,8 +60,7 @@ fn kill_9_of_task_and_mega_at_any_moment_sends_to_each_once() {
                 site.kill_process(pid);
             }
             if victim != Victim::Mega {
-                child.kill().unwrap();
-                child.wait().unwrap();
+                child.end_at_once();
             }
             if victim != Victim::Task {
                 site.start();
@@ -120,8 +119,7 @@ fn a_connection_that_says_nothing_is_no_mega_and_costs_one_at_a_time() {
     let log = desk.ends(0, &["log", "t"]);
     let said = |what: &str| log.matches(what).count();
     assert_eq!((said("waits: mega is not reached"), said("goes on")), (1, 0), "{log}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.end_at_once();
 }
 
 /// Of how many the journal says that a message may be out.
@@ -141,8 +139,7 @@ fn who_never_went_out_is_in_no_doubt_after_a_kill_while_mega_refuses() {
     let mut child = desk.start(&desk.task(&to, &list, &["--window", "4"]));
     // A window of them, and two that tried later whether it still does.
     wait_for("mega to refuse", || site.count("refused") >= 6);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.end_at_once();
     assert!(in_doubt(&desk) <= 1, "{} of 100", in_doubt(&desk));
 }
 
@@ -178,11 +175,8 @@ fn who_may_have_it_and_can_be_asked_no_more_is_unknown_and_sent_to_only_on_deman
     sandbox.faults(json!({ "latency_ms": 8_000 }));
     let site = Site::started(&sandbox, "");
     let desk = Desk::new();
-    let (to, list) = (address(&site), desk.list(100));
-    let mut child = desk.start(&desk.task(&to, &list, &["--window", "4"]));
-    wait_for("them to be out", || sandbox.stats()["in_flight"] == 4);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut child = desk.with_four_out(&sandbox, &address(&site));
+    child.end_at_once();
     assert!(grow_old(&desk) > 4, "more are let go out, so that they need not wait");
     // Of them, only those who did are in doubt.
     sandbox.faults(json!({}));
@@ -212,11 +206,8 @@ fn unknown_after_a_new_start(passed: i64) -> usize {
     sandbox.faults(json!({ "latency_ms": 2_000 }));
     let site = Site::started(&sandbox, "");
     let desk = Desk::new();
-    let (to, list) = (address(&site), desk.list(100));
-    let mut child = desk.start(&desk.task(&to, &list, &["--window", "4"]));
-    wait_for("them to be out", || sandbox.stats()["in_flight"] == 4);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut child = desk.with_four_out(&sandbox, &address(&site));
+    child.end_at_once();
     let sql = "UPDATE state SET boot = 'another', changed = changed - ?1";
     journal(&desk).execute(sql, [passed]).unwrap();
     sandbox.faults(json!({}));

@@ -102,6 +102,16 @@ impl Pages<'_> {
         Running(self.command("start", id, more).spawn().unwrap())
     }
 
+    /// It runs, and its row shows progress.
+    fn begun(&self, id: u32) -> Running {
+        let running = self.begin(id, &[]);
+        wait_for("the row to show progress", || {
+            let shown = self.shown(id);
+            shown.starts_with("运行中") && !shown.contains(" 0+0/")
+        });
+        running
+    }
+
     /// As a page shows it.
     fn shown(&self, id: u32) -> String {
         let output = Command::new("php")
@@ -184,11 +194,7 @@ fn a_task_is_paused_taken_up_and_ended_and_nobody_gets_it_twice() {
     let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
     let pages = Pages::new(&site, "pause_");
     pages.task(5, 300, "");
-    let running = pages.begin(5, &[]);
-    wait_for("the row to show progress", || {
-        let shown = pages.shown(5);
-        shown.starts_with("运行中") && !shown.contains(" 0+0/")
-    });
+    let running = pages.begun(5);
     pages.refused(1, "start", 5, "runs already");
     pages.ok("stop", 5, &[]);
     assert_eq!(running.ends(), Some(4));
@@ -214,11 +220,7 @@ fn a_row_whose_process_was_killed_is_taken_up_by_the_next_start() {
     let site = Site::started(&sandbox, "[setting]\ntask_worker_num = 4");
     let pages = Pages::new(&site, "killed_");
     pages.task(5, 300, "");
-    let running = pages.begin(5, &[]);
-    wait_for("the row to show progress", || {
-        let shown = pages.shown(5);
-        shown.starts_with("运行中") && !shown.contains(" 0+0/")
-    });
+    let running = pages.begun(5);
     // As with kill -9.
     drop(running);
     assert!(pages.shown(5).starts_with("运行中"), "{}", pages.shown(5));
@@ -327,11 +329,7 @@ fn a_row_that_mega_task_left_elsewhere_goes_on_forward_and_never_as_the_demos() 
     let path = site.folder.path().join("people-5.txt");
     let list = std::fs::read_to_string(&path).unwrap() + "ours_1\n";
     std::fs::write(&path, list).unwrap();
-    let running = pages.begin(5, &[]);
-    wait_for("the row to show progress", || {
-        let shown = pages.shown(5);
-        shown.starts_with("运行中") && !shown.contains(" 0+0/")
-    });
+    let running = pages.begun(5);
     pages.ok("stop", 5, &[]);
     assert_eq!(running.ends(), Some(4));
     sandbox.faults(json!({}));

@@ -69,9 +69,7 @@ fn a_hangup_pauses_and_a_second_one_makes_no_haste() {
     sandbox.faults(json!({ "latency_ms": 2_000 }));
     let site = Site::started(&sandbox, "");
     let desk = Desk::new();
-    let (to, list) = (address(&site), desk.list(100));
-    let mut child = desk.start(&desk.task(&to, &list, &["--window", "4"]));
-    wait_for("them to be out", || sandbox.stats()["in_flight"] == 4);
+    let mut child = desk.with_four_out(&sandbox, &address(&site));
     send(&child, Signal::HUP);
     wait_for("it to drain", || desk.ends(0, &["log", "t"]).contains("ends when"));
     send(&child, Signal::HUP);

@@ -45,6 +45,13 @@ impl Desk {
         said
     }
 
+    /// A task of 100 people, four of whom are out.
+    pub fn with_four_out(&self, sandbox: &Sandbox, to: &str) -> Running {
+        let child = self.start(&self.task(to, &self.list(100), &["--window", "4"]));
+        wait_for("them to be out", || sandbox.stats()["in_flight"] == 4);
+        child
+    }
+
     pub fn start(&self, arguments: &[&str]) -> Running {
         let mut command = self.command(arguments);
         Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -116,6 +123,12 @@ pub struct Running(Child);
 impl Running {
     pub fn new(child: Child) -> Running {
         Running(child)
+    }
+
+    /// As kill -9 does.
+    pub fn end_at_once(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }
 
